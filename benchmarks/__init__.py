@@ -1,0 +1,1 @@
+"""The promises: size, accuracy, latency and cost of each technique."""

@@ -1,0 +1,1 @@
+"""What pytest-benchmark lacks: replayed clocks, interleaved pairs, the gate, the table, the figures."""

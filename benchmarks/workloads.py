@@ -1,0 +1,131 @@
+"""What is compressed: a network, its data and its recipes. digits | cifar10 | cifar10-paper | yours."""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from benchmarks import data, networks
+from compression.errors import CompressionError
+from compression.training import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A network, the data it is measured on, and the recipes of baseline, fine-tuning and student.
+
+    `network` returns a fresh network with the state-dict keys of the baseline; `pretrained`, where
+    it is given, returns the one that training starts from. The batch sizes are those of the latency
+    rows: the smallest, and one for throughput.
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    data: Callable[[Path | None], data.Data]
+    recipe: Recipe
+    fine_tune: Recipe
+    student: Callable[[], nn.Module]
+    student_recipe: Recipe
+    pretrained: Callable[[], nn.Module] | None = None
+    fine_tune_images: int | None = None
+    student_images: int | None = None
+    calibration_images: int = 256
+    batch_sizes: tuple[int, int] = (1, 64)
+
+    def recipe_fingerprint(self) -> str:
+        """Hash what the baseline's training depends on, its data apart (SHA-256, 16 hex digits)."""
+        start = self.pretrained or self.network
+        parts = [self.name, self.network.__qualname__, start.__qualname__]
+        text = json.dumps([*parts, dataclasses.asdict(self.recipe)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+DIGITS = Workload(
+    name="digits",
+    network=networks.resnet18_10,
+    data=data.load_digits_32,
+    recipe=Recipe(epochs=16, batch_size=64, learning_rate=0.05),
+    fine_tune=Recipe(epochs=3, batch_size=64, learning_rate=0.01),
+    student=networks.five_layer_cnn,
+    student_recipe=Recipe(epochs=8, batch_size=64, learning_rate=0.02),
+)
+
+CIFAR10 = Workload(
+    name="cifar10",
+    network=networks.resnet18_cifar,
+    data=data.load_cifar10,
+    recipe=Recipe(
+        epochs=8, batch_size=128, learning_rate=0.2, precision="bfloat16", coarse_epochs=5
+    ),
+    fine_tune=Recipe(
+        epochs=1, batch_size=128, learning_rate=0.01, warmup=0.1, precision="bfloat16"
+    ),
+    student=networks.five_layer_cnn,
+    student_recipe=Recipe(epochs=10, batch_size=128, learning_rate=0.1, precision="bfloat16"),
+    fine_tune_images=10_000,
+    student_images=10_000,
+    calibration_images=512,
+)
+
+CIFAR10_PAPER = Workload(
+    name="cifar10-paper",
+    network=networks.resnet18_10,
+    pretrained=networks.resnet18_imagenet,
+    data=data.load_cifar10_paper,
+    recipe=Recipe(
+        epochs=10,
+        batch_size=128,
+        learning_rate=1e-3,
+        optimizer="adam",
+        schedule="step",
+        weight_decay=0.0,
+        precision="bfloat16",
+    ),
+    fine_tune=Recipe(
+        epochs=1,
+        batch_size=128,
+        learning_rate=1e-4,
+        optimizer="adam",
+        schedule="constant",
+        weight_decay=0.0,
+        precision="bfloat16",
+    ),
+    student=networks.five_layer_cnn,
+    student_recipe=Recipe(
+        epochs=10,
+        batch_size=128,
+        learning_rate=1e-3,
+        optimizer="adam",
+        schedule="step",
+        weight_decay=0.0,
+        precision="bfloat16",
+    ),
+)
+
+WORKLOADS = {workload.name: workload for workload in (DIGITS, CIFAR10, CIFAR10_PAPER)}
+
+
+def resolve(name: str) -> Workload:
+    """Return a workload by its name or as package.module:attribute."""
+    if name in WORKLOADS:
+        return WORKLOADS[name]
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        raise CompressionError(
+            f"unknown workload {name!r}: choose {', '.join(WORKLOADS)}, or package.module:attribute"
+        )
+    try:
+        workload = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CompressionError(f"workload {name!r} cannot be imported: {error}") from error
+    if not isinstance(workload, Workload):
+        raise CompressionError(
+            f"workload {name!r} must be a benchmarks.workloads.Workload, "
+            f"found {type(workload).__name__}"
+        )
+    return workload

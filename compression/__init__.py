@@ -1,0 +1,1 @@
+"""Compress deep networks: pruning, quantization, distillation, and files that are really smaller."""

@@ -1,0 +1,154 @@
+"""Pruning: masks on tensors first, then networks whose removed weights are zero.
+
+An `amount` is the fraction of weights (or filters) that are zero afterwards, from 0 up to but
+without 1: pruning twice by 0.5 leaves 0.5, not 0.75, because zeros are the first to be chosen again.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError
+from compression.layers import compressible_layers, copy_model
+from compression.training import Recipe, Split, fit
+
+
+def l1_mask(weight: Tensor, *, amount: float) -> Tensor:
+    """Return the mask (bool, True = keep) that removes the smallest magnitudes, ties by index."""
+    return _keep_largest(weight.detach().abs(), amount)
+
+
+def random_mask(weight: Tensor, *, amount: float, generator: torch.Generator) -> Tensor:
+    """Return the mask that removes weights at random, zeros first: the control of every criterion."""
+    scores = torch.rand(weight.shape, generator=generator).to(weight.device) + 1
+    return _keep_largest(torch.where(weight.detach() == 0, 0, scores), amount)
+
+
+def ln_filter_mask(weight: Tensor, *, amount: float, n: float = 2, dim: int = 0) -> Tensor:
+    """Return the mask that removes whole slices along `dim` (0: filters) of the smallest Ln norm."""
+    if not 0 <= dim < weight.ndim:
+        raise CompressionError(f"dim must lie in 0..{weight.ndim - 1}, found {dim!r}")
+    if not n > 0:
+        raise CompressionError(f"the norm's n must be above 0, found {n!r}")
+    slices = weight.detach().float().movedim(dim, 0).reshape(weight.shape[dim], -1)
+    keep = _keep_largest(torch.linalg.vector_norm(slices, ord=n, dim=1), amount)
+    return keep.view([-1 if d == dim else 1 for d in range(weight.ndim)]).expand(weight.shape)
+
+
+def prune_l1_unstructured(model: nn.Module, *, amount: float) -> nn.Module:
+    """Return a copy with the smallest-magnitude `amount` of each layer's weights at zero.
+
+    Local magnitude pruning, the paper's section 4.4 (Han et al. 2015, arXiv:1506.02626).
+    """
+    return _pruned(model, lambda weight: l1_mask(weight, amount=amount))
+
+
+def prune_random_unstructured(model: nn.Module, *, amount: float, seed: int = 0) -> nn.Module:
+    """Return a copy with a random `amount` of each layer's weights at zero, the paper's control."""
+    generator = torch.Generator().manual_seed(seed)
+    return _pruned(model, lambda w: random_mask(w, amount=amount, generator=generator))
+
+
+def prune_ln_structured(
+    model: nn.Module, *, amount: float, n: float = 2, dim: int = 0
+) -> nn.Module:
+    """Return a copy with the `amount` of each convolution's filters of smallest Ln norm at zero.
+
+    Linear layers keep their rows: those of the last one are the classes (Li et al. 2017,
+    arXiv:1608.08710, for n = 1). The filters are zeroed, not removed.
+    """
+    _check_amount(amount)
+    pruned = copy_model(model)
+    layers = compressible_layers(pruned)
+    convolutions = {k: v for k, v in layers.items() if not isinstance(v, nn.Linear)}
+    if not convolutions:
+        raise CompressionError("structured pruning needs a convolution, found linear layers only")
+    for name, layer in convolutions.items():
+        _apply(layer, ln_filter_mask(_weight(layer), amount=amount, n=n, dim=dim), name)
+    return pruned
+
+
+def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
+    """Return a copy with the smallest-magnitude `amount` of all layers' weights together at zero.
+
+    Refuses an amount that would empty a layer, since the network would then ignore its input.
+    """
+    _check_amount(amount)
+    pruned = copy_model(model)
+    layers = compressible_layers(pruned)
+    weights = [_weight(layer) for layer in layers.values()]
+    keep = l1_mask(torch.cat([w.detach().reshape(-1) for w in weights]), amount=amount)
+    parts = keep.split([w.numel() for w in weights])
+    for (name, layer), weight, part in zip(layers.items(), weights, parts, strict=True):
+        _apply(layer, part.view(weight.shape), name)
+    return pruned
+
+
+def keep_zeros(model: nn.Module) -> Callable[[], None]:
+    """Return a function that sets the weights that are zero now to zero again.
+
+    Run behind every optimizer step: momentum and weight decay move pruned weights even where their
+    gradient is masked.
+    """
+    weights = [_weight(layer) for layer in compressible_layers(model).values()]
+    zeros = [(weight, weight.detach() == 0) for weight in weights]
+
+    def zero_again() -> None:
+        with torch.no_grad():
+            for weight, zero in zeros:
+                weight.masked_fill_(zero, 0)
+
+    return zero_again
+
+
+def fine_tune(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
+    """Return a copy trained by `recipe` whose zeros are those of `model`."""
+    tuned = copy_model(model)
+    fit(tuned, train, recipe, after_step=keep_zeros(tuned))
+    return tuned
+
+
+def sparsity(model: nn.Module) -> float:
+    """Return the fraction of the compressible layers' weights that is zero."""
+    weights = [_weight(layer).detach() for layer in compressible_layers(model).values()]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / sum(weight.numel() for weight in weights)
+
+
+def _check_amount(amount: float) -> None:
+    if isinstance(amount, bool) or not isinstance(amount, float | int) or not 0 <= amount < 1:
+        raise CompressionError(
+            f"amount is the fraction to remove, from 0 up to but without 1, found {amount!r}; "
+            "pass 0.6 for 60%"
+        )
+
+
+def _keep_largest(scores: Tensor, amount: float) -> Tensor:
+    _check_amount(amount)
+    removed = round(amount * scores.numel())
+    flat = scores.reshape(-1)
+    keep = torch.ones_like(flat, dtype=torch.bool)
+    keep[torch.sort(flat, stable=True).indices[:removed]] = False
+    return keep.view(scores.shape)
+
+
+def _pruned(model: nn.Module, mask: Callable[[Tensor], Tensor]) -> nn.Module:
+    pruned = copy_model(model)
+    for name, layer in compressible_layers(pruned).items():
+        _apply(layer, mask(_weight(layer)), name)
+    return pruned
+
+
+def _apply(layer: nn.Module, keep: Tensor, name: str) -> None:
+    if not keep.any():
+        raise CompressionError(f"{name}: every weight would be removed; lower the amount")
+    with torch.no_grad():
+        _weight(layer).masked_fill_(~keep, 0)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{type(layer).__name__} has no weight tensor")
+    return weight

@@ -1,0 +1,20 @@
+"""Quantized networks: dynamic and static INT8, weights of 2 to 8 bits, float16 and bfloat16."""
+
+from compression.quantization.cast import CastModel, cast
+from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
+from compression.quantization.static import StaticQuantizedModel, quantize_static
+from compression.quantization.structure import restructure, structure_of
+from compression.quantization.weights import WeightQuantizedLayer, quantize_weights
+
+__all__ = [
+    "CastModel",
+    "DynamicQuantizedLinear",
+    "StaticQuantizedModel",
+    "WeightQuantizedLayer",
+    "cast",
+    "quantize_dynamic",
+    "quantize_static",
+    "quantize_weights",
+    "restructure",
+    "structure_of",
+]

@@ -1,0 +1,40 @@
+"""Half precision: the network in float16 or bfloat16, inputs and outputs in float32."""
+
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError
+from compression.layers import check_model, copy_model
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class CastModel(nn.Module):
+    """Runs `network` in its own dtype on inputs cast to it, and returns float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        """Take over `network`, whose floating tensors are of `dtype`."""
+        super().__init__()
+        self.network = network
+        self.dtype = dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the network's outputs in float32."""
+        outputs: Tensor = self.network(inputs.to(self.dtype))
+        return outputs.float()
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> CastModel:
+    """Return a copy of `model` in float16 or bfloat16; CompressionError where a weight overflows."""
+    if dtype not in DTYPES.values():
+        raise CompressionError(f"dtype must be torch.float16 or torch.bfloat16, found {dtype}")
+    check_model(model)
+    network = copy_model(model).eval()
+    largest = torch.finfo(dtype).max
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and tensor.numel() and tensor.abs().max() > largest:
+            raise CompressionError(
+                f"{name}: {tensor.abs().max().item():.4g} is beyond {dtype}'s largest number "
+                f"{largest:.4g}; cast to torch.bfloat16"
+            )
+    return CastModel(network.to(dtype), dtype)
