@@ -6,6 +6,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compression.layers import parameter_tensors
 
+_INT_MM = torch.ops.aten._int_mm  # torch's counter does not know the integer product
+
+
+
+def _int_mm_flops(left: torch.Size, right: torch.Size, **_: object) -> int:
+    return 2 * left[0] * left[1] * right[1]
+
 
 def count_parameters(model: nn.Module) -> int:
     """Count weights and biases, real or integer codes, tied ones once."""
@@ -27,7 +34,7 @@ def count_macs(model: nn.Module, example_input: Tensor) -> int:
     training = model.training
     model.eval()
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping={_INT_MM: _int_mm_flops}) as counter:
             model(example_input)
     finally:
         model.train(training)
