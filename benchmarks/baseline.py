@@ -26,12 +26,16 @@ LOCK_TIMEOUT_S = 12 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The trained network, its data on the same device, and the fingerprint of its weights."""
+    """The trained network in eval mode, and its data on the same device.
+
+    `on_epoch` watches the training of a technique that trains.
+    """
 
     model: nn.Module
     data: Data
     workload: Workload
-    fingerprint: str
+    device: torch.device
+    on_epoch: Callable[[EpochReport], None] | None = None
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -93,7 +97,11 @@ def trained_baseline(
 
 
 def _train(
-    workload: Workload, data: Data, device: torch.device, resume: Path, report: Callable[[str], None]
+    workload: Workload,
+    data: Data,
+    device: torch.device,
+    resume: Path,
+    report: Callable[[str], None],
 ) -> nn.Module:
     recipe = workload.recipe
     state = _read_resume(resume, report)

@@ -52,7 +52,7 @@ DIGITS = Workload(
     recipe=Recipe(epochs=16, batch_size=64, learning_rate=0.05),
     fine_tune=Recipe(epochs=3, batch_size=64, learning_rate=0.01),
     student=networks.five_layer_cnn,
-    student_recipe=Recipe(epochs=8, batch_size=64, learning_rate=0.02),
+    student_recipe=Recipe(epochs=6, batch_size=64, learning_rate=0.02),
 )
 
 CIFAR10 = Workload(
@@ -66,8 +66,8 @@ CIFAR10 = Workload(
         epochs=1, batch_size=128, learning_rate=0.01, warmup=0.1, precision="bfloat16"
     ),
     student=networks.five_layer_cnn,
-    student_recipe=Recipe(epochs=10, batch_size=128, learning_rate=0.1, precision="bfloat16"),
-    fine_tune_images=10_000,
+    student_recipe=Recipe(epochs=6, batch_size=128, learning_rate=0.05, precision="bfloat16"),
+    fine_tune_images=6_400,
     student_images=10_000,
     calibration_images=512,
 )

@@ -9,7 +9,6 @@ from compression.layers import parameter_tensors
 _INT_MM = torch.ops.aten._int_mm  # torch's counter does not know the integer product
 
 
-
 def _int_mm_flops(left: torch.Size, right: torch.Size, **_: object) -> int:
     return 2 * left[0] * left[1] * right[1]
 

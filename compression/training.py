@@ -53,8 +53,8 @@ class Split:
         images = self.images[index]
         return self.prepare(images if self.augment is None else self.augment(images, generator))
 
-    def take(self, count: int) -> "Split":
-        """Return the first `count` images (all of them if there are fewer)."""
+    def take(self, count: int | None) -> "Split":
+        """Return the first `count` images; all of them for None or where there are fewer."""
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def to(self, device: torch.device | str) -> "Split":
@@ -116,6 +116,7 @@ class EpochReport:
     epochs: int
     mean_loss: float
     seconds: float
+    model: nn.Module
     state: Callable[[], dict[str, Any]]
 
 
@@ -177,7 +178,7 @@ def fit(
 
         if on_epoch is not None:
             seconds = time.perf_counter() - started
-            on_epoch(EpochReport(epoch, recipe.epochs, mean_loss, seconds, state))
+            on_epoch(EpochReport(epoch, recipe.epochs, mean_loss, seconds, model, state))
     model.eval()
 
 

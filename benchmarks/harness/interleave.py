@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.harness.clock import Timer
 from compression.errors import CompressionError
 
-MIN_PAIRS = 80
-MAX_PAIRS = 400
+MAX_PAIRS = 80
+MIN_PAIRS = 12
 WARMUP_PAIRS = 3
 RESAMPLES = 1000
 
@@ -36,21 +36,21 @@ class SpeedUp:
 
 
 def interleave(
-    baseline: Timer, technique: Timer, *, seed: int, budget_s: float, min_pairs: int = MIN_PAIRS
+    baseline: Timer, technique: Timer, *, seed: int, budget_s: float, max_pairs: int = MAX_PAIRS
 ) -> Pairs:
-    """Time the two in pairs, in random order within a pair, until the budget is spent.
+    """Time the two in pairs, in random order within a pair: 80, or fewer when the budget is spent.
 
-    At least `min_pairs`, at most 400; the first few warm up and are dropped.
+    At least 12 in any case, and a wider interval then says so; the first few warm up and are dropped.
     """
-    if min_pairs < 1:
-        raise CompressionError(f"min_pairs must be at least 1, found {min_pairs}")
+    if max_pairs < 1:
+        raise CompressionError(f"max_pairs must be at least 1, found {max_pairs}")
     random = np.random.default_rng(seed)
     for _ in range(WARMUP_PAIRS):
         baseline(), technique()
     times: list[tuple[float, float]] = []
     started = time.perf_counter()
-    while len(times) < min_pairs or (
-        len(times) < MAX_PAIRS and time.perf_counter() - started < budget_s
+    while len(times) < max_pairs and (
+        len(times) < MIN_PAIRS or time.perf_counter() - started < budget_s
     ):
         if random.random() < 0.5:
             first = baseline()

@@ -73,7 +73,9 @@ class QuantizedLayer(nn.Module):
     output_scale: Tensor | None
     output_zero_point: Tensor | None
 
-    def __init__(self, layer: nn.Module, inputs: QParams, output: QParams | None, name: str) -> None:
+    def __init__(
+        self, layer: nn.Module, inputs: QParams, output: QParams | None, name: str
+    ) -> None:
         """Quantize the weight and bias of `layer` for codes of `inputs`."""
         super().__init__()
         weight: Any = layer.weight
@@ -142,7 +144,9 @@ class QuantizedJoin(Codes):
             (codes.float() - self.input_zero_points[i]) * ratios[i]
             for i, codes in enumerate(inputs)
         ]
-        return self.encode(sum(parts[1:], parts[0]) if self.dim is None else torch.cat(parts, self.dim))
+        return self.encode(
+            sum(parts[1:], parts[0]) if self.dim is None else torch.cat(parts, self.dim)
+        )
 
 
 class QuantizedMean(Codes):

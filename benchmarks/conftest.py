@@ -1,0 +1,260 @@
+"""Session fixtures: the trained baseline on each device, and each case compressed once."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.baseline import Baseline, trained_baseline, weights_fingerprint
+from benchmarks.data import Data
+from benchmarks.harness.figures import write_figures
+from benchmarks.harness.gate import SUITE
+from benchmarks.harness.machine import device_name
+from benchmarks.harness.memory import PeakMemory
+from benchmarks.harness.results import facts_of
+from benchmarks.harness.table import render, rows
+from benchmarks.techniques import BY_NAME, CASES, SWEEP, Case
+from benchmarks.verifier import Verifier
+from benchmarks.workloads import Workload
+from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
+from compression.errors import CompressionError
+from compression.storage import contents, load, load_checkpoint, save
+from compression.training import EpochReport, correct_images
+from conftest import WORKLOAD, devices
+
+TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize by device and case; by batch size and timing too where a test asks for them."""
+    if "case" not in metafunc.fixturenames:
+        return
+    config = metafunc.config
+    sweeps = metafunc.definition.get_closest_marker("with_sweep") is not None
+    cases = [
+        (device, case)
+        for device in devices(config)
+        for case in (*CASES, *(SWEEP if sweeps else ()))
+    ]
+    if "batch_size" not in metafunc.fixturenames:
+        metafunc.parametrize("place, case", [_parameter(*c) for c in cases])
+        return
+    rows = [
+        _parameter(device, case, batch, timing)
+        for device, case in cases
+        for batch in config.stash[WORKLOAD].batch_sizes
+        for timing in TIMINGS[device]
+    ]
+    metafunc.parametrize("place, case, batch_size, timing", rows)
+
+
+def _parameter(device: str, case: Case, batch: int | None = None, timing: str = "wall") -> Any:
+    marks = [pytest.mark.xdist_group(f"{device}-{case}")]
+    if case in SWEEP:
+        marks.append(pytest.mark.sweep)
+    if device == "cuda":
+        marks.append(pytest.mark.gpu)
+    name = f"{device}-{case}"
+    if batch is None:
+        return pytest.param(device, case.name, id=name, marks=marks)
+    name += f"-batch{batch}" + ("" if timing == "wall" else f"-{timing}")
+    return pytest.param(device, case.name, batch, timing, id=name, marks=marks)
+
+
+@pytest.fixture
+def technique(case: str) -> Case:
+    """Return the case that a test's id names; its parameters are strings, fit for the JSON."""
+    return BY_NAME[case]
+
+
+@pytest.fixture
+def device(place: str) -> torch.device:
+    """Return the device; among several GPUs the worker's number chooses."""
+    if place == "cpu":
+        return torch.device("cpu")
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return torch.device("cuda", worker % torch.cuda.device_count())
+
+
+@pytest.fixture(scope="session")
+def workload(request: pytest.FixtureRequest) -> Workload:
+    """Return what --workload names."""
+    return request.config.stash[WORKLOAD]
+
+
+@pytest.fixture(scope="session")
+def data(request: pytest.FixtureRequest, workload: Workload) -> Data:
+    """Load the workload's images; a user's mistake ends the run with one sentence."""
+    try:
+        return workload.data(request.config.getoption("--data-root"))
+    except CompressionError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@pytest.fixture(scope="session")
+def baseline_on(
+    request: pytest.FixtureRequest, workload: Workload, data: Data
+) -> Callable[[torch.device], Baseline]:
+    """Return a function that gives the trained baseline on a device, trained or loaded once."""
+    checkpoint = request.config.getoption("--baseline")
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def report(line: str) -> None:
+        if reporter is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(line)
+
+    @cache
+    def get(device: torch.device) -> Baseline:
+        try:
+            if checkpoint is not None:
+                model = load_checkpoint(checkpoint, workload.network).to(device)
+            else:
+                model = trained_baseline(
+                    workload, data, device, load=load_checkpoint, report=report
+                )
+        except CompressionError as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        request.config.stash[SUITE].update(
+            workload=workload.name,
+            data=data.title,
+            device_name=device_name(device),
+            num_threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            dataset_fingerprint=data.fingerprint(),
+            recipe_fingerprint="--baseline" if checkpoint else workload.recipe_fingerprint(),
+            baseline_fingerprint=weights_fingerprint(model),
+            seed=workload.recipe.seed,
+        )
+        return Baseline(model, data.to(device), workload, device)
+
+    return get
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A case's file and what making it took; `facts` are those that every metric repeats."""
+
+    path: Path
+    factory: Callable[[], nn.Module]
+    fingerprint: str
+    seconds: float
+    peak_memory_bytes: int | None
+    account: dict[str, Any]
+    facts: dict[str, Any]
+
+    def load(self, device: torch.device) -> nn.Module:
+        """Return the model of the file."""
+        return load(self.path, self.factory).to(device)
+
+
+Compress = Callable[[Case, torch.device], Compressed]
+Verify = Callable[[Case, torch.device], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def compressed(
+    tmp_path_factory: pytest.TempPathFactory, baseline_on: Callable[[torch.device], Baseline]
+) -> Compress:
+    """Return a function that compresses the baseline by a case, once a session and device."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @cache
+    def get(case: Case, device: torch.device) -> Compressed:
+        return _compress(case, baseline_on(device), folder / f"{device.type}-{case}.safetensors")
+
+    return get
+
+
+def _compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
+    workload = baseline.workload
+    before = weights_fingerprint(baseline.model)
+    epochs: list[float] = []
+
+    def on_epoch(epoch: EpochReport) -> None:
+        epochs.append(correct_images(epoch.model, baseline.data.validation).float().mean().item())
+
+    with PeakMemory(baseline.device) as memory:
+        started = time.perf_counter()
+        model = case.how(replace(baseline, on_epoch=on_epoch)).eval()
+        seconds = time.perf_counter() - started
+    if weights_fingerprint(baseline.model) != before:
+        raise AssertionError(f"{case} changed the baseline that it was given")
+    save(model, path)
+    account = {
+        "stored_bytes": path.stat().st_size,
+        "contents": contents(path),
+        "dense_bytes": dense_bytes(model),
+        "parameters": count_parameters(model),
+        "nonzeros": count_nonzeros(model),
+        "macs": count_macs(model, baseline.data.validation.inputs(slice(0, 1))),
+    }
+    facts = {
+        "technique": case.name,
+        "family": case.family or case.name,
+        "device": baseline.device.type,
+        "workload": workload.name,
+        "data": baseline.data.title,
+        "simulated": baseline.device.type in case.simulated_on,
+        **case.facts,
+        **({"epoch_accuracy": epochs} if epochs else {}),
+    }
+    return Compressed(
+        path=path,
+        factory=workload.student if case.student else workload.network,
+        fingerprint=weights_fingerprint(model),
+        seconds=seconds,
+        peak_memory_bytes=memory.peak_bytes,
+        account=account,
+        facts=facts,
+    )
+
+
+@pytest.fixture(scope="session")
+def verified(
+    request: pytest.FixtureRequest, workload: Workload, compressed: Compress
+) -> Iterator[Verify]:
+    """Return a function that has a case's file loaded and evaluated by another process."""
+    verifiers: dict[torch.device, Verifier] = {}
+
+    @cache
+    def get(case: Case, device: torch.device) -> dict[str, Any]:
+        subject = compressed(case, device)
+        if device not in verifiers:
+            name = request.config.getoption("--workload")
+            root = request.config.getoption("--data-root")
+            verifiers[device] = Verifier(name, root, device)
+        found = verifiers[device].evaluate(subject.path, student=case.student)
+        assert found["fingerprint"] == subject.fingerprint, "the file is not the model, bit for bit"
+        return found
+
+    yield get
+    for verifier in verifiers.values():
+        verifier.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table, and write the figures where they are asked for."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
+    facts = facts_of(reports)
+    if not facts:
+        return
+    terminalreporter.section(f"compression: {facts[0]['workload']} ({facts[0]['data']})", sep="=")
+    for line in render(rows(facts)).splitlines():
+        terminalreporter.line(line)
+    folder = config.getoption("--figures")
+    if folder is not None:
+        written, missing = write_figures(facts, folder)
+        for path in written:
+            terminalreporter.line(f"figure: {path}")
+        for reason in missing:
+            terminalreporter.line(f"no figure: {reason}", yellow=True)

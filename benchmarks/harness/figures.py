@@ -1,0 +1,184 @@
+"""The paper's figures 2 and 6, and size against accuracy, as SVG and PNG."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.harness.results import Facts
+from compression.errors import CompressionError
+
+# Okabe and Ito's palette, told apart by the colour-blind; markers say the same again.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+STYLE = {"font.size": 9, "svg.hashsalt": "compression", "axes.grid": True, "grid.alpha": 0.3}
+WIDTH_IN, HEIGHT_IN = 7.0, 3.8
+MIB = 2**20
+
+
+def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], list[str]]:
+    """Write what the facts allow; return the files, and a reason for each figure left out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CompressionError(f"--figures {folder}: a file is in the folder's place") from error
+    found = list(facts)
+    accuracy = [f for f in found if f["metric"] == "accuracy"]
+    written: list[Path] = []
+    missing: list[str] = []
+    with mpl.rc_context(STYLE):
+        for name, draw in (
+            ("figure2-pruning", _pruning),
+            ("figure6-distillation", _distillation),
+            ("pareto-size-accuracy", _pareto),
+        ):
+            figure = draw(accuracy)
+            if isinstance(figure, str):
+                missing.append(f"{name} {figure}")
+                continue
+            for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+                path = folder / f"{name}.{ending}"
+                figure.savefig(path, dpi=200, metadata=metadata)
+                written.append(path)
+    return written, missing
+
+
+def _title(facts: Sequence[Facts], what: str) -> str:
+    return f"{what} — {facts[0].get('data', facts[0]['workload'])}, {facts[0]['device']}"
+
+
+def _percent(fact: Facts) -> float:
+    return 100 * float(fact["accuracy"])
+
+
+def _standard_error(fact: Facts) -> float:
+    p = fact["accuracy"]
+    return 100 * math.sqrt(p * (1 - p) / fact["total"])
+
+
+def _pruning(accuracy: list[Facts]) -> Figure | str:
+    points = [f for f in accuracy if "amount" in f]
+    if not points:
+        return "needs the pruning sweep: add -m sweep"
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    axes = figure.subplots()
+    for i, family in enumerate(dict.fromkeys(f["family"] for f in points)):
+        for tuned in (False, True):
+            line = sorted(
+                (f for f in points if f["family"] == family and bool(f["fine_tuned"]) == tuned),
+                key=lambda f: float(f["amount"]),
+            )
+            if line:
+                axes.errorbar(
+                    [100 * f["amount"] for f in line],
+                    [_percent(f) for f in line],
+                    yerr=[_standard_error(f) for f in line],
+                    color=PALETTE[i % 7],
+                    marker=MARKERS[i % 7],
+                    markersize=4,
+                    linestyle="--" if tuned else "-",
+                    markerfacecolor="white" if tuned else None,
+                    label=f"{family}{', fine-tuned' if tuned else ''}",
+                )
+    axes.axhline(
+        100 * points[0]["baseline_accuracy"], color="grey", linestyle=":", label="baseline"
+    )
+    axes.set(xlabel="weights (or filters) removed, %", ylabel="test accuracy, %")
+    axes.set_title(_title(points, "Pruning and accuracy"), fontsize=10)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def _distillation(accuracy: list[Facts]) -> Figure | str:
+    points = [f for f in accuracy if "temperature" in f]
+    control = next((f for f in accuracy if f["technique"].endswith("student")), None)
+    if not points:
+        return "needs the sweep of temperature and alpha: add -m sweep"
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _by_epoch(left, points, control)
+    for i, alpha in enumerate(sorted({f["alpha"] for f in points})):
+        line = sorted(
+            (f for f in points if f["alpha"] == alpha), key=lambda f: float(f["temperature"])
+        )
+        right.errorbar(
+            [f["temperature"] for f in line],
+            [_percent(f) for f in line],
+            yerr=[_standard_error(f) for f in line],
+            color=PALETTE[i % 7],
+            marker=MARKERS[i % 7],
+            markersize=4,
+            capsize=2,
+            label=f"alpha = {alpha:g}",
+        )
+    if control:
+        right.axhline(_percent(control), color="grey", linestyle="--", label="without a teacher")
+    right.set(xscale="log", xlabel="temperature T", ylabel="test accuracy, %")
+    right.legend(fontsize=8)
+    figure.suptitle(_title(points, "Distillation into the five-layer CNN"), fontsize=10)
+    return figure
+
+
+def _by_epoch(axes: Axes, points: list[Facts], control: Facts | None) -> None:
+    middle = sorted({f["alpha"] for f in points})[len({f["alpha"] for f in points}) // 2]
+    shown = [f for f in points if f["alpha"] == middle]
+    for i, fact in enumerate(sorted(shown, key=lambda f: float(f["temperature"]))):
+        values = [100 * a for a in fact.get("epoch_accuracy", ())]
+        label = f"T = {fact['temperature']:g}" + (" (paper)" if fact["temperature"] == 0.01 else "")
+        axes.plot(range(1, len(values) + 1), values, color=PALETTE[i % 7], label=label)
+    if control and "epoch_accuracy" in control:
+        values = [100 * a for a in control["epoch_accuracy"]]
+        axes.plot(range(1, len(values) + 1), values, "--", color="grey", label="without a teacher")
+    axes.set(xlabel="epoch", ylabel=f"validation accuracy, % (alpha = {middle:g})")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8)
+
+
+def _pareto(accuracy: list[Facts]) -> Figure | str:
+    points = [f for f in accuracy if not f.get("sweep")]
+    if len(points) < 2:
+        return "needs at least two techniques of the default run"
+    figure = Figure(figsize=(WIDTH_IN, 4.6), layout="constrained")
+    axes = figure.subplots()
+    front = _front(points)
+    axes.step(
+        [f["stored_bytes"] / MIB for f in front],
+        [_percent(f) for f in front],
+        where="post",
+        color="grey",
+        linewidth=1,
+        label="Pareto front",
+        zorder=1,
+    )
+    names = list(dict.fromkeys(f["technique"] for f in points))
+    for i, name in enumerate(names):
+        fact = next(f for f in points if f["technique"] == name)
+        axes.errorbar(
+            fact["stored_bytes"] / MIB,
+            _percent(fact),
+            yerr=_standard_error(fact),
+            color=PALETTE[i % 7],
+            marker=MARKERS[i // 7 % 7],
+            linestyle="none",
+            label=name,
+        )
+    axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
+    ticks = [1, 2, 5, 10, 20, 50]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.set_title(_title(points, "Size and accuracy"), fontsize=10)
+    # A legend, not labels at the points: half of the techniques lie on top of one another.
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def _front(points: list[Facts]) -> list[Facts]:
+    front: list[Any] = []
+    for fact in sorted(points, key=lambda f: (f["stored_bytes"], -f["accuracy"])):
+        if not front or fact["accuracy"] > front[-1]["accuracy"]:
+            front.append(fact)
+    return front

@@ -1,0 +1,48 @@
+"""Peak memory of a piece of work."""
+
+import re
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """Context that measures the bytes beyond those at its start: device memory, or resident memory.
+
+    `peak_bytes` stays None where the system does not tell (resident memory outside Linux).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Measure on `device`."""
+        self.device, self.peak_bytes, self._start = device, None, 0
+        self.peak_bytes: int | None
+
+    def __enter__(self) -> "PeakMemory":
+        """Reset the high-water mark."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._start = torch.cuda.memory_allocated(self.device)
+        elif _CLEAR.exists():
+            _CLEAR.write_text("5")  # proc(5): resets the peak resident set size
+            self._start = _resident_bytes("VmRSS")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Read the high-water mark."""
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device) - self._start
+        elif _CLEAR.exists():
+            self.peak_bytes = max(0, _resident_bytes("VmHWM") - self._start)
+
+
+def _resident_bytes(field: str) -> int:
+    match = re.search(rf"^{field}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0

@@ -1,0 +1,159 @@
+"""CASES: every promise the project makes, one row each; SWEEP: the points behind the figures."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.baseline import Baseline
+from compression.distillation import distill
+from compression.pruning import (
+    fine_tune,
+    prune_l1_global,
+    prune_l1_unstructured,
+    prune_ln_structured,
+    prune_random_unstructured,
+)
+from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file at most `size` of the baseline's, a drop at most `drop`, a speed-up at least."""
+
+    size: float | None = None
+    drop: float | None = None
+    speed_up: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A technique by name, how the baseline becomes the compressed model, and its targets.
+
+    `targets` go by workload; another workload is measured without. On the devices of `simulated_on`
+    the arithmetic stands for kernels that do not run there, so that it has no latency.
+    """
+
+    name: str
+    how: Callable[[Baseline], nn.Module]
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    family: str = ""
+    student: bool = False
+    simulated_on: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = MappingProxyType({})
+
+    def __str__(self) -> str:
+        """Return the name, which is the test's id."""
+        return self.name
+
+
+def tuned(b: Baseline, model: nn.Module) -> nn.Module:
+    """Fine-tune by the workload's recipe, zeros kept."""
+    return fine_tune(model, b.data.train.take(b.workload.fine_tune_images), b.workload.fine_tune)
+
+
+def static(b: Baseline) -> nn.Module:
+    """Calibrate on training images, one batch at a time."""
+    images = b.data.train.take(b.workload.calibration_images)
+    return quantize_static(
+        b.model, [images.inputs(slice(i, i + 64)) for i in range(0, len(images), 64)]
+    )
+
+
+def student(b: Baseline, *, temperature: float = 1.0, alpha: float) -> nn.Module:
+    """Train the student by the workload's recipe; alpha 0 is the control, without a teacher."""
+    torch.manual_seed(b.workload.student_recipe.seed)
+    return distill(
+        b.workload.student().to(b.device),
+        b.model,
+        b.data.train.take(b.workload.student_images),
+        b.workload.student_recipe,
+        temperature=temperature,
+        alpha=alpha,
+        on_epoch=b.on_epoch,
+    )
+
+
+def both(size: float, digits: float | None, cifar10: float | None, speed: float | None) -> Any:
+    """Return a row's targets: file <= size, drop <= by workload, speed-up >=."""
+    drops = {"digits": digits, "cifar10": cifar10}
+    return {name: Target(size, drop, speed) for name, drop in drops.items()}
+
+
+# fmt: off
+CASES = (
+    #    name                       how                                                                        file <=  drop <= (digits, cifar10)  speed-up >=
+    Case("baseline",                lambda b: b.model,                                                         both(1.0, 0.0, 0.0, 0.9)),
+    Case("l1-unstructured-60",      lambda b: prune_l1_unstructured(b.model, amount=0.6),                      both(0.44, 0.02, 0.03, 0.9)),
+    Case("l1-unstructured-60-tuned", lambda b: tuned(b, prune_l1_unstructured(b.model, amount=0.6)),           both(0.44, 0.02, 0.01, 0.9)),
+    Case("l1-global-60",            lambda b: prune_l1_global(b.model, amount=0.6),                            both(0.44, 0.02, 0.02, 0.9)),
+    Case("random-unstructured-60",  lambda b: prune_random_unstructured(b.model, amount=0.6),                  both(0.44, None, None, 0.9)),
+    Case("random-unstructured-60-tuned", lambda b: tuned(b, prune_random_unstructured(b.model, amount=0.6)),   both(0.44, None, None, 0.9)),
+    Case("ln-structured-30",        lambda b: prune_ln_structured(b.model, amount=0.3),                        both(0.75, None, None, 0.9)),
+    Case("ln-structured-30-tuned",  lambda b: tuned(b, prune_ln_structured(b.model, amount=0.3)),              both(0.75, 0.03, 0.05, 0.9)),
+    Case("dynamic-int8",            lambda b: quantize_dynamic(b.model),                                       both(1.0, 0.005, 0.002, 0.8)),
+    Case("static-int8",             static,                                                                    both(0.26, 0.01, 0.01, None), simulated=True),
+    Case("int4-weights",            lambda b: quantize_weights(b.model, num_bits=4, group_size=64),            both(0.15, 0.02, 0.02, None)),
+    Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None)), simulated_on=("cpu",)),
+    Case("bfloat16",                lambda b: cast(b.model, torch.bfloat16),                                   both(0.51, 0.01, 0.005, None)),
+    Case("student",                 lambda b: student(b, alpha=0.0),                                           both(0.122, None, None, 1.0), student=True),
+    Case("distilled",               lambda b: student(b, temperature=4.0, alpha=0.5),                          both(0.122, 0.03, None, 1.0), student=True),
+    Case("distilled-paper-t0.01",   lambda b: student(b, temperature=0.01, alpha=0.5),                         both(0.122, None, None, 1.0), student=True),
+)
+# fmt: on
+
+PRUNING = {
+    "l1-unstructured": prune_l1_unstructured,
+    "l1-global": prune_l1_global,
+    "random-unstructured": prune_random_unstructured,
+    "ln-structured": prune_ln_structured,
+}
+AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+TEMPERATURES = (0.01, 1.0, 4.0, 10.0)
+ALPHAS = (0.1, 0.5, 0.9)
+
+
+def pruning_point(family: str, amount: float, *, fine_tuned: bool) -> Case:
+    """Return one point of the paper's figure 2."""
+
+    def how(b: Baseline) -> nn.Module:
+        pruned = PRUNING[family](b.model, amount=amount)
+        return tuned(b, pruned) if fine_tuned else pruned
+
+    name = f"sweep-{family}-{amount * 100:.0f}{'-tuned' if fine_tuned else ''}"
+    facts = {"amount": amount, "fine_tuned": fine_tuned, "sweep": True}
+    return Case(name, how, family=family, facts=facts)
+
+
+def distillation_point(temperature: float, alpha: float) -> Case:
+    """Return one point of the paper's figure 6."""
+
+    def how(b: Baseline) -> nn.Module:
+        return student(b, temperature=temperature, alpha=alpha)
+
+    facts = {"temperature": temperature, "alpha": alpha, "sweep": True}
+    name = f"sweep-distilled-t{temperature:g}-a{alpha:g}"
+    return Case(name, how, family="distilled", student=True, facts=facts)
+
+
+SWEEP = (
+    *(
+        pruning_point(family, amount, fine_tuned=fine_tuned)
+        for family in PRUNING
+        for amount in AMOUNTS
+        for fine_tuned in (False, True)
+    ),
+    Case(
+        "sweep-student",
+        lambda b: student(b, alpha=0.0),
+        family="student",
+        student=True,
+        facts={"sweep": True},
+    ),
+    *(distillation_point(temperature, alpha) for temperature in TEMPERATURES for alpha in ALPHAS),
+)
+
+BY_NAME = {case.name: case for case in (*CASES, *SWEEP)}

@@ -1,0 +1,39 @@
+"""Accuracy of the saved file on all test images, evaluated in another process."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.harness.clock import CLOCK, replay
+from benchmarks.harness.results import record
+from benchmarks.techniques import CASES, Case
+from benchmarks.workloads import Workload
+
+
+@pytest.mark.with_sweep
+@pytest.mark.benchmark(timer=CLOCK)
+def test_accuracy(
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+    technique: Case,
+    compressed: Any,
+    verified: Any,
+    device: torch.device,
+    workload: Workload,
+) -> None:
+    subject = compressed(technique, device)
+    found = verified(technique, device)
+    whole = verified(CASES[0], device)
+    replay(benchmark, [found["seconds"]])
+    accuracy, base = (f["correct"] / f["total"] for f in (found, whole))
+    target = technique.targets.get(workload.name)
+    limit = target.drop if target else None
+    met = None if limit is None else base - accuracy <= limit
+    measured = {key: found[key] for key in ("correct", "total", "correct_images")}
+    measured |= {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
+    facts = {**subject.facts, **measured, "stored_bytes": subject.account["stored_bytes"]}
+    record(benchmark, request, metric="accuracy", target=limit, target_met=met, **facts)
+    assert met is not False, (
+        f"a drop of {base - accuracy:.2%} to {accuracy:.2%}, at most {limit:.2%}"
+    )

@@ -1,0 +1,84 @@
+"""Options, devices and threads of every run; the plugins of the suite."""
+
+import os
+import sys
+
+if sys.version_info >= (3, 14):
+    raise SystemExit(
+        "Python 3.11 to 3.13 is needed: from 3.14 the standard library has a package `compression` "
+        "(PEP 784), which this project's would shadow"
+    )
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+from benchmarks.workloads import Workload, resolve
+from compression.errors import CompressionError
+
+pytest_plugins = ["pytester", "benchmarks.harness.gate"]
+
+WORKLOAD = pytest.StashKey[Workload]()
+
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the suite's own options."""
+    group = parser.getgroup("compression")
+    group.addoption("--workload", default="digits", metavar="NAME|package.module:attribute")
+    group.addoption(
+        "--device", action="append", choices=["cpu", "cuda"], help="may be given twice; default cpu"
+    )
+    group.addoption(
+        "--data-root", type=Path, help="CIFAR-10: torchvision's layout or image folders"
+    )
+    group.addoption("--baseline", type=Path, metavar="CHECKPOINT", help="instead of training one")
+    group.addoption("--num-threads", type=int, help="torch's threads; default: cores / workers")
+    group.addoption("--figures", type=Path, metavar="DIR", help="write figures 2, 6 and Pareto")
+
+
+# Before xdist's own, which would choose --dist=load: one worker compresses a case once.
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Keep the tests of one case on one worker."""
+    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
+        config.option.dist = "loadgroup"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options before anything long begins."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    threads = config.getoption("--num-threads")
+    if threads is not None and threads < 1:
+        raise pytest.UsageError(f"--num-threads must be at least 1, found {threads}")
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // workers))
+    if "cuda" in devices(config) and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: this machine has no CUDA device that torch can use")
+    checkpoint = config.getoption("--baseline")
+    if checkpoint is not None and not checkpoint.is_file():
+        raise pytest.UsageError(f"--baseline {checkpoint}: no such file")
+    figures = config.getoption("--figures")
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise pytest.UsageError(f"--figures {figures}: a file is in the folder's place")
+    try:
+        config.stash[WORKLOAD] = resolve(config.getoption("--workload"))
+    except CompressionError as error:
+        raise pytest.UsageError(f"--workload: {error}") from error
+
+
+def devices(config: pytest.Config) -> list[str]:
+    """Return the devices asked for, in order."""
+    return list(dict.fromkeys(config.getoption("--device") or ["cpu"]))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Name what a number depends on."""
+    return (
+        f"compression: workload {config.stash[WORKLOAD].name}, device {', '.join(devices(config))}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
