@@ -15,12 +15,11 @@ import hypothesis
 import pytest
 import torch
 
-from benchmarks.workloads import Workload, resolve
+from benchmarks.options import WORKLOAD, devices
+from benchmarks.workloads import resolve
 from compression.errors import CompressionError
 
 pytest_plugins = ["pytester", "benchmarks.harness.gate"]
-
-WORKLOAD = pytest.StashKey[Workload]()
 
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000)
@@ -71,14 +70,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--workload: {error}") from error
 
 
-def devices(config: pytest.Config) -> list[str]:
-    """Return the devices asked for, in order."""
-    return list(dict.fromkeys(config.getoption("--device") or ["cpu"]))
-
-
 def pytest_report_header(config: pytest.Config) -> str:
     """Name what a number depends on."""
     return (
-        f"compression: workload {config.stash[WORKLOAD].name}, device {', '.join(devices(config))}, "
+        f"compression: workload {config.stash[WORKLOAD].name}, "
+        f"device {', '.join(devices(config))}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )

@@ -20,6 +20,7 @@ from benchmarks.harness.machine import device_name
 from benchmarks.harness.memory import PeakMemory
 from benchmarks.harness.results import facts_of
 from benchmarks.harness.table import render, rows
+from benchmarks.options import WORKLOAD, devices
 from benchmarks.techniques import BY_NAME, CASES, SWEEP, Case
 from benchmarks.verifier import Verifier
 from benchmarks.workloads import Workload
@@ -27,7 +28,6 @@ from compression.accounting import count_macs, count_nonzeros, count_parameters,
 from compression.errors import CompressionError
 from compression.storage import contents, load, load_checkpoint, save
 from compression.training import EpochReport, correct_images
-from conftest import WORKLOAD, devices
 
 TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
 
@@ -220,9 +220,7 @@ def _compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
 
 
 @pytest.fixture(scope="session")
-def verified(
-    request: pytest.FixtureRequest, workload: Workload, compressed: Compress
-) -> Iterator[Verify]:
+def verified(request: pytest.FixtureRequest, compressed: Compress) -> Iterator[Verify]:
     """Return a function that has a case's file loaded and evaluated by another process."""
     verifiers: dict[torch.device, Verifier] = {}
 

@@ -35,12 +35,12 @@ def five_layer_cnn() -> nn.Module:
         return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
 
     return nn.Sequential(
-        *stage(3, 64),
+        *stage(3, 32),
+        *stage(32, 64),
         *stage(64, 128),
-        *stage(128, 256),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
-        nn.Linear(256 * 4 * 4, 236),
+        nn.Linear(128 * 4 * 4, 600),
         nn.ReLU(inplace=True),
-        nn.Linear(236, 10),
+        nn.Linear(600, 10),
     )

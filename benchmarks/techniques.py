@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ class Target:
     speed_up: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Case:
     """A technique by name, how the baseline becomes the compressed model, and its targets.
 
@@ -43,7 +42,7 @@ class Case:
     family: str = ""
     student: bool = False
     simulated_on: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = MappingProxyType({})
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the name, which is the test's id."""
@@ -95,9 +94,9 @@ CASES = (
     Case("ln-structured-30",        lambda b: prune_ln_structured(b.model, amount=0.3),                        both(0.75, None, None, 0.9)),
     Case("ln-structured-30-tuned",  lambda b: tuned(b, prune_ln_structured(b.model, amount=0.3)),              both(0.75, 0.03, 0.05, 0.9)),
     Case("dynamic-int8",            lambda b: quantize_dynamic(b.model),                                       both(1.0, 0.005, 0.002, 0.8)),
-    Case("static-int8",             static,                                                                    both(0.26, 0.01, 0.01, None), simulated=True),
+    Case("static-int8",             static,                                                                    both(0.26, 0.01, 0.01, None), simulated_on=("cpu", "cuda")),
     Case("int4-weights",            lambda b: quantize_weights(b.model, num_bits=4, group_size=64),            both(0.15, 0.02, 0.02, None)),
-    Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None)), simulated_on=("cpu",)),
+    Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None), simulated_on=("cpu",)),
     Case("bfloat16",                lambda b: cast(b.model, torch.bfloat16),                                   both(0.51, 0.01, 0.005, None)),
     Case("student",                 lambda b: student(b, alpha=0.0),                                           both(0.122, None, None, 1.0), student=True),
     Case("distilled",               lambda b: student(b, temperature=4.0, alpha=0.5),                          both(0.122, 0.03, None, 1.0), student=True),

@@ -41,8 +41,8 @@ def quantize_static(
 
     `calibration` is one batch of prepared inputs or several; min and max over all of them give the
     activations' ranges. Knows convolutions, linear layers, ReLU and ReLU6, additions, concatenation,
-    pooling, flatten and dropout; another operator raises UnsupportedTypeError with its name. Weights
-    symmetric per channel, activations affine per tensor (Jacob et al. 2018, arXiv:1712.05877).
+    pooling, flatten and dropout; another operator raises UnsupportedTypeError with its name.
+    Weights symmetric per channel, activations affine per tensor (Jacob et al. 2018, arXiv:1712.05877).
     """
     compressible_layers(model)
     folded = fold_batch_norm(model)

@@ -5,14 +5,14 @@ header; the tensors' bytes). Its metadata has one key, "dnn-compression", with t
 
     {"version": 1,
      "sha256": of the whole file, these 64 digits taken as zeros,
-     "structure": how the network differs from the float one (compression.quantization.structure_of),
+     "structure": how the network differs from the float one (quantization.structure_of),
      "tensors": {state-dict name: {"encoding": "dense" | "sparse" | "packed" | "alias",
                                    "dtype": "float32", "shape": [64, 3, 7, 7],
                                    "bits": codes of 2 to 8 bits, "of": an alias's name}}}
 
 A dense tensor stands under its own name. A sparse one stands as NAME#mask (a bit an element, set
-where its bit pattern is not all zeros) and NAME#values (those elements in order). A packed one stands
-as NAME#codes (compression.bits). A tied tensor is stored once, its other names are aliases. Each
+where its bit pattern is not all zeros) and NAME#values (those elements in order). A packed one
+stands as NAME#codes (compression.bits). A tied tensor is stored once, its other names are aliases. Each
 tensor takes the smallest of the encodings that are lossless for it.
 """
 
