@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compression.layers import parameter_tensors
+from compression.modes import evaluating
 
 _INT_MM = torch.ops.aten._int_mm  # torch's counter does not know the integer product
 
@@ -28,15 +29,11 @@ def count_macs(model: nn.Module, example_input: Tensor) -> int:
     """Count the multiply-accumulates of one forward pass of `example_input`, by torch's counter.
 
     torch counts convolutions and matrix products as two operations a multiply-accumulate. The
-    model's training flag is restored, its buffers are untouched. Zeros count: they are multiplied.
+    model's modes are restored, its buffers are untouched. Zeros count: they are multiplied.
     """
-    training = model.training
-    model.eval()
-    try:
-        with FlopCounterMode(display=False, custom_mapping={_INT_MM: _int_mm_flops}) as counter:
-            model(example_input)
-    finally:
-        model.train(training)
+    flops = FlopCounterMode(display=False, custom_mapping={_INT_MM: _int_mm_flops})
+    with evaluating(model), flops as counter:
+        model(example_input)
     return counter.get_total_flops() // 2
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from compression.errors import CompressionError
 from compression.layers import check_model, copy_model
+from compression.modes import evaluating
 from compression.training import EpochReport, Recipe, Split, fit, has_bfloat16
 
 
@@ -74,17 +75,17 @@ def distill(
             label_smoothing=recipe.label_smoothing,
         )
 
-    training = teacher.training
-    teacher.eval()
-    try:
+    with evaluating(teacher):
         fit(learner, train, recipe, loss=loss, on_epoch=on_epoch)
-    finally:
-        teacher.train(training)
     return learner
 
 
 def _check(temperature: float, alpha: float) -> None:
-    if not 0 < temperature < float("inf"):
-        raise CompressionError(f"temperature must be above 0 and finite, found {temperature!r}")
-    if not 0 <= alpha <= 1:
-        raise CompressionError(f"alpha must lie in 0..1, found {alpha!r}")
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        raise CompressionError(
+            f"temperature must be above 0 and finite, found {temperature!r}; 1 to 10 is usual"
+        )
+    if not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
+        raise CompressionError(
+            f"alpha, the teacher's share of the loss, must lie in 0..1, found {alpha!r}"
+        )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.errors import CompressionError
+from compression.modes import evaluating
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,10 @@ def fit(
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
         model.train()
-        mean_loss = _epoch(model, train, recipe, epoch, loss, optimizer, scheduler, after_step)
+        # Dropout draws from the global generator: seeded an epoch, and given back as it was.
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed * 1_000_003 + epoch)
+            mean_loss = _epoch(model, train, recipe, epoch, loss, optimizer, scheduler, after_step)
 
         def state(epoch: int = epoch) -> dict[str, Any]:
             return {
@@ -263,9 +267,7 @@ def predict(model: nn.Module, split: Split, *, batch_size: int = 250) -> Tensor:
     tensor = next(iter(model.parameters()), None)
     if tensor is None:
         tensor = next(iter(model.buffers()), torch.empty(0))
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return torch.cat(
             [
                 model(split.inputs(slice(start, start + batch_size)).to(tensor.device))
@@ -274,8 +276,6 @@ def predict(model: nn.Module, split: Split, *, batch_size: int = 250) -> Tensor:
                 for start in range(0, len(split), batch_size)
             ]
         )
-    finally:
-        model.train(training)
 
 
 def correct_images(model: nn.Module, split: Split, *, batch_size: int = 250) -> Tensor:

@@ -1,6 +1,8 @@
 """The twenty properties of the quantizer's contract."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,15 +32,23 @@ TOLERANCES = {
 SYMMETRIC = st.booleans()
 
 
-@pytest.fixture(params=[False, True], ids=["subnormals", "flushed"], autouse=True, scope="module")
-def flush(request: pytest.FixtureRequest) -> Iterator[None]:
-    if not torch.set_flush_denormal(request.param):
-        pytest.skip("this processor cannot flush subnormals")
-    yield
-    torch.set_flush_denormal(False)
+def in_both_modes(test: Callable[..., None]) -> Callable[..., None]:
+    """Run the property as it is, and again with subnormals flushed to zero in torch's kernels."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        for flush in (False, True):
+            torch.set_flush_denormal(flush)
+            try:
+                test(*args, **kwargs)
+            finally:
+                torch.set_flush_denormal(False)
+
+    return run
 
 
 @given(tensors(), BITS, SYMMETRIC)
+@in_both_modes
 def test_codes_lie_in_range_keep_shape_and_leave_the_input(x: Tensor, bits: int, sym: bool) -> None:
     before = x.clone()
     qparams = choose_qparams(x, num_bits=bits, symmetric=sym)
@@ -54,6 +64,7 @@ def test_codes_lie_in_range_keep_shape_and_leave_the_input(x: Tensor, bits: int,
 
 
 @given(tensors(min_dims=1), BITS, SYMMETRIC)
+@in_both_modes
 def test_zero_is_exact(x: Tensor, bits: int, sym: bool) -> None:
     x.view(-1)[0] = 0
     qparams = choose_qparams(x, num_bits=bits, symmetric=sym)
@@ -61,6 +72,7 @@ def test_zero_is_exact(x: Tensor, bits: int, sym: bool) -> None:
 
 
 @given(tensors(), BITS, SYMMETRIC)
+@in_both_modes
 def test_round_trip_error_is_at_most_half_a_step(x: Tensor, bits: int, sym: bool) -> None:
     qparams = choose_qparams(x, num_bits=bits, symmetric=sym)
     error = (x.double() - dequantize(quantize(x, qparams), qparams).double()).abs()
@@ -73,6 +85,7 @@ def test_round_trip_error_is_at_most_half_a_step(x: Tensor, bits: int, sym: bool
 
 
 @given(tensors(min_dims=1, max_dims=1), SYMMETRIC)
+@in_both_modes
 def test_order_is_kept(x: Tensor, sym: bool) -> None:
     ordered = x.sort().values
     codes = quantize(ordered, choose_qparams(x, symmetric=sym)).int()
@@ -140,8 +153,6 @@ def test_memory_layout_does_not_matter(x: Tensor) -> None:
 def test_codes_are_those_of_numpy(x: Tensor, bits: int, sym: bool) -> None:
     q = choose_qparams(x, num_bits=bits, symmetric=sym)
     wanted = np.rint(x.numpy() / q.scale.numpy()) + q.zero_point.numpy().astype(np.float32)
-    if torch.ones(()).mul_(1e-45) == 0:
-        return  # numpy's own threads may not flush as torch does
     assert np.array_equal(quantize(x, q).numpy(), np.clip(wanted, q.qmin, q.qmax).astype(np.int8))
 
 

@@ -1,0 +1,153 @@
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision.io import write_jpeg, write_png
+
+from benchmarks.data import (
+    Augment,
+    Normalize,
+    load_cifar10,
+    load_cifar10_paper,
+    load_digits_32,
+    read_cifar10,
+    split_indices,
+)
+from compression.errors import CompressionError
+
+
+def folders(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), count: int = 10) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    for part in ("train", "test"):
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                image = torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
+                write_jpeg(image, str(root / part / name / f"{i:04}.jpg"))
+    return root
+
+
+def hashes(images: torch.Tensor) -> set[str]:
+    return {hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images}
+
+
+def test_train_validation_and_test_never_mix(tmp_path: Path) -> None:
+    for data in (load_digits_32(), load_cifar10(folders(tmp_path))):
+        parts = [hashes(s.images) for s in (data.train, data.validation, data.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_the_split_is_pinned_and_ignores_the_global_generator() -> None:
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(split_indices(100, (10, 20), seed=0))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert [len(part) for part in found[0]] == [10, 20, 70]
+    assert torch.cat(found[0]).sort().values.equal(torch.arange(100))
+    assert load_digits_32().fingerprint() == "2772f380b1adcfa4"
+
+
+def test_digits_are_32_pixels_in_three_channels() -> None:
+    data = load_digits_32()
+    assert data.train.images.shape[1:] == (3, 32, 32)
+    assert len(data.train) + len(data.validation) + len(data.test) == 1797
+    inputs = data.train.inputs(slice(0, 500))
+    assert abs(inputs.mean()) < 0.1
+    assert abs(inputs.std() - 1) < 0.15
+
+
+def test_image_folders_are_read_in_order(tmp_path: Path) -> None:
+    (images, labels), test, title = read_cifar10(folders(tmp_path))
+    assert images.shape == (20, 3, 32, 32)
+    assert labels.tolist() == [0] * 10 + [1] * 10
+    assert title == "CIFAR-10, JPEG copy"
+    assert len(test[1]) == 20
+
+
+def test_the_papers_preparation_is_224_pixels(tmp_path: Path) -> None:
+    data = load_cifar10_paper(folders(tmp_path))
+    assert data.validation.inputs(slice(0, 2)).shape == (2, 3, 224, 224)
+    assert data.train.augment == Augment(shift=0, degrees=10)
+
+
+def damage_missing(root: Path) -> None:
+    (root / "test" / "cat").rename(root / "test" / "cow")
+
+
+def damage_empty(root: Path) -> None:
+    for file in (root / "train" / "dog").iterdir():
+        file.unlink()
+
+
+def damage_image(root: Path) -> None:
+    (root / "train" / "dog" / "0003.jpg").write_bytes(b"not an image")
+
+
+def damage_size(root: Path) -> None:
+    write_png(torch.zeros(3, 16, 16, dtype=torch.uint8), str(root / "train" / "cat" / "x.png"))
+
+
+def damage_train(root: Path) -> None:
+    (root / "train").rename(root / "training")
+
+
+DAMAGE = {
+    "other classes": (damage_missing, "same class folders"),
+    "empty class": (damage_empty, "dog: class folder without images"),
+    "corrupt image": (damage_image, r"0003\.jpg: not a readable image"),
+    "wrong size": (damage_size, r"x\.png: expected 32x32 pixels, found 16x16"),
+    "no train": (damage_train, "found neither"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_folder_is_named(tmp_path: Path, name: str) -> None:
+    damage, message = DAMAGE[name]
+    damage(folders(tmp_path))
+    with pytest.raises(CompressionError, match=message):
+        load_cifar10(tmp_path)
+
+
+def test_a_missing_folder_and_an_unreachable_download_say_what_to_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CompressionError, match="no such folder"):
+        load_cifar10(tmp_path / "nowhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refused)
+    with pytest.raises(CompressionError, match="could not be downloaded .* pass --data-root"):
+        load_cifar10(None)
+
+
+def test_augmentation_is_drawn_from_its_generator_and_keeps_dtype() -> None:
+    images = torch.arange(4 * 3 * 32 * 32).view(4, 3, 32, 32).to(torch.uint8)
+    augment = Augment(shift=4, degrees=10)
+    a, b, c = (augment(images, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert a.dtype == torch.uint8
+    assert a.shape == images.shape
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_a_shift_moves_whole_pixels() -> None:
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    shifted = Augment(shift=4, flip=False)(images, torch.Generator().manual_seed(0))
+    middle = shifted[0, :, 10:20, 10:20]
+    assert any(
+        torch.equal(middle, images[0, :, 10 + y : 20 + y, 10 + x : 20 + x])
+        for y in range(-4, 5)
+        for x in range(-4, 5)
+    )
+
+
+def test_normalize_is_by_mean_and_std() -> None:
+    images = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
+    inputs = Normalize((0.5, 0.0, 1.0), (0.5, 1.0, 2.0))(images)
+    assert inputs[0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]

@@ -1,0 +1,72 @@
+"""A user's mistakes on the command line: one clear error, exit status 4, no traceback of ours."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.workloads import CIFAR10, CIFAR10_PAPER, DIGITS, resolve
+from compression.errors import CompressionError
+from tests.test_baseline import TINY
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MISTAKES = {
+    "workload": (["--workload", "mnist"], "unknown workload 'mnist': choose digits, cifar10"),
+    "module": (["--workload", "nowhere:THING"], "cannot be imported"),
+    "baseline": (["--baseline", "nowhere.pt"], "nowhere.pt: no such file"),
+    "threads": (["--num-threads", "0"], "at least 1, found 0"),
+    "data root": (["--workload", "cifar10", "--data-root", "/nowhere"], "/nowhere: no such folder"),
+    "architecture": (["--baseline", "{tmp}/bad.safetensors"], "expected a safetensors file"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_clear_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_text("not a model at all, but text")
+    arguments, message = MISTAKES[name]
+    arguments = [a.format(tmp=tmp_path) for a in arguments]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks/test_cost.py", "-x", "-q", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR, run.stdout + run.stderr
+    assert message in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_cuda_where_there_is_none_is_refused() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks", "--device", "cuda"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "no CUDA device" in run.stderr
+
+
+def test_workloads_resolve_by_name_and_by_attribute() -> None:
+    assert [resolve(w.name) for w in (DIGITS, CIFAR10, CIFAR10_PAPER)] == [
+        DIGITS,
+        CIFAR10,
+        CIFAR10_PAPER,
+    ]
+    assert resolve("tests.test_baseline:TINY").name == TINY.name
+    with pytest.raises(CompressionError, match="must be a benchmarks.workloads.Workload"):
+        resolve("tests.test_baseline:RECIPE")
+
+
+def test_the_papers_protocol_is_the_papers() -> None:
+    recipe = CIFAR10_PAPER.recipe
+    assert (recipe.epochs, recipe.optimizer, recipe.schedule) == (10, "adam", "step")
+    assert CIFAR10_PAPER.pretrained is not None
