@@ -5,7 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -210,8 +212,6 @@ def _torchvision_cifar10(root: Path, *, download: bool) -> tuple[Images, Images]
 
 def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     """Return the images of CLASS folders below `root`, sorted by name, with labels and classes."""
-    from torchvision.io import ImageReadMode, decode_image, read_file
-
     classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     if not classes:
         raise CompressionError(f"{root}: expected one folder a class, found none")
@@ -222,14 +222,18 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
         if not files:
             raise CompressionError(f"{root / name}: class folder without images (.jpg, .png)")
         for file in files:
-            try:
-                image = decode_image(read_file(str(file)), mode=ImageReadMode.RGB)
-            except RuntimeError as error:
-                raise CompressionError(f"{file}: not a readable image ({error})") from error
-            if image.shape != (3, 32, 32):
-                raise CompressionError(
-                    f"{file}: expected 32x32 pixels, found {image.shape[2]}x{image.shape[1]}"
-                )
-            images.append(image)
+            images.append(_read_image(file))
         labels += [label] * len(files)
     return torch.stack(images), torch.tensor(labels), classes
+
+
+def _read_image(file: Path) -> Tensor:
+    try:
+        with Image.open(file) as image:
+            pixels = torch.from_numpy(np.array(image.convert("RGB")))
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
+        raise CompressionError(f"{file}: not a readable image ({error})") from error
+    if pixels.shape != (32, 32, 3):
+        height, width, _ = pixels.shape
+        raise CompressionError(f"{file}: expected 32x32 pixels, found {width}x{height}")
+    return pixels.permute(2, 0, 1)

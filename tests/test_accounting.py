@@ -15,10 +15,10 @@ MIB = 2**20
 def test_resnet18_is_the_published_network() -> None:
     model = resnet18_10()
     assert count_parameters(model) == 11_181_642
-    assert f"{count_parameters(model) * 4 / MIB:.3f}" == "42.654"
+    assert count_parameters(model) * 4 / MIB == pytest.approx(42.654, abs=0.001)
     counters = 20 * 8  # num_batches_tracked of 20 batch norms, int64
-    assert f"{(dense_bytes(model) - counters) / MIB:.3f}" == "42.691"
-    assert f"{(dense_bytes(model) - counters) / 1e6:.3f}" == "44.765"
+    assert (dense_bytes(model) - counters) / MIB == pytest.approx(42.691, abs=0.001)
+    assert (dense_bytes(model) - counters) / 1e6 == pytest.approx(44.765, abs=0.001)
 
 
 def test_macs_of_resnet18_at_224_are_the_published_ones() -> None:

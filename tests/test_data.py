@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision.io import write_jpeg, write_png
+from PIL import Image
 
 from benchmarks.data import (
     Augment,
@@ -24,8 +24,8 @@ def folders(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), count: int
         for name in classes:
             (root / part / name).mkdir(parents=True)
             for i in range(count):
-                image = torch.randint(0, 256, (3, 32, 32), generator=generator, dtype=torch.uint8)
-                write_jpeg(image, str(root / part / name / f"{i:04}.jpg"))
+                pixels = torch.randint(0, 256, (32, 32, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(root / part / name / f"{i:04}.jpg")
     return root
 
 
@@ -87,7 +87,7 @@ def damage_image(root: Path) -> None:
 
 
 def damage_size(root: Path) -> None:
-    write_png(torch.zeros(3, 16, 16, dtype=torch.uint8), str(root / "train" / "cat" / "x.png"))
+    Image.new("RGB", (16, 16)).save(root / "train" / "cat" / "x.png")
 
 
 def damage_train(root: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_missing_folder_and_an_unreachable_download_say_what_to_pass(
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refused)
-    with pytest.raises(CompressionError, match="could not be downloaded .* pass --data-root"):
+    with pytest.raises(CompressionError, match=r"could not be downloaded .* pass --data-root"):
         load_cifar10(None)
 
 

@@ -62,7 +62,7 @@ def test_workloads_resolve_by_name_and_by_attribute() -> None:
         CIFAR10_PAPER,
     ]
     assert resolve("tests.test_baseline:TINY").name == TINY.name
-    with pytest.raises(CompressionError, match="must be a benchmarks.workloads.Workload"):
+    with pytest.raises(CompressionError, match=r"must be a benchmarks.workloads.Workload"):
         resolve("tests.test_baseline:RECIPE")
 
 
