@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from benchmarks.harness.judge import (
+    accuracy_regression,
+    binomial_tail,
+    comparable,
+    size_regression,
+    speed_up_regression,
+)
+from benchmarks.harness.results import decode_images, encode_images
+
+
+def accuracy(correct: int, total: int = 1000, *, images: bool = True) -> dict[str, object]:
+    facts: dict[str, object] = {"metric": "accuracy", "correct": correct, "total": total}
+    if images:
+        facts["correct_images"] = encode_images(torch.arange(total) < correct)
+    return facts
+
+
+def test_size_is_exact_and_one_sided() -> None:
+    then = {"stored_bytes": 1000}
+    assert size_regression({"stored_bytes": 1000}, then, same_weights=True) is None
+    assert size_regression({"stored_bytes": 1}, then, same_weights=True) is None
+    assert "+1" in str(size_regression({"stored_bytes": 1001}, then, same_weights=True))
+    assert size_regression({"stored_bytes": 1004}, then, same_weights=False) is None
+    assert size_regression({"stored_bytes": 1006}, then, same_weights=False)
+
+
+@pytest.mark.parametrize("images", [True, False], ids=["paired", "unpaired"])
+def test_accuracy_fails_beyond_chance_only(images: bool) -> None:
+    then = accuracy(950, images=images)
+    assert accuracy_regression(accuracy(950, images=images), then) is None
+    assert accuracy_regression(accuracy(1000, images=images), then) is None
+    assert accuracy_regression(accuracy(949, images=images), then) is None
+    assert "95.00% -> 90.00%" in str(accuracy_regression(accuracy(900, images=images), then))
+
+
+def test_images_that_change_places_are_no_regression() -> None:
+    before = torch.arange(1000) < 950
+    after = before.flip(0)  # 50 lost, 50 gained
+    now, then = (
+        {"correct": 950 - i, "total": 1000, "correct_images": encode_images(c)}
+        for i, c in ((1, after), (0, before))
+    )
+    assert accuracy_regression(now, then) is None
+
+
+def test_another_number_of_images_cannot_be_compared() -> None:
+    assert "cannot be compared" in str(accuracy_regression(accuracy(9, 10), accuracy(900)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fails"), [(1.9, 2.1, False), (3, 4, False), (1.0, 2.5, False), (1, 1.5, True)]
+)
+def test_speed_fails_when_the_whole_interval_is_slower(
+    low: float, high: float, fails: bool
+) -> None:
+    now = {"speed_up": (low + high) / 2, "speed_up_low": low, "speed_up_high": high}
+    assert bool(speed_up_regression(now, {"speed_up": 2.0})) == fails
+
+
+def test_the_binomial_tail_is_exact() -> None:
+    assert binomial_tail(10, 10) == 1 / 1024
+    assert binomial_tail(9, 10) == 11 / 1024
+    assert binomial_tail(5, 10) == 1.0
+
+
+def test_a_fact_that_is_missing_is_said() -> None:
+    full = accuracy(5, 10)
+    assert comparable(full, full) is None
+    assert comparable(full, {"metric": "accuracy", "correct": 5}) == "the history has no total"
+    assert "the history 'size'" in str(comparable(full, {"metric": "size"}))
+
+
+def test_the_record_of_images_is_checked() -> None:
+    mask = torch.rand(37) < 0.5
+    assert torch.equal(decode_images(encode_images(mask), 37), mask)
+    with pytest.raises(ValueError, match="expected a record of 100 images"):
+        decode_images(encode_images(mask), 100)
+    with pytest.raises(ValueError, match="damaged"):
+        decode_images("AAAA", 37)
