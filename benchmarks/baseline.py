@@ -108,18 +108,22 @@ def _train(
     torch.manual_seed(recipe.seed)
     start = workload.pretrained if workload.pretrained and state is None else workload.network
     model = _start(start, workload).to(device, memory_format=torch.channels_last)
-    seconds: list[float] = []
+    spent = 0.0
+    first = 0 if state is None else int(state["epoch"]) + 1
+    work = [recipe.relative_work(e, data.train.images.shape[-1]) for e in range(recipe.epochs)]
 
     def on_epoch(epoch: EpochReport) -> None:
-        seconds.append(epoch.seconds)
-        left = sum(seconds) / len(seconds) * (epoch.epochs - epoch.epoch - 1)
+        nonlocal spent
+        spent += epoch.seconds
+        done, left = work[first : epoch.epoch + 1], work[epoch.epoch + 1 :]
+        left_s = spent / sum(done) * sum(left)
         correct = correct_images(model, data.validation)
         report(
             f"{workload.name} baseline: epoch {epoch.epoch + 1}/{epoch.epochs}, "
             f"loss {epoch.mean_loss:.3f}, validation {correct.float().mean():.2%}, "
-            f"{epoch.seconds:.0f} s an epoch, about {left / 60:.1f} min left"
+            f"{epoch.seconds:.0f} s an epoch, about {left_s / 60:.1f} min left"
         )
-        if sum(seconds) > 20:  # a training of seconds needs no checkpoint
+        if spent > 20:  # a training of seconds needs no checkpoint
             buffer = io.BytesIO()
             torch.save(epoch.state(), buffer)
             write_atomically(resume, buffer.getvalue())

@@ -108,6 +108,10 @@ class Recipe:
                     f"found {getattr(self, field)!r}"
                 )
 
+    def relative_work(self, epoch: int, size: int) -> float:
+        """Return an epoch's work on images of `size` pixels as a fraction of a full one's."""
+        return min(1.0, (self.coarse_size / size) ** 2) if epoch < self.coarse_epochs else 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:

@@ -16,6 +16,7 @@ from benchmarks.harness.judge import comparable, rules
 from compression.errors import CompressionError
 
 KEY = pytest.StashKey["Gate"]()
+"""The gate of a run that has one; its history tells a test what to measure twice."""
 SUITE = pytest.StashKey[dict[str, Any]]()
 """What this run says of itself; benchmarks/conftest.py fills it."""
 
