@@ -243,7 +243,8 @@ def verified(request: pytest.FixtureRequest, compressed: Compress) -> Iterator[V
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the table, and write the figures where they are asked for."""
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
-    facts = facts_of(reports)
+    order = {name: i for i, name in enumerate(BY_NAME)}
+    facts = sorted(facts_of(reports), key=lambda fact: order[fact["technique"]])
     if not facts:
         return
     terminalreporter.section(f"compression: {facts[0]['workload']} ({facts[0]['data']})", sep="=")

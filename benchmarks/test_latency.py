@@ -22,8 +22,8 @@ from benchmarks.harness.results import record
 from benchmarks.techniques import CASES, Case
 from benchmarks.workloads import Workload
 
-BUDGET_S = {"digits": 2.0}
-DEFAULT_BUDGET_S = 12.0
+BUDGET_S = {"digits": 1.5}
+DEFAULT_BUDGET_S = 10.0
 
 
 def timer(model: nn.Module, images: Tensor, timing: str) -> Timer:

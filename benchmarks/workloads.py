@@ -50,9 +50,10 @@ DIGITS = Workload(
     network=networks.resnet18_10,
     data=data.load_digits_32,
     recipe=Recipe(epochs=16, batch_size=64, learning_rate=0.05),
-    fine_tune=Recipe(epochs=3, batch_size=64, learning_rate=0.01),
+    fine_tune=Recipe(epochs=2, batch_size=64, learning_rate=0.01),
     student=networks.five_layer_cnn,
-    student_recipe=Recipe(epochs=6, batch_size=64, learning_rate=0.02),
+    student_recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.02),
+    batch_sizes=(1, 32),
 )
 
 CIFAR10 = Workload(

@@ -55,7 +55,7 @@ Cells = list[list[str]]
 
 def _quality(rows: list[Row]) -> Cells:
     head = ["technique", "MiB", "% base", "acc %", "drop pt", "params", "nonzero", "MACs"]
-    cells = [[*head, "compress s", "target"]]
+    cells = [[*head, "sec", "target"]]
     for row in rows:
         size, accuracy = row.size, row.accuracy
         cells.append(

@@ -1,0 +1,75 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.harness.clock import CLOCK, replay, wall_timer
+from benchmarks.harness.interleave import MIN_PAIRS, Pairs, interleave, speed_up
+from benchmarks.harness.results import record
+from compression.errors import CompressionError
+
+
+def noisy(seconds: float, seed: int) -> Iterator[float]:
+    random = np.random.default_rng(seed)
+    while True:
+        yield seconds * (1 + 0.1 * random.random())
+
+
+def test_the_ratio_of_a_technique_twice_as_fast_is_two() -> None:
+    slow, fast = noisy(2.0, 0), noisy(1.0, 1)
+    pairs = interleave(lambda: next(slow), lambda: next(fast), seed=0, budget_s=1)
+    assert len(pairs.baseline_s) == 80
+    ratio = speed_up(pairs)
+    assert ratio.low < ratio.value < ratio.high
+    assert ratio.low == pytest.approx(2, rel=0.03)
+    assert ratio.high == pytest.approx(2, rel=0.03)
+    assert speed_up(pairs) == ratio
+
+
+def test_a_spent_budget_stops_early_but_not_before_a_minimum() -> None:
+    pairs = interleave(lambda: 1.0, lambda: 1.0, seed=0, budget_s=0)
+    assert len(pairs.technique_s) == MIN_PAIRS
+
+
+def test_the_order_within_a_pair_is_random() -> None:
+    calls: list[str] = []
+
+    def timed(name: str) -> float:
+        calls.append(name)
+        return 1.0
+
+    interleave(lambda: timed("a"), lambda: timed("b"), seed=0, budget_s=1)
+    firsts = calls[6::2]
+    assert 20 < firsts.count("a") < 60
+
+
+@pytest.mark.parametrize("bad", [(), (0.0,), (float("nan"),)])
+def test_times_that_are_none_are_refused(bad: tuple[float, ...]) -> None:
+    with pytest.raises(CompressionError, match="at least one pair"):
+        speed_up(Pairs(bad, bad))
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+def test_replayed_times_are_the_stats_to_the_bit(benchmark, request) -> None:
+    times = [0.1, 0.30000000000000004, 0.7]
+    replay(benchmark, times)
+    record(benchmark, request, metric="test")
+    if benchmark.enabled:
+        assert benchmark.stats.stats.data == times
+
+
+def test_a_wall_timer_runs_the_work_once() -> None:
+    calls: list[int] = []
+    assert wall_timer(lambda: calls.append(1), torch.device("cpu"))() >= 0
+    assert calls == [1]
+
+
+def test_facts_must_be_plain_and_finite(request) -> None:
+    class Fake:
+        extra_info: dict[str, object] = {}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match="finite"):
+        record(Fake(), request, accuracy=float("nan"))
+    with pytest.raises(TypeError, match="plain JSON"):
+        record(Fake(), request, accuracy=torch.tensor(1.0))

@@ -1,0 +1,109 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.figures import write_figures
+from benchmarks.harness.table import render, render_markdown, rows
+from benchmarks.techniques import CASES, SWEEP, Case
+from compression.errors import CompressionError
+
+
+def common(case: Case, device: str = "cpu") -> dict[str, Any]:
+    return {
+        "technique": case.name,
+        "family": case.family or case.name,
+        "device": device,
+        "workload": "digits",
+        "data": "digits",
+        "simulated": device in case.simulated_on,
+        "target_met": True,
+        **case.facts,
+    }
+
+
+def facts(device: str = "cpu", cases: tuple[Case, ...] = CASES) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for i, case in enumerate(cases):
+        base = common(case, device)
+        size = {"stored_bytes": 44_000_000 - 2_000_000 * i, "baseline_stored_bytes": 44_000_000}
+        counts = {"parameters": 11_181_642, "nonzeros": 4_500_000, "macs": 37_016_576}
+        found.append({**base, "metric": "size", **size, **counts})
+        found.append(
+            {
+                **base,
+                "metric": "accuracy",
+                "accuracy": 0.95 - i / 500,
+                "baseline_accuracy": 0.95,
+                "drop": i / 500,
+                "total": 1000,
+                "stored_bytes": max(1_000_000, size["stored_bytes"]),
+                "epoch_accuracy": [0.5, 0.7, 0.8],
+            }
+        )
+        found.append({**base, "metric": "cost", "seconds": 1.25})
+        if not base["simulated"]:
+            for batch in (1, 64):
+                speed = {"speed_up": 1.5, "speed_up_low": 1.25, "speed_up_high": 1.75}
+                latency = {"batch_size": batch, "timing": "wall", "latency_ms": 7.125, **speed}
+                found.append({**base, "metric": "latency", **latency})
+    return found
+
+
+def test_every_technique_has_its_row_and_no_line_is_too_wide() -> None:
+    text = render(rows(facts()))
+    assert all(len(line) <= 100 for line in text.splitlines())
+    for case in CASES:
+        assert sum(line.split()[:1] == [case.name] for line in text.splitlines()) == 2, case
+    first = next(line for line in text.splitlines() if line.startswith("baseline"))
+    assert first.split()[1:5] == ["41.96", "100.0", "95.00", "+0.00"]
+    assert "1.50 (1.25-1.75)" in text
+
+
+def test_a_simulated_row_claims_no_latency() -> None:
+    lines = [x for x in render(rows(facts())).splitlines() if x.startswith("static-int8")]
+    assert "simulated" in lines[1]
+    assert "1.50" not in lines[1]
+
+
+def test_missing_facts_are_dashes_and_a_missed_target_shows() -> None:
+    fact = {**common(CASES[0]), "metric": "cost", "seconds": 2.0, "target_met": False}
+    line = render(rows([fact])).splitlines()[-1]
+    assert line.split() == ["baseline", *["-"] * 7, "2.0", "NO"]
+
+
+def test_two_devices_are_told_apart_and_sweeps_left_out() -> None:
+    both = [*facts("cpu", CASES[:2]), *facts("cuda", CASES[:2]), *facts("cpu", SWEEP[:3])]
+    text = render(rows(both))
+    assert "cuda baseline" in text
+    assert "sweep" not in text
+    assert render_markdown(rows(both)).count("| cpu ") == 4
+
+
+def test_figures_are_written_and_the_same_again(tmp_path: Path) -> None:
+    everything = facts(cases=(*CASES, *SWEEP))
+    written, missing = write_figures(everything, tmp_path)
+    assert missing == []
+    assert sorted(p.name for p in written) == sorted(
+        f"{name}.{ending}"
+        for name in ("figure2-pruning", "figure6-distillation", "pareto-size-accuracy")
+        for ending in ("svg", "png")
+    )
+    before = {path: path.read_bytes() for path in written}
+    write_figures(everything, tmp_path)
+    assert all(path.read_bytes() == data for path, data in before.items())
+    svg = (tmp_path / "figure2-pruning.svg").read_text()
+    assert "fine-tuned" in svg or "<path" in svg
+
+
+def test_a_figure_without_its_facts_is_said(tmp_path: Path) -> None:
+    written, missing = write_figures(facts(), tmp_path)
+    assert {p.stem for p in written} == {"pareto-size-accuracy"}
+    assert len(missing) == 2
+    assert all("-m sweep" in reason for reason in missing)
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CompressionError, match="in the folder's place"):
+        write_figures(facts(), tmp_path / "file")
