@@ -107,7 +107,7 @@ def _train(
     state = _read_resume(resume, report)
     torch.manual_seed(recipe.seed)
     start = workload.pretrained if workload.pretrained and state is None else workload.network
-    model = _start(start, workload).to(device, memory_format=torch.channels_last)
+    model = _start(start, workload).to(device).to(memory_format=torch.channels_last)
     spent = 0.0
     first = 0 if state is None else int(state["epoch"]) + 1
     work = [recipe.relative_work(e, data.train.images.shape[-1]) for e in range(recipe.epochs)]

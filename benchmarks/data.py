@@ -30,8 +30,8 @@ class Data:
 
     def to(self, device: torch.device | str) -> "Data":
         """Return the data with its tensors on `device`."""
-        splits = (self.train, self.validation, self.test)
-        return Data(*(split.to(device) for split in splits), title=self.title)
+        train, validation, test = (s.to(device) for s in (self.train, self.validation, self.test))
+        return Data(train, validation, test, self.title)
 
     def fingerprint(self) -> str:
         """Hash every split's images and labels in order (SHA-256, 16 hex digits)."""

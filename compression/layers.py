@@ -16,7 +16,9 @@ COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 def compressible_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the model's convolutions and linear layers by dotted name, after check_model."""
     check_model(model)
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, COMPRESSIBLE)}
+    layers: dict[str, nn.Module] = {
+        name: m for name, m in model.named_modules() if isinstance(m, COMPRESSIBLE)
+    }
     if not layers:
         kinds = sorted({type(m).__name__ for m in model.modules()})
         raise CompressionError(

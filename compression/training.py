@@ -268,15 +268,12 @@ def predict(model: nn.Module, split: Split, *, batch_size: int = 250) -> Tensor:
     """
     if batch_size < 1:
         raise CompressionError(f"batch_size must be at least 1, found {batch_size}")
-    tensor = next(iter(model.parameters()), None)
-    if tensor is None:
-        tensor = next(iter(model.buffers()), torch.empty(0))
+    held = [*model.parameters(), *model.buffers()]
+    device = held[0].device if held else torch.device("cpu")
     with evaluating(model):
         return torch.cat(
             [
-                model(split.inputs(slice(start, start + batch_size)).to(tensor.device))
-                .float()
-                .cpu()
+                model(split.inputs(slice(start, start + batch_size)).to(device)).float().cpu()
                 for start in range(0, len(split), batch_size)
             ]
         )

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.harness.results import Facts
 from compression.errors import CompressionError
@@ -15,7 +16,7 @@ from compression.errors import CompressionError
 # Okabe and Ito's palette, told apart by the colour-blind; markers say the same again.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
-STYLE = {"font.size": 9, "svg.hashsalt": "compression", "axes.grid": True, "grid.alpha": 0.3}
+STYLE: Any = {"font.size": 9, "svg.hashsalt": "compression", "axes.grid": True, "grid.alpha": 0.3}
 WIDTH_IN, HEIGHT_IN = 7.0, 3.8
 MIB = 2**20
 
@@ -134,7 +135,7 @@ def _by_epoch(axes: Axes, points: list[Facts], control: Facts | None) -> None:
         values = [100 * a for a in control["epoch_accuracy"]]
         axes.plot(range(1, len(values) + 1), values, "--", color="grey", label="without a teacher")
     axes.set(xlabel="epoch", ylabel=f"validation accuracy, % (alpha = {middle:g})")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
 
 

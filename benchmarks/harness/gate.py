@@ -17,7 +17,7 @@ from compression.errors import CompressionError
 
 KEY = pytest.StashKey["Gate"]()
 """The gate of a run that has one; its history tells a test what to measure twice."""
-SUITE = pytest.StashKey[dict[str, Any]]()
+SUITE: Any = pytest.StashKey[dict[str, Any]]()
 """What this run says of itself; benchmarks/conftest.py fills it."""
 
 MACHINE = ("device_name", "num_threads", "torch")

@@ -17,8 +17,8 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         """Measure on `device`."""
-        self.device, self.peak_bytes, self._start = device, None, 0
-        self.peak_bytes: int | None
+        self.device, self._start = device, 0
+        self.peak_bytes: int | None = None
 
     def __enter__(self) -> "PeakMemory":
         """Reset the high-water mark."""

@@ -12,6 +12,7 @@ class DynamicQuantizedLinear(nn.Module):
     """A linear layer in int8 x int8 -> int32: weights per output, activations per input row."""
 
     parameter_buffers = ("codes",)
+    bias: Tensor | None
     codes: Tensor
     scale: Tensor
 
