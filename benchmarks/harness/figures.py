@@ -19,6 +19,8 @@ MARKERS = "osD^vP*"
 STYLE: Any = {"font.size": 9, "svg.hashsalt": "compression", "axes.grid": True, "grid.alpha": 0.3}
 WIDTH_IN, HEIGHT_IN = 7.0, 3.8
 MIB = 2**20
+SHOWN_POINTS = 12.0
+"""Percentage points below the best that the Pareto plot shows; what lies lower is noted."""
 
 
 def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], list[str]]:
@@ -155,22 +157,28 @@ def _pareto(accuracy: list[Facts]) -> Figure | str:
         label="Pareto front",
         zorder=1,
     )
-    names = list(dict.fromkeys(f["technique"] for f in points))
-    for i, name in enumerate(names):
+    best = max(_percent(f) for f in points)
+    lowest = max(min(_percent(f) for f in points), best - SHOWN_POINTS) - 0.5
+    for i, name in enumerate(dict.fromkeys(f["technique"] for f in points)):
         fact = next(f for f in points if f["technique"] == name)
+        below = _percent(fact) < lowest
         axes.errorbar(
             fact["stored_bytes"] / MIB,
-            _percent(fact),
-            yerr=_standard_error(fact),
+            lowest if below else _percent(fact),
+            yerr=None if below else _standard_error(fact),
             color=PALETTE[i % 7],
-            marker=MARKERS[i // 7 % 7],
+            marker="v" if below else MARKERS[i // 7 % 7],
             linestyle="none",
-            label=name,
+            clip_on=not below,
+            label=f"{name} ({_percent(fact):.0f}%, off scale)" if below else name,
         )
+    axes.set_ylim(bottom=lowest)
     axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
-    ticks = [1, 2, 5, 10, 20, 50]
-    axes.set_xticks(ticks, [str(t) for t in ticks])
+    smallest = min(f["stored_bytes"] for f in points) / MIB
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if t > smallest / 2]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
+    axes.set_xlim(smallest * 0.8, max(f["stored_bytes"] for f in points) / MIB * 1.25)
     axes.set_title(_title(points, "Size and accuracy"), fontsize=10)
     # A legend, not labels at the points: half of the techniques lie on top of one another.
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
