@@ -12,7 +12,9 @@ TOLERANCES = {
     "size of other weights": (0.005, "a baseline trained elsewhere has other zeros to leave out"),
     "accuracy": (0.025, "one-sided level of the exact paired (McNemar) test on the same images"),
     "accuracy unpaired": (1.96, "standard errors of the difference of two binomial proportions"),
-    "speed-up": (0.04, "80 interleaved pairs hold the ratio of lower quartiles within 4%"),
+    # Within a run 80 pairs hold the ratio within 4%; between runs on a shared 2-core machine that of a
+    # 5 ms prediction moved from 1.11 to 0.92 (bfloat16, batch 1) while another job ran.
+    "speed-up": (0.25, "what the ratio of a short prediction moved between two runs of one commit"),
 }
 
 
