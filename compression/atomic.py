@@ -1,70 +1,92 @@
 """Write a file whole or not at all."""
 
+import contextlib
 import errno
+import fcntl
 import os
-import tempfile
+import re
+import secrets
 from pathlib import Path
 
 from compression.errors import CheckpointError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path | str, data: bytes) -> None:
     """Write `data` to `path` so that a crash or a full disk leaves the old file or none.
 
     A temporary file in the same folder is written, synced and renamed over the target (POSIX
-    rename(2) is atomic), then the folder is synced. Leftovers of writers killed at the same target
-    are swept. Raises CheckpointError that names the file and the reason.
+    rename(2) is atomic), then the folder is synced; a link is followed. Leftovers of writers killed
+    at the same target are swept. Raises CheckpointError that names the file and the reason.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path}: expected a file to write, found a folder")
-    if not path.parent.is_dir():
-        raise CheckpointError(f"{path}: the folder {path.parent} does not exist; create it first")
-    _sweep(path)
-    temporary: str | None = None
+    target = Path(os.path.realpath(path))
     try:
-        handle, temporary = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "a device or pipe"
+            raise CheckpointError(f"{path}: expected a file to write, found {kind}")
+        if not target.parent.is_dir():
+            raise CheckpointError(
+                f"{path}: the folder {target.parent} does not exist; create it first"
+            )
+        _sweep(target)
+        _replace(target, data)
+    except OSError as error:
+        reason = f"disk full ({error.strerror})" if error.errno in _FULL else error.strerror
+        raise CheckpointError(f"{path}: not written, {reason}; what was there is intact") from error
+    try:
+        _sync_folder(target.parent)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise CheckpointError(
+                f"{path}: written, but a power cut may still undo it: its folder was not synced, "
+                f"{error.strerror}"
+            ) from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    handle, temporary = _create(target)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the atomic call by its own name
-        temporary = None
-        _sync_folder(path.parent)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        reason = "disk full" if full else error.strerror
-        raise CheckpointError(f"{path}: not written, {reason}; what was there is intact") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            os.fsync(handle)
+            # While the file is open, and so locked: no other writer sweeps it.
+            os.replace(temporary, target)  # noqa: PTH105 - the atomic call by its own name
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
-def _prefix(path: Path) -> str:
-    # The writer's process id tells a living writer's file from an orphan.
-    return f".{path.name}.{os.getpid()}."
+def _create(target: Path) -> tuple[int, Path]:
+    """Return an open temporary file beside `target` whose lock says that its writer lives.
+
+    The kernel drops the lock with the process, kill -9 included; a process id in the name could
+    belong to another process by now, or to another container.
+    """
+    while True:
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_nlink:
+            return handle, temporary
+        os.close(handle)  # swept by another writer before it was locked
 
 
-def _sweep(path: Path) -> None:
-    for orphan in path.parent.glob(f".{_glob_escape(path.name)}.*.*"):
-        pid = orphan.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            orphan.unlink(missing_ok=True)
-
-
-def _glob_escape(name: str) -> str:
-    """Escape the characters that pathlib's glob reads as a pattern."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _sweep(target: Path) -> None:
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
+    with contextlib.suppress(OSError):  # sweeping is a courtesy: it never stops the write
+        for orphan in [p for p in target.parent.iterdir() if ours.fullmatch(p.name)]:
+            handle = os.open(orphan, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                orphan.unlink()
+            except OSError:  # its writer lives
+                continue
+            finally:
+                os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,8 +12,8 @@ header; the tensors' bytes). Its metadata has one key, "dnn-compression", with t
 
 A dense tensor stands under its own name. A sparse one stands as NAME#mask (a bit an element, set
 where its bit pattern is not all zeros) and NAME#values (those elements in order). A packed one
-stands as NAME#codes (compression.bits). A tied tensor is stored once, its other names are aliases. Each
-tensor takes the smallest of the encodings that are lossless for it.
+stands as NAME#codes (compression.bits). A tied tensor is stored once, and its other names are
+aliases. Each tensor takes the smallest of the encodings, all of them lossless.
 """
 
 from compression.storage.checkpoint import load_checkpoint

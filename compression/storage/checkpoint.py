@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from compression.errors import CheckpointError, CompressionError
 from compression.layers import check_model
 from compression.storage.container import unpack
-from compression.storage.file import fill, read_bytes, rebuild
+from compression.storage.encoding import check_storable, memory_of, same_bits
+from compression.storage.file import compare, fill, read_bytes, rebuild
 
 _ZIP_MAGIC = b"PK\x03\x04"
+_WRAPPERS = ("state_dict", "model")
 
 
 def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
@@ -28,46 +30,83 @@ def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Mo
     path = Path(path)
     data = read_bytes(path)
     if data.startswith(_ZIP_MAGIC):
-        state = _torch_state(path, data)
+        state, about = _torch_state(path, data), None
     else:
         state, about = unpack(path, data)
-        if about is not None:
-            return rebuild(path, state, about, factory)
-    model = factory()
-    for name, buffer in model.state_dict().items():
-        if name.endswith("num_batches_tracked") and name not in state:
-            state[name] = buffer  # older torch did not write it, and eval does not read it
-    fill(path, model, state)
     try:
+        model = (
+            _plain(path, state, factory())
+            if about is None
+            else rebuild(path, state, about, factory)
+        )
         check_model(model)
+    except CheckpointError:
+        raise
     except CompressionError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    return model
+
+
+def _plain(path: Path, state: dict[str, Tensor], model: nn.Module) -> nn.Module:
+    """Fill `model`; what it ties stays tied, and a file may hold such a tensor once."""
+    for name, tensor in state.items():
+        check_storable(name, tensor)
+    expected = model.state_dict()
+    first: dict[tuple[Any, ...], str] = {}
+    for name, tensor in expected.items():
+        source = first.setdefault(memory_of(name, tensor), name)
+        if name not in state and source in state:
+            state[name] = state[source]
+        elif name not in state and name.endswith("num_batches_tracked"):
+            state[name] = tensor  # older torch did not write it, and eval does not read it
+        elif source not in state and name in state:
+            state[source] = state[name]
+    compare(path, model, state)
+    for name, tensor in expected.items():
+        source = first[memory_of(name, tensor)]
+        if not same_bits(state[name], state[source]):
+            raise CheckpointError(f"{path}: {name} and {source} are tied, but the file has two")
+        state[name] = state[source]
+    fill(path, model, state)
     return model.eval()
 
 
 def _torch_state(path: Path, data: bytes) -> dict[str, Tensor]:
+    _check_zip(path, data)
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # torch itself checks neither: a flipped bit would load as another weight, and a
-            # deflated entry could claim any size.
-            if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
-                raise CheckpointError(f"{path}: compressed entries, which torch.save never writes")
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path}: damaged at {damaged} (CRC); copy the file again")
         loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors (a whole model, or code), which is not run; save "
             "model.state_dict() instead"
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: damaged or truncated torch file ({error})") from error
-    for key in ("state_dict", "model"):
+    except Exception as error:  # a crafted pickle raises anything
+        raise CheckpointError(f"{path}: damaged torch file ({error!r})") from error
+    for key in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise CheckpointError(f"{path}: expected a state dict of tensors, found {type(loaded)}")
+    if not isinstance(loaded, dict):
+        found = type(loaded).__name__
+        raise CheckpointError(f"{path}: expected a state dict, found {found}")
+    if not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in loaded.items()):
+        found = ", ".join(f"{n!r}: {type(t).__name__}" for n, t in list(loaded.items())[:3])
+        raise CheckpointError(
+            f"{path}: expected a state dict of tensors, alone or under the key "
+            f"{' or '.join(_WRAPPERS)}, found {found}"
+        )
     return dict(loaded)
+
+
+def _check_zip(path: Path, data: bytes) -> None:
+    """Refuse what torch.load does not look at: flipped bits, and entries that inflate."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(e.compress_type != zipfile.ZIP_STORED for e in archive.infolist()):
+                raise CheckpointError(f"{path}: compressed entries, which torch.save never writes")
+            damaged = archive.testzip()
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile's own list is long, and not documented
+        raise CheckpointError(f"{path}: damaged or truncated torch file ({error})") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged at {damaged} (CRC); copy the file again")
