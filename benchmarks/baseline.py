@@ -22,6 +22,7 @@ from compression.training import EpochReport, correct_images, fit, has_bfloat16
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 12 * 3600
+PROGRESS_IMAGES = 1_000  # of the validation images: an epoch's line need not cost a test
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _train(
         spent += epoch.seconds
         done, left = work[first : epoch.epoch + 1], work[epoch.epoch + 1 :]
         left_s = spent / sum(done) * sum(left)
-        correct = correct_images(model, data.validation)
+        correct = correct_images(model, data.validation.take(PROGRESS_IMAGES))
         report(
             f"{workload.name} baseline: epoch {epoch.epoch + 1}/{epoch.epochs}, "
             f"loss {epoch.mean_loss:.3f}, validation {correct.float().mean():.2%}, "

@@ -61,7 +61,11 @@ CIFAR10 = Workload(
     network=networks.resnet18_cifar,
     data=data.load_cifar10,
     recipe=Recipe(
-        epochs=8, batch_size=128, learning_rate=0.2, precision="bfloat16", coarse_epochs=5
+        epochs=16,
+        batch_size=128,
+        learning_rate=0.1,
+        precision="bfloat16",
+        coarse_sizes=(*[16] * 6, *[24] * 7),
     ),
     fine_tune=Recipe(
         epochs=1, batch_size=128, learning_rate=0.01, warmup=0.1, precision="bfloat16"

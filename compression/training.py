@@ -68,8 +68,8 @@ class Recipe:
     """How a network is trained; every field is part of the result's fingerprint.
 
     `precision` "bfloat16" is autocast, used where the machine computes in it and float32 elsewhere.
-    The first `coarse_epochs` train on images resized to `coarse_size` pixels: cheaper, and the
-    network is convolutional with a global pool (progressive resizing, fast.ai 2018).
+    The first epochs train on images resized to `coarse_sizes` pixels, one an epoch: cheaper, for a
+    convolutional network with a global pool (progressive resizing, fast.ai 2018).
     """
 
     epochs: int
@@ -82,8 +82,7 @@ class Recipe:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
-    coarse_epochs: int = 0
-    coarse_size: int = 24
+    coarse_sizes: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -110,7 +109,8 @@ class Recipe:
 
     def relative_work(self, epoch: int, size: int) -> float:
         """Return an epoch's work on images of `size` pixels as a fraction of a full one's."""
-        return min(1.0, (self.coarse_size / size) ** 2) if epoch < self.coarse_epochs else 1.0
+        coarse = epoch < len(self.coarse_sizes)
+        return min(1.0, (self.coarse_sizes[epoch] / size) ** 2) if coarse else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +208,9 @@ def _epoch(
     total = torch.zeros((), device=device)
     for index in order.split(recipe.batch_size):
         inputs = train.augmented(index.to(train.images.device), generator).to(device)
-        if epoch < recipe.coarse_epochs:
-            inputs = F.interpolate(inputs, size=recipe.coarse_size, mode="bilinear", antialias=True)
+        if epoch < len(recipe.coarse_sizes):
+            size = recipe.coarse_sizes[epoch]
+            inputs = F.interpolate(inputs, size=size, mode="bilinear", antialias=True)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         labels = train.labels[index.to(train.labels.device)].to(device)
         optimizer.zero_grad(set_to_none=True)

@@ -55,7 +55,7 @@ def test_training_learns() -> None:
 def test_every_recipe_trains(schedule: Any, optimizer: Any) -> None:
     model = residual()
     before = weights(model)
-    recipe = Recipe(1, 16, 0.01, optimizer, schedule, coarse_epochs=1, coarse_size=6)
+    recipe = Recipe(1, 16, 0.01, optimizer, schedule, coarse_sizes=(6,))
     fit(model, split(), recipe)
     assert not equal(before, weights(model))
 
