@@ -1,11 +1,13 @@
 """The table at the end of a run: a row a technique, at most 100 columns wide."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from benchmarks.harness.results import Facts
 
 MIB = 2**20
+TIMINGS = ("wall", "event", "graph")
 
 
 @dataclass(slots=True)
@@ -40,70 +42,77 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
 
 
 def render(rows: list[Row], *, width: int = 100) -> str:
-    """Return the two blocks of the table as text no wider than `width`."""
-    blocks = [_text(_quality(rows), width), _text(_speed(rows), width)]
-    return "\n\n".join(block for block in blocks if block)
+    """Return the table as text: blocks no wider than `width` under one another.
+
+    Quality and size stand above speed. Columns that do not fit go into a further block, whole: a
+    name or a number cut short would be a wrong one. Only a single column beyond `width` is wider.
+    """
+    blocks = [*_blocks(_quality(rows), width), *_blocks(_speed(rows), width)]
+    return "\n\n".join(_text(block) for block in blocks)
 
 
 def render_markdown(rows: list[Row]) -> str:
-    """Return the two blocks as Markdown tables."""
-    return "\n\n".join(_markdown(cells) for cells in (_quality(rows), _speed(rows)) if cells)
+    """Return quality and speed as two Markdown tables."""
+    groups = (_quality(rows), _speed(rows))
+    return "\n\n".join(_markdown(_join(group)) for group in groups if len(group) > 1)
 
 
 Cells = list[list[str]]
+"""Lines of cells, the head first."""
+
+Groups = list[Cells]
+"""Columns that stay together; the first group holds the names."""
 
 
-def _quality(rows: list[Row]) -> Cells:
-    head = ["technique", "MiB", "% base", "acc %", "drop pt", "params", "nonzero", "MACs"]
-    cells = [[*head, "sec", "target"]]
+def _quality(rows: list[Row]) -> Groups:
+    quality = [["MiB", "% base", "acc %", "drop pt", "params", "nonzero"]]
+    cost = [["MACs", "sec", "target"]]
     for row in rows:
         size, accuracy = row.size, row.accuracy
-        cells.append(
+        quality.append(
             [
-                _name(row, rows),
                 _number(size, "stored_bytes", MIB),
                 _share(size),
                 _number(accuracy, "accuracy", 0.01),
                 _number(accuracy, "drop", 0.01, "+.2f"),
                 _count(size, "parameters"),
                 _count(size, "nonzeros"),
-                _count(size, "macs"),
-                _number(row.cost, "seconds", 1, ".1f"),
-                "-" if not row.met else "yes" if all(row.met) else "NO",
             ]
         )
-    return cells
+        met = "-" if not row.met else "yes" if all(row.met) else "NO"
+        cost.append([_count(size, "macs"), _number(row.cost, "seconds", 1, ".1f"), met])
+    return [_names(rows), quality, cost]
 
 
-def _speed(rows: list[Row]) -> Cells:
-    keys = sorted({key for row in rows for key in row.latency}, key=lambda k: (k[1], k[0]))
-    if not keys:
-        return []
-    head = ["technique"]
-    for timing, batch in keys:
-        where = f"batch {batch}" + ("" if timing == "wall" else f" {timing}")
-        head += [f"{where} ms", "speed-up (95%)"]
-    cells = [head]
+def _speed(rows: list[Row]) -> Groups:
+    keys = {key for row in rows for key in row.latency}
+    ordered = sorted(keys, key=lambda key: (TIMINGS.index(key[0]), key[1]))
+    return [_names(rows), *(_latency(rows, *key) for key in ordered)]
+
+
+def _latency(rows: list[Row], timing: str, batch: int) -> Cells:
+    where = f"batch {batch}" + ("" if timing == "wall" else f" {timing}")
+    cells = [[f"{where} ms", "speed-up (95%)"]]
+    timed = {row.device for row in rows if (timing, batch) in row.latency}
     for row in rows:
-        line = [_name(row, rows)]
-        for key in keys:
-            fact = row.latency.get(key, {})
-            line += ["simulated", "-"] if row.simulated else [_milliseconds(fact), _interval(fact)]
-        cells.append(line)
+        fact = row.latency.get((timing, batch), {})
+        simulated = row.simulated and row.device in timed
+        cells.append(["simulated", "-"] if simulated else [_milliseconds(fact), _interval(fact)])
     return cells
 
 
-def _name(row: Row, rows: list[Row]) -> str:
-    several = len({r.device for r in rows}) > 1
-    return f"{row.device} {row.technique}" if several else row.technique
+def _names(rows: list[Row]) -> Cells:
+    several = len({row.device for row in rows}) > 1
+    names = [f"{row.device} {row.technique}" if several else row.technique for row in rows]
+    return [["technique"], *([name] for name in names)]
 
 
 def _number(facts: Facts, key: str, unit: float, form: str = ".2f") -> str:
-    return format(facts[key] / unit, form) if key in facts else "-"
+    return format(facts[key] / unit, form) if facts.get(key) is not None else "-"
 
 
 def _milliseconds(facts: Facts) -> str:
-    return f"{facts['latency_ms']:.3g}" if facts else "-"
+    return _significant(facts["latency_ms"]) if facts else "-"
 
 
 def _interval(facts: Facts) -> str:
@@ -121,31 +130,60 @@ def _share(facts: Facts) -> str:
 def _count(facts: Facts, key: str) -> str:
     if key not in facts:
         return "-"
-    value = float(facts[key])
+    value = float(f"{facts[key]:.3g}")  # rounded first: 999,960 is 1.00M, not 1000k
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{value / size:.3g}{unit}"
+            return f"{_significant(value / size)}{unit}"
     return f"{value:.0f}"
 
 
-def _text(cells: Cells, width: int) -> str:
-    if not cells:
-        return ""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    # Names give way first: numbers cut short would be wrong numbers.
-    widths[0] = max(12, widths[0] - max(0, sum(widths) + 2 * (len(widths) - 1) - width))
+def _significant(value: float) -> str:
+    """Return three significant digits, trailing zeros kept and never an exponent."""
+    value = float(f"{value:.3g}")
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 2
+    return f"{value:.{min(max(decimals, 0), 4)}f}"
+
+
+def _blocks(groups: Groups, width: int) -> list[Cells]:
+    """Join groups side by side while they fit, the names before each block."""
+    names, *rest = groups
+    blocks: list[Groups] = []
+    for group in rest:
+        if blocks and _width(_join([*blocks[-1], group])) <= width:
+            blocks[-1].append(group)
+        else:
+            blocks.append([names, group])
+    return [_told(_join(block)) for block in blocks]
+
+
+def _told(cells: Cells) -> Cells:
+    """Drop the devices of which a block tells nothing: a CPU has no CUDA events."""
+    device = {line[0]: line[0].partition(" ")[0] for line in cells if " " in line[0]}
+    told = {device.get(line[0]) for line in cells[1:] if set(line[1:]) != {"-"}}
+    return [cells[0], *(line for line in cells[1:] if device.get(line[0]) in told)]
+
+
+def _join(groups: Groups) -> Cells:
+    return [[cell for part in line for cell in part] for line in zip(*groups, strict=True)]
+
+
+def _widths(cells: Cells) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _width(cells: Cells) -> int:
+    return sum(_widths(cells)) + 2 * (len(cells[0]) - 1)
+
+
+def _text(cells: Cells) -> str:
+    first, *others = _widths(cells)
     lines = [
         "  ".join(
-            [_cut(line[0], widths[0]).ljust(widths[0])]
-            + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)]
-        ).rstrip()
+            [line[0].ljust(first), *(c.rjust(w) for c, w in zip(line[1:], others, strict=True))]
+        )
         for line in cells
     ]
-    return "\n".join([lines[0], "-" * min(width, max(map(len, lines))), *lines[1:]])
-
-
-def _cut(name: str, width: int) -> str:
-    return name if len(name) <= width else f"{name[: width - 1]}~"
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def _markdown(cells: Cells) -> str:
