@@ -2,11 +2,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.harness.clock import CLOCK, replay, wall_timer
 from benchmarks.harness.interleave import MIN_PAIRS, Pairs, interleave, speed_up
-from benchmarks.harness.results import record
 from compression.errors import CompressionError
 
 
@@ -48,28 +45,3 @@ def test_the_order_within_a_pair_is_random() -> None:
 def test_times_that_are_none_are_refused(bad: tuple[float, ...]) -> None:
     with pytest.raises(CompressionError, match="at least one pair"):
         speed_up(Pairs(bad, bad))
-
-
-@pytest.mark.benchmark(timer=CLOCK)
-def test_replayed_times_are_the_stats_to_the_bit(benchmark, request) -> None:
-    times = [0.1, 0.30000000000000004, 0.7]
-    replay(benchmark, times)
-    record(benchmark, request, metric="test")
-    if benchmark.enabled:
-        assert benchmark.stats.stats.data == times
-
-
-def test_a_wall_timer_runs_the_work_once() -> None:
-    calls: list[int] = []
-    assert wall_timer(lambda: calls.append(1), torch.device("cpu"))() >= 0
-    assert calls == [1]
-
-
-def test_facts_must_be_plain_and_finite(request) -> None:
-    class Fake:
-        extra_info: dict[str, object] = {}  # noqa: RUF012
-
-    with pytest.raises(ValueError, match="finite"):
-        record(Fake(), request, accuracy=float("nan"))
-    with pytest.raises(TypeError, match="plain JSON"):
-        record(Fake(), request, accuracy=torch.tensor(1.0))

@@ -1,3 +1,6 @@
+import base64
+import zlib
+
 import pytest
 import torch
 
@@ -38,16 +41,45 @@ def test_accuracy_fails_beyond_chance_only(images: bool) -> None:
 
 def test_images_that_change_places_are_no_regression() -> None:
     before = torch.arange(1000) < 950
-    after = before.flip(0)  # 50 lost, 50 gained
+    after = before.flip(0)
+    after[999] = False  # 51 lost, 50 gained
     now, then = (
-        {"correct": 950 - i, "total": 1000, "correct_images": encode_images(c)}
-        for i, c in ((1, after), (0, before))
+        {"correct": int(c.sum()), "total": 1000, "correct_images": encode_images(c)}
+        for c in (after, before)
     )
     assert accuracy_regression(now, then) is None
 
 
 def test_another_number_of_images_cannot_be_compared() -> None:
-    assert "cannot be compared" in str(accuracy_regression(accuracy(9, 10), accuracy(900)))
+    assert "cannot be compared" in str(comparable(accuracy(9, 10), accuracy(900)))
+
+
+def test_a_record_of_images_that_contradicts_the_count_is_refused() -> None:
+    forged = accuracy(950) | {"correct": 999}
+    with pytest.raises(ValueError, match="999 images are correct, its record says 950"):
+        accuracy_regression(accuracy(900), forged)
+
+
+@pytest.mark.parametrize(
+    ("metric", "good", "bad"),
+    [
+        ("size", {"stored_bytes": 9}, [0, -1, 9.5, float("nan"), True, "9", None]),
+        ("accuracy", {"total": 9, "correct": 5}, [-1, 10, 5.0, float("nan"), True, "5"]),
+        (
+            "latency",
+            {"speed_up": 1.0, "speed_up_low": 1.0, "speed_up_high": 1.0},
+            [0.0, -1, float("nan"), float("inf"), True, "1"],
+        ),
+    ],
+)
+def test_a_fact_out_of_its_range_is_said_and_never_compared(metric, good, bad) -> None:
+    good = {"metric": metric, **good}
+    name = list(good)[-1]
+    assert comparable(good, good) is None
+    for value in bad:
+        worse = {**good, name: value}
+        assert f"the history has a {name} of" in str(comparable(good, worse))
+        assert f"this run has a {name} of" in str(comparable(worse, good))
 
 
 @pytest.mark.parametrize(
@@ -80,3 +112,11 @@ def test_the_record_of_images_is_checked() -> None:
         decode_images(encode_images(mask), 100)
     with pytest.raises(ValueError, match="damaged"):
         decode_images("AAAA", 37)
+    with pytest.raises(ValueError, match="damaged"):
+        decode_images(17, 37)
+    with pytest.raises(ValueError, match="expected a record of 8 images, found 2 bytes or more"):
+        decode_images(base64.b64encode(zlib.compress(bytes(10**6))).decode(), 8)
+    whole = base64.b64decode(encode_images(mask))
+    for damage in (whole[:-1], whole + b"x"):
+        with pytest.raises(ValueError, match="expected a record"):
+            decode_images(base64.b64encode(damage).decode(), 37)

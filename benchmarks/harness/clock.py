@@ -1,10 +1,13 @@
 """Clocks: what is timed, and how times measured elsewhere enter pytest-benchmark's own stats."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from compression.errors import CompressionError
 
 Timer = Callable[[], float]
 """Runs the work once and returns its seconds."""
@@ -33,7 +36,14 @@ CLOCK = ReplayClock()
 
 
 def replay(benchmark: Any, times_s: Sequence[float]) -> None:
-    """Enter measured times as the rounds of `benchmark`, whose marker's timer is CLOCK."""
+    """Enter measured times as the rounds of `benchmark`, whose marker's timer is CLOCK.
+
+    One time is enough. Disabled benchmarks hold no stats, and nothing happens. CompressionError for
+    times that are no durations, and where the marker is missing: pytest-benchmark would time the
+    replay itself, and save nanoseconds.
+    """
+    if not times_s or not all(0 < time_s < math.inf for time_s in times_s):
+        raise CompressionError(f"expected times above 0 s to replay, found {list(times_s)[:5]}")
     # From 0, so that the differences are the times to the last bit.
     times = iter(times_s)
 
@@ -44,6 +54,9 @@ def replay(benchmark: Any, times_s: Sequence[float]) -> None:
         CLOCK.now_s = 0.0
 
     benchmark.pedantic(advance, setup=rewind, rounds=len(times_s))
+    if benchmark.enabled and benchmark.stats.stats.data != list(times_s):
+        benchmark.has_error = True  # not to be saved
+        raise CompressionError("mark the test with @pytest.mark.benchmark(timer=CLOCK) to replay")
 
 
 def wall_timer(work: Callable[[], object], device: torch.device) -> Timer:

@@ -9,6 +9,12 @@ from typing import Any
 
 from compression.errors import CompressionError
 
+# A NaN here makes every `--benchmark-compare-fail` pass, and a field that is missing ends the run in a
+# traceback, so that all are read before any test runs.
+_TIMES = ("min", "max", "mean", "median")
+_SPREADS = ("stddev", "iqr")
+_SHOWN = ("rounds", "iterations", "outliers")
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -32,23 +38,31 @@ def read_history(path: Path) -> History:
         raise CompressionError(
             f"{path}: expected a run saved by pytest-benchmark with at least one benchmark"
         )
-    entries = {}
+    entries: dict[str, Mapping[str, Any]] = {}
     for entry in benchmarks:
-        _check(path, entry)
-        entries[entry["fullname"]] = entry
+        name = _checked_name(path, entry)
+        if name in entries:
+            raise CompressionError(f"{path}: {name} stands in it twice; save the run again")
+        entries[name] = entry
     machine = saved.get("machine_info")
     suite = machine.get("suite") if isinstance(machine, dict) else None
     return History(path, entries, suite if isinstance(suite, dict) else {})
 
 
-def _check(path: Path, entry: Any) -> None:
-    mean = None
-    if isinstance(entry, dict) and isinstance(entry.get("stats"), dict):
-        mean = entry["stats"].get("mean")
+def _checked_name(path: Path, entry: Any) -> str:
     name = entry.get("fullname") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or not isinstance(mean, int | float):
+    if not isinstance(name, str) or not isinstance(entry.get("stats"), dict):
         raise CompressionError(f"{path}: an entry lacks its fullname or its stats")
-    if not math.isfinite(mean) or mean <= 0:
-        raise CompressionError(f"{path}: {name} has a mean of {mean} s; the run cannot be trusted")
+    stats = entry["stats"]
+    for field in (*_TIMES, *_SPREADS):
+        value = stats.get(field)
+        usable = isinstance(value, int | float) and math.isfinite(value)
+        if not usable or value < 0 or (value == 0 and field in _TIMES):
+            raise CompressionError(
+                f"{path}: {name} has a {field} of {value!r} s; the run cannot be trusted"
+            )
+    if missing := [field for field in _SHOWN if field not in stats]:
+        raise CompressionError(f"{path}: {name} lacks {', '.join(missing)} in its stats")
     if not isinstance(entry.get("extra_info", {}), dict):
         raise CompressionError(f"{path}: {name} has extra_info that is no object")
+    return name

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from benchmarks.harness.results import Facts, decode_images
 
 # metric: (tolerance, its reason)
@@ -31,12 +33,10 @@ def size_regression(now: Facts, then: Facts, *, same_weights: bool) -> str | Non
 def accuracy_regression(now: Facts, then: Facts) -> str | None:
     """Return the sentence for an accuracy worse beyond chance, None where it is not."""
     total, new, old = now["total"], now["correct"], then["correct"]
-    if total != then["total"]:
-        return f"accuracy on {total} images cannot be compared with {then['total']}"
     if new >= old:
         return None
     if "correct_images" in now and "correct_images" in then:
-        before, after = (decode_images(f["correct_images"], total) for f in (then, now))
+        before, after = (_images(facts) for facts in (then, now))
         lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
         level = TOLERANCES["accuracy"][0]
         probability = binomial_tail(lost, lost + gained)
@@ -49,6 +49,13 @@ def accuracy_regression(now: Facts, then: Facts) -> str | None:
         worse = (old - new) / total > limit * error
         why = f"beyond {limit} standard errors of {error:.2%}"
     return f"accuracy {old / total:.2%} -> {new / total:.2%} ({why})" if worse else None
+
+
+def _images(facts: Facts) -> Tensor:
+    images = decode_images(facts["correct_images"], facts["total"])
+    if int(images.sum()) != facts["correct"]:
+        raise ValueError(f"{facts['correct']} images are correct, its record says {images.sum()}")
+    return images
 
 
 def speed_up_regression(now: Facts, then: Facts) -> str | None:
@@ -69,7 +76,7 @@ def binomial_tail(successes: int, trials: int) -> float:
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "size": ("stored_bytes",),
-    "accuracy": ("correct", "total"),
+    "accuracy": ("total", "correct"),  # in this order: one bounds the other
     "latency": ("speed_up", "speed_up_low", "speed_up_high"),
 }
 
@@ -79,11 +86,26 @@ def comparable(now: Facts, then: Facts) -> str | None:
     metric = now.get("metric")
     if then.get("metric") != metric:
         return f"measures {metric!r}, the history {then.get('metric')!r}"
-    for name in REQUIRED.get(str(metric), ()):
-        for where, facts in (("this run", now), ("the history", then)):
-            if not isinstance(facts.get(name), int | float):
+    for where, facts in (("this run", now), ("the history", then)):
+        for name in REQUIRED.get(str(metric), ()):
+            if name not in facts:
                 return f"{where} has no {name}"
+            if not _usable(name, facts[name], facts):
+                return f"{where} has a {name} of {facts[name]!r}"
+    if metric == "accuracy" and now["total"] != then["total"]:
+        return f"accuracy on {now['total']} images cannot be compared with {then['total']}"
     return None
+
+
+def _usable(name: str, value: Any, facts: Facts) -> bool:
+    """Tell a number of the field's range from all else: a NaN would lose no comparison."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if name.startswith("speed_up"):
+        return 0 < value < math.inf
+    if not isinstance(value, int):
+        return False
+    return 0 <= value <= facts["total"] if name == "correct" else value > 0
 
 
 Rule = Callable[[Facts, Facts], str | None]
