@@ -8,7 +8,7 @@ FLOORS = {
     "compression": [
         {"errors", "modes"},
         {"layers", "affine", "bits", "training", "atomic"},
-        {"pruning", "quantization", "distillation", "accounting"},
+        {"pruning", "recalibration", "quantization", "distillation", "accounting"},
         {"storage"},
     ],
     "benchmarks": [
