@@ -95,6 +95,11 @@ class Recipe:
             raise CompressionError(
                 f"recipe: learning_rate must be positive, found {self.learning_rate!r}"
             )
+        if len(self.coarse_sizes) > self.epochs or min(self.coarse_sizes, default=1) < 1:
+            raise CompressionError(
+                f"recipe: coarse_sizes holds the pixels of at most {self.epochs} leading epochs, "
+                f"found {self.coarse_sizes!r}"
+            )
         choices = {
             "optimizer": ("sgd", "adam"),
             "schedule": ("one-cycle", "cosine", "step", "constant"),

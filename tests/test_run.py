@@ -1,0 +1,93 @@
+"""The whole suite on a workload of one's own: table, JSON, figures, gate, and workers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = "baseline or l1-global-60 or static-int8"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def history(cache: Path) -> tuple[Path, str]:
+    """Return the JSON of a run and what it printed."""
+    path = cache / "run.json"
+    out = suite(cache, "-k", ROWS, f"--benchmark-json={path}", "--figures", str(cache / "figures"))
+    return path, out
+
+
+def suite(cache: Path, *options: str) -> str:
+    always = ["--workload", "tests.test_baseline:TINY", "--num-threads", "1"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", *always, *options],
+        cwd=ROOT,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_the_table_has_a_line_a_technique(history: tuple[Path, str]) -> None:
+    lines = history[1].splitlines()
+    assert any(line.startswith("technique ") and "% base" in line for line in lines)
+    saved = json.loads(history[0].read_text())["benchmarks"]
+    facts = next(e["extra_info"] for e in saved if e["name"] == "test_size[cpu-l1-global-60]")
+    share = 100 * facts["stored_bytes"] / facts["baseline_stored_bytes"]
+    row = next(line.split() for line in lines if line.startswith("l1-global-60 "))
+    assert row[2] == f"{share:.1f}"
+    simulated = [line for line in lines if line.startswith("static-int8") and "simulated" in line]
+    assert len(simulated) == 1
+
+
+def test_the_json_says_what_its_numbers_depend_on(history: tuple[Path, str]) -> None:
+    saved: dict[str, Any] = json.loads(history[0].read_text())
+    suite_facts = saved["machine_info"]["suite"]
+    assert suite_facts["workload"] == "tiny"
+    assert suite_facts["num_threads"] == 1
+    assert suite_facts["seed"] == 0
+    for entry in saved["benchmarks"]:
+        facts = entry["extra_info"]
+        if facts["metric"] == "accuracy":
+            assert facts["total"] == 16
+        if facts["metric"] == "latency":
+            assert facts["speed_up_low"] <= facts["speed_up"] <= facts["speed_up_high"]
+            assert entry["stats"]["rounds"] == facts["pairs"]
+
+
+def test_figures_are_written_or_say_what_they_need(history: tuple[Path, str]) -> None:
+    written = sorted(p.name for p in (history[0].parent / "figures").iterdir())
+    assert written == ["pareto-size-accuracy.png", "pareto-size-accuracy.svg"]
+    assert "no figure: figure2-pruning needs the pruning sweep: add -m sweep" in history[1]
+
+
+def test_the_same_commit_passes_its_own_gate(cache: Path, history: tuple[Path, str]) -> None:
+    # Size and accuracy: the times of a network this small would gate the machine, not the code.
+    out = suite(
+        cache,
+        "-k",
+        f"(size or accuracy) and ({ROWS})",
+        f"--benchmark-compare={history[0]}",
+        "--benchmark-compare-fail=min:1000000%",
+    )
+    assert "0 regressions, 0 not usable" in out
+    assert "gate: 6 of " in out
+
+
+def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
+    out = suite(cache, "-n", "2", "-k", f"accuracy and ({ROWS})")
+    rows = [line for line in out.splitlines() if line.startswith(("baseline ", "l1-g", "static-"))]
+    assert len(rows) == 3
+    assert "min left" not in out, "the baseline comes from the cache"
