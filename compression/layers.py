@@ -99,6 +99,19 @@ def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
     return traced
 
 
+def norms_as_convolutions(traced: fx.GraphModule) -> fx.GraphModule:
+    """Replace, in place, each 2-d batch norm by the depthwise 1x1 convolution that it is in eval."""
+    for name, norm in list(traced.named_modules()):
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+            count = norm.num_features
+            identity = nn.Conv2d(count, count, 1, groups=count, bias=False).to(
+                norm.running_mean.device
+            )
+            nn.init.ones_(identity.weight)
+            replace_layer(traced, name, fuse_conv_bn_eval(identity.eval(), norm.eval()))
+    return traced
+
+
 def _fuse(layer: nn.Module, norm: Any) -> nn.Module | None:
     if norm.running_mean is None:  # statistics of the batch: nothing constant to fold
         return None

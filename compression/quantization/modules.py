@@ -4,6 +4,7 @@ The reference executor computes on integers held in float32: products and sums b
 larger ones are off by less than 2^-24 of themselves a step, far below half a code of the output.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,7 +62,8 @@ class QuantizedLayer(nn.Module):
 
     Weights are symmetric per output channel; the bias has the scale input x weight, saturated to
     int32. Without `output` (the network's last layer) real numbers are returned. A ReLU behind the
-    layer is the lower end of the output's range: its zero point is then the smallest code.
+    layer is the lower end of the output's range: its zero point is then the smallest code. A
+    residual's codes are added before the requantization, which rounds once.
     """
 
     parameter_buffers = ("codes", "bias")
@@ -72,11 +74,19 @@ class QuantizedLayer(nn.Module):
     input_zero_point: Tensor
     output_scale: Tensor | None
     output_zero_point: Tensor | None
+    residual_scale: Tensor | None
+    residual_zero_point: Tensor | None
 
     def __init__(
-        self, layer: nn.Module, inputs: QParams, output: QParams | None, name: str
+        self,
+        layer: nn.Module,
+        inputs: QParams,
+        output: QParams | None,
+        name: str,
+        *,
+        residual: Sequence[QParams] = (),
     ) -> None:
-        """Quantize the weight and bias of `layer` for codes of `inputs`."""
+        """Quantize the weight and bias of `layer` for codes of `inputs`, and of one residual or none."""
         super().__init__()
         weight: Any = layer.weight
         self.axis = channel_axis(layer)
@@ -88,9 +98,14 @@ class QuantizedLayer(nn.Module):
         self.register_buffer("bias", steps.clamp(-(2**31), 2**31 - 1).to(torch.int32))
         self.register_buffer("input_scale", inputs.scale.clone())
         self.register_buffer("input_zero_point", inputs.zero_point.clone())
-        self.register_buffer("output_scale", None if output is None else output.scale.clone())
-        zero_point = None if output is None else output.zero_point.clone()
-        self.register_buffer("output_zero_point", zero_point)
+        for role, qparams_of in (("output", output), ("residual", next(iter(residual), None))):
+            scale, zero_point = (
+                (None, None) if qparams_of is None else (qparams_of.scale, qparams_of.zero_point)
+            )
+            self.register_buffer(f"{role}_scale", None if scale is None else scale.clone())
+            self.register_buffer(
+                f"{role}_zero_point", None if zero_point is None else zero_point.clone()
+            )
         self.options: dict[str, Any] = {}
         if not isinstance(layer, nn.Linear):
             fields = ("stride", "padding", "dilation", "groups")
@@ -109,16 +124,21 @@ class QuantizedLayer(nn.Module):
         function = F.conv_transpose2d if self.transposed else _CONVOLUTIONS[weight.ndim - 2]
         return function(centred, weight, bias, **self.options)
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return the output's codes, or real numbers for the network's last layer."""
         sums = self.sums(codes)
         scale = self.input_scale.double() * self.weight_scale.double()
-        spatial = [1] * (sums.ndim - 2)
-        if self.output_scale is None or self.output_zero_point is None:
-            return sums * scale.float().view(-1, *spatial)
-        multiplier = (scale / self.output_scale.double()).float().view(-1, *spatial)
-        quotient = sums.mul_(multiplier).round_()
-        return quotient.add_(self.output_zero_point).clamp_(-128, 127).to(torch.int8)
+        # In units of the output: 1 where it is real.
+        unit = torch.ones_like(self.input_scale) if self.output_scale is None else self.output_scale
+        multiplier = (scale / unit.double()).float()
+        outputs = sums.mul_(multiplier.view(-1, *[1] * (sums.ndim - 2)))
+        if residual is not None:
+            assert self.residual_scale is not None
+            outputs += (residual.float() - self.residual_zero_point) * (self.residual_scale / unit)
+        if self.output_zero_point is None:
+            return outputs
+        codes = outputs.round_().add_(self.output_zero_point).clamp_(-128, 127)
+        return codes.to(torch.int8)
 
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

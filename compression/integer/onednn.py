@@ -1,0 +1,105 @@
+"""The oneDNN executor: a statically quantized network on the CPU's integer kernels."""
+
+from collections import Counter
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.errors import UnsupportedTypeError
+from compression.integer import kernels as k
+from compression.integer.shapes import shapes_of
+from compression.quantization import StaticQuantizedModel
+from compression.quantization import modules as q
+
+
+class IntegerModel(nn.Module):
+    """Runs int8 codes from the first layer to the last on integer kernels.
+
+    `stayed` names the layers that have no integer kernel and are computed in float32.
+    """
+
+    simulated = False
+
+    def __init__(self, network: fx.GraphModule, stayed: tuple[str, ...]) -> None:
+        """Take over a lowered network."""
+        super().__init__()
+        self.network = network
+        self.stayed = stayed
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return real logits of real inputs."""
+        outputs: Tensor = self.network(inputs)
+        return outputs
+
+
+def lower_onednn(
+    model: StaticQuantizedModel, example: Tensor, *, fallback: bool = False
+) -> IntegerModel:
+    """Return `model` on torch's oneDNN kernels, weights packed for inputs shaped like `example`.
+
+    Other batch sizes work, some slower. A layer without an integer kernel raises
+    UnsupportedTypeError with its name; with `fallback` it is computed in float32 and reported.
+    """
+    shapes = shapes_of(model, example)
+    graph, modules, stayed = fx.Graph(), dict[str, nn.Module](), list[str]()
+    values: dict[fx.Node, fx.Node] = {}
+    position = {node: i for i, node in enumerate(model.network.graph.nodes)}
+    for node in model.network.graph.nodes:
+        if node.op == "call_module":
+            name = str(node.target)
+            layer = model.network.get_submodule(name)
+            modules[name] = _lowered(layer, node, shapes, position)
+            if isinstance(modules[name], k.Reference):
+                stayed.append(name)
+        values[node] = graph.node_copy(node, lambda n: values[n])
+    if stayed and not fallback:
+        kinds = {n: type(model.network.get_submodule(n)).__name__ for n in stayed}
+        named = ", ".join(f"{n} ({kind})" for n, kind in kinds.items())
+        raise UnsupportedTypeError(
+            f"no integer kernel for {named}; pass fallback=True to compute it in float32"
+        )
+    return IntegerModel(fx.GraphModule(modules, graph).eval(), tuple(stayed))
+
+
+def _lowered(
+    layer: nn.Module,
+    node: fx.Node,
+    shapes: dict[fx.Node, list[int]],
+    position: dict[fx.Node, int],
+) -> nn.Module:
+    match layer:
+        case q.QuantizedLayer() if layer.codes.ndim == 4 and not layer.transposed:
+            residual = node.args[1] if len(node.args) > 1 else None
+            keep = isinstance(residual, fx.Node) and (
+                residual.op != "call_module"
+                or any(position[user] > position[node] for user in residual.users)
+                or residual is node.args[0]
+            )
+            return k.Convolution(layer, shapes[node.args[0]], keep_residual=keep)  # type: ignore[index]
+        case q.QuantizedLayer() if layer.codes.ndim == 2 and layer.residual_scale is None:
+            return k.Linear(layer, shapes[node.args[0]])  # type: ignore[index]
+        case q.Quantize():
+            return k.Quantize(layer)
+        case q.Dequantize():
+            return k.Dequantize(layer)
+        case q.OnCodes(function=nn.MaxPool2d() as pool):
+            return k.MaxPool(pool)
+        case q.QuantizedMean():
+            return k.Mean(layer)
+        case q.QuantizedJoin():
+            return k.Join(layer)
+        case q.ClampCodes():
+            return k.Clamp(layer)
+        case q.QuantizedLayer() | q.OnCodes():
+            return k.Reference(layer)
+        case _:  # flatten and the like do not look at the codes
+            return layer
+
+
+@torch.inference_mode()
+def integer_kernels(model: nn.Module, inputs: Tensor) -> Counter[str]:
+    """Return how often each integer kernel ran in one prediction, as torch's profiler saw it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        model(inputs)
+    names = (event.name for event in profile.events())
+    return Counter(n for n in names if n.startswith(("onednn::qconv", "onednn::qlinear")))
