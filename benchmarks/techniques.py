@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.baseline import Baseline
 from compression.distillation import distill
+from compression.integer import has_integer_kernels
 from compression.pruning import (
     fine_tune,
     prune_l1_global,
@@ -34,7 +35,8 @@ class Case:
     """A technique by name, how the baseline becomes the compressed model, and its targets.
 
     `targets` go by workload; another workload is measured without. On the devices of `simulated_on`
-    the arithmetic stands for kernels that do not run there, so that it has no latency.
+    the arithmetic stands for kernels that do not run there, so that it has no latency; elsewhere
+    the profiler must see `kernels` run before one is claimed.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Case:
     family: str = ""
     student: bool = False
     simulated_on: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -86,6 +89,8 @@ def both(size: float, digits: float | None, cifar10: float | None, speed: float 
     return {name: Target(size, drop, speed) for name, drop in drops.items()}
 
 
+NO_INTEGER = ("cuda",) if has_integer_kernels("cpu") else ("cpu", "cuda")
+
 # fmt: off
 CASES = (
     #    name                       how                                                                        file <=  drop <= (digits, cifar10)  speed-up >=
@@ -98,8 +103,8 @@ CASES = (
     Case("random-unstructured-60-tuned", lambda b: tuned(b, prune_random_unstructured(b.model, amount=0.6)),   both(0.44, None, None, 0.9)),
     Case("ln-structured-30",        lambda b: prune_ln_structured(b.model, amount=0.3),                        both(0.75, None, None, 0.9)),
     Case("ln-structured-30-tuned",  lambda b: tuned(b, prune_ln_structured(b.model, amount=0.3)),              both(0.75, 0.03, 0.05, 0.9)),
-    Case("dynamic-int8",            lambda b: quantize_dynamic(b.model),                                       both(1.0, 0.005, 0.002, 0.8)),
-    Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.01, None), simulated_on=("cpu", "cuda")),
+    Case("dynamic-int8",            lambda b: quantize_dynamic(b.model),                                       both(1.0, 0.005, 0.002, 0.8), kernels=("aten::_int_mm",)),
+    Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise")),
     Case("int4-weights",            lambda b: quantize_weights(b.model, num_bits=4, group_size=64),            both(0.15, 0.02, 0.02, None)),
     Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None), simulated_on=("cpu",)),
     Case("bfloat16",                lambda b: cast(b.model, torch.bfloat16),                                   both(0.51, 0.01, 0.005, None)),

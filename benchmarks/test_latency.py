@@ -18,9 +18,11 @@ from benchmarks.harness.clock import (
 from benchmarks.harness.gate import KEY
 from benchmarks.harness.interleave import Pairs, interleave, speed_up
 from benchmarks.harness.judge import comparable, speed_up_regression
+from benchmarks.harness.kernels import kernels_of
 from benchmarks.harness.results import record
 from benchmarks.techniques import CASES, Case
 from benchmarks.workloads import Workload
+from compression.integer import deploy
 
 BUDGET_S = {"digits": 1.5}
 DEFAULT_BUDGET_S = 10.0
@@ -73,8 +75,11 @@ def test_latency(
     if not benchmark.enabled:
         pytest.skip("latency needs the benchmarks enabled: run with -n 0")
     subject = compressed(technique, device)
-    models = [compressed(case, device).load(device) for case in (CASES[0], technique)]
     images = data.validation.inputs(slice(0, batch_size)).to(device)
+    loaded = (compressed(case, device).load(device) for case in (CASES[0], technique))
+    models = [deploy(model, images) for model in loaded]
+    ran = kernels_of(models[1], images) if technique.kernels else {}
+    assert all(ran[name] for name in technique.kernels), f"{technique.kernels} did not run"
     target = technique.targets.get(workload.name)
     limit = target.speed_up if target else None
     budget_s = BUDGET_S.get(workload.name, DEFAULT_BUDGET_S)
@@ -90,5 +95,6 @@ def test_latency(
             break
     replay(benchmark, pairs.technique_s)
     facts |= {"batch_size": batch_size, "timing": timing}
+    facts |= {"kernels": {name: ran[name] for name in technique.kernels}}
     record(benchmark, request, target=limit, target_met=met, **{**subject.facts, **facts})
     assert met is not False, f"{facts['speed_up']:.2f}x of the baseline, at least {limit}x expected"

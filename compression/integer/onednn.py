@@ -1,7 +1,5 @@
 """The oneDNN executor: a statically quantized network on the CPU's integer kernels."""
 
-from collections import Counter
-
 import torch
 from torch import Tensor, fx, nn
 
@@ -96,10 +94,22 @@ def _lowered(
             return layer
 
 
-@torch.inference_mode()
-def integer_kernels(model: nn.Module, inputs: Tensor) -> Counter[str]:
-    """Return how often each integer kernel ran in one prediction, as torch's profiler saw it."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        model(inputs)
-    names = (event.name for event in profile.events())
-    return Counter(n for n in names if n.startswith(("onednn::qconv", "onednn::qlinear")))
+def has_integer_kernels(device: torch.device | str) -> bool:
+    """Tell whether `device` multiplies u8 by s8 into int32 exactly: a CPU with VNNI or AMX.
+
+    Without them oneDNN adds pairs of products in int16, which saturates (AVX2's vpmaddubsw).
+    """
+    if torch.device(device).type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
+def deploy(model: nn.Module, example: Tensor) -> nn.Module:
+    """Return what predicts fastest here: `model` on integer kernels where it is INT8 and they are.
+
+    Layers without an integer kernel stay in float32. Every other model is returned as it is.
+    """
+    if isinstance(model, StaticQuantizedModel) and has_integer_kernels(example.device):
+        return lower_onednn(model, example, fallback=True)
+    return model

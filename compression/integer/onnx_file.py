@@ -89,7 +89,9 @@ class _Builder:
                 self._compressible(node, layer)
             case q.QuantizedJoin():
                 parts = [self._read(a) for a in node.args]
-                kind, options = ("Add", {}) if layer.dim is None else ("Concat", {"axis": layer.dim})
+                kind, options = (
+                    ("Add", {}) if layer.dim is None else ("Concat", {"axis": layer.dim})
+                )
                 self._quantized(node, self._node(kind, parts, **options), layer)
             case q.QuantizedMean():
                 self._quantized(node, self._mean(node, layer), layer)
@@ -140,7 +142,9 @@ class _Builder:
 
     def _compressible(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
         if layer.transposed or layer.codes.ndim not in (2, 4):
-            raise UnsupportedTypeError(f"{node.target}: the export knows 2-d convolutions and linear")
+            raise UnsupportedTypeError(
+                f"{node.target}: the export knows 2-d convolutions and linear"
+            )
         scale = layer.weight_scale
         weight = [self._constant(t.numpy()) for t in (layer.codes, scale)]
         weight.append(self._constant(np.zeros(len(scale), np.int8)))
@@ -194,7 +198,9 @@ class _Builder:
         real = self._read(node.args[0])
         if int(layer.high) == 127:
             return self._node("Relu", [real])
-        return self._node("Clip", [real, self._constant(np.float32(0)), self._constant(np.float32(6))])
+        return self._node(
+            "Clip", [real, self._constant(np.float32(0)), self._constant(np.float32(6))]
+        )
 
     def _reshape(self, node: fx.Node) -> None:
         source = node.args[0]

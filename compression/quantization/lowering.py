@@ -12,8 +12,7 @@ from compression.affine import QParams, qparams_from_range
 from compression.errors import UnsupportedTypeError
 from compression.layers import COMPRESSIBLE
 from compression.quantization import modules as q
-
-Range = tuple[Tensor, Tensor]
+from compression.quantization.calibration import Range
 
 _RELU = {nn.ReLU: None, nn.ReLU6: 6.0, F.relu: None, torch.relu: None, F.relu6: 6.0, "relu": None}
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}

@@ -86,7 +86,7 @@ class QuantizedLayer(nn.Module):
         *,
         residual: Sequence[QParams] = (),
     ) -> None:
-        """Quantize the weight and bias of `layer` for codes of `inputs`, and of one residual or none."""
+        """Quantize the weight and bias of `layer` for codes of `inputs`, and of a residual if any."""
         super().__init__()
         weight: Any = layer.weight
         self.axis = channel_axis(layer)
@@ -98,14 +98,10 @@ class QuantizedLayer(nn.Module):
         self.register_buffer("bias", steps.clamp(-(2**31), 2**31 - 1).to(torch.int32))
         self.register_buffer("input_scale", inputs.scale.clone())
         self.register_buffer("input_zero_point", inputs.zero_point.clone())
-        for role, qparams_of in (("output", output), ("residual", next(iter(residual), None))):
-            scale, zero_point = (
-                (None, None) if qparams_of is None else (qparams_of.scale, qparams_of.zero_point)
-            )
-            self.register_buffer(f"{role}_scale", None if scale is None else scale.clone())
-            self.register_buffer(
-                f"{role}_zero_point", None if zero_point is None else zero_point.clone()
-            )
+        for role, meaning in (("output", output), ("residual", next(iter(residual), None))):
+            for field in ("scale", "zero_point"):
+                value = None if meaning is None else getattr(meaning, field).clone()
+                self.register_buffer(f"{role}_{field}", value)
         self.options: dict[str, Any] = {}
         if not isinstance(layer, nn.Linear):
             fields = ("stride", "padding", "dilation", "groups")
@@ -132,9 +128,14 @@ class QuantizedLayer(nn.Module):
         unit = torch.ones_like(self.input_scale) if self.output_scale is None else self.output_scale
         multiplier = (scale / unit.double()).float()
         outputs = sums.mul_(multiplier.view(-1, *[1] * (sums.ndim - 2)))
-        if residual is not None:
-            assert self.residual_scale is not None
-            outputs += (residual.float() - self.residual_zero_point) * (self.residual_scale / unit)
+        if (
+            residual is not None
+            and self.residual_scale is not None
+            and self.residual_zero_point is not None
+        ):
+            # in float32: an int8 tensor minus a 0-dim int32 wraps round in int8
+            centred = residual.float() - self.residual_zero_point
+            outputs += centred * (self.residual_scale / unit)
         if self.output_zero_point is None:
             return outputs
         codes = outputs.round_().add_(self.output_zero_point).clamp_(-128, 127)

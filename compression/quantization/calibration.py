@@ -1,0 +1,159 @@
+"""Calibration: the range of each activation, chosen from what a network does on some images.
+
+min-max      what was seen                                            (Jacob et al. 2018, 3.1)
+percentile   all but a tail of 1e-4 at either end                     (Wu et al. 2020, 3.3)
+mse          the range of least squared error of the codes            (Banner et al. 2019)
+entropy      the threshold of least Kullback-Leibler divergence       (Migacz 2017, TensorRT)
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from compression.errors import CompressionError
+from compression.training import has_bfloat16
+
+Range = tuple[Tensor, Tensor]
+
+SAMPLES_A_BATCH = 16_384
+"""Values of an activation that are kept of each batch for the methods that look at more than ends."""
+PERCENTILE = 0.9999
+CANDIDATES = 64
+BINS, LEVELS = 2048, 128
+
+
+class Activation:
+    """What is known of one activation: its ends, some of its values, the mean of each channel."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.low = torch.tensor(float("inf"))
+        self.high = torch.tensor(float("-inf"))
+        self.samples: list[Tensor] = []
+        self.means: list[Tensor] = []
+
+    def see(self, value: Tensor, *, keep: bool) -> None:
+        """Take in the activation (N, C, ...) of one batch."""
+        low, high = torch.aminmax(value)
+        self.low = torch.minimum(self.low, low.float().cpu())
+        self.high = torch.maximum(self.high, high.float().cpu())
+        if keep:
+            flat = value.flatten()
+            step = max(1, flat.numel() // SAMPLES_A_BATCH)
+            # An odd step, so that it does not walk down one column of an image of even width.
+            self.samples.append(flat[:: step | 1].float().cpu())
+            self.means.append(value.float().mean([d for d in range(value.ndim) if d != 1]).cpu())
+
+
+class Observer(fx.Interpreter):
+    """Runs a network and notes each node's activation, by the node's name."""
+
+    def __init__(self, module: fx.GraphModule, *, keep: bool) -> None:
+        """Watch `module`; `keep` values and means beside the ends."""
+        super().__init__(module)
+        self.keep = keep
+        self.seen: dict[str, Activation] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node and look at its value."""
+        value = super().run_node(n)
+        if isinstance(value, Tensor) and value.is_floating_point() and n.op != "output":
+            self.seen.setdefault(n.name, Activation()).see(value, keep=self.keep)
+        return value
+
+
+@torch.no_grad()
+def observe(
+    network: fx.GraphModule, batches: Iterable[Tensor], *, keep: bool, precision: str = "float32"
+) -> dict[str, Activation]:
+    """Return what each node of `network` did on `batches`.
+
+    With `precision` "bfloat16" the network runs under autocast where the machine computes in it: the
+    ends are then off by at most 2^-8 of themselves, less than one code.
+    """
+    observer = Observer(network, keep=keep)
+    device = next(network.parameters()).device
+    autocast = precision == "bfloat16" and has_bfloat16(device)
+    for batch in batches:
+        if len(batch):
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                observer.run(batch.to(device))
+    if not observer.seen:
+        raise CompressionError("the calibration set is empty: pass some training images' inputs")
+    return observer.seen
+
+
+def ranges(seen: Mapping[str, Activation], method: str) -> dict[str, Range]:
+    """Return the range of each activation by `method`, one of METHODS."""
+    if method not in METHODS:
+        raise CompressionError(
+            f"calibration method must be one of {', '.join(METHODS)}, found {method!r}"
+        )
+    return {name: METHODS[method](activation) for name, activation in seen.items()}
+
+
+def min_max(activation: Activation) -> Range:
+    """Return the ends."""
+    return activation.low, activation.high
+
+
+def percentile(activation: Activation) -> Range:
+    """Return the quantiles that leave a tail of 1 - PERCENTILE at either end."""
+    values = torch.cat(activation.samples).sort().values
+    tail = int((1 - PERCENTILE) * (len(values) - 1))
+    return values[tail], values[-1 - tail]
+
+
+def mse(activation: Activation) -> Range:
+    """Return the range, a fraction of the ends, whose 8-bit codes err least."""
+    values = torch.cat(activation.samples)
+    low, high = activation.low.clamp(max=0), activation.high.clamp(min=0)
+    best, least = (low, high), float("inf")
+    for fraction in torch.linspace(1.0, 0.2, CANDIDATES):
+        bottom, top = low * fraction, high * fraction
+        scale = ((top - bottom) / 255).clamp(min=2.0**-126)
+        zero = torch.round(-bottom / scale)
+        codes = (torch.round(values / scale) + zero).clamp_(0, 255)
+        error = float(((codes - zero) * scale - values).square().mean())
+        if error < least:
+            best, least = (bottom, top), error
+    return best
+
+
+def entropy(activation: Activation) -> Range:
+    """Return the threshold on magnitudes whose 128 levels tell least less than the values do."""
+    magnitudes = torch.cat(activation.samples).abs()
+    limit = float(torch.maximum(-activation.low, activation.high))
+    if limit <= 0:
+        return min_max(activation)
+    counts = torch.histc(magnitudes[magnitudes > 0], BINS, 0, limit)
+    divergences = [
+        (float(_divergence(counts, kept)), kept) for kept in range(LEVELS, BINS + 1, LEVELS // 4)
+    ]
+    threshold = min(divergences)[1] / BINS * limit
+    return activation.low.clamp(min=-threshold), activation.high.clamp(max=threshold)
+
+
+def _divergence(counts: Tensor, kept: int) -> Tensor:
+    """Return the divergence of `counts` from what LEVELS levels over the first `kept` bins tell."""
+    wanted = counts[:kept].clone()
+    wanted[-1] += counts[kept:].sum()  # what is clipped
+    level = torch.arange(kept) * LEVELS // kept
+    filled = (counts[:kept] > 0).float()
+    sums = torch.zeros(LEVELS).index_add_(0, level, counts[:kept])
+    sizes = torch.zeros(LEVELS).index_add_(0, level, filled)
+    found = (sums / sizes.clamp(min=1))[level] * filled
+    p, q = wanted / wanted.sum(), found / found.sum().clamp(min=1)
+    both = (p > 0) & (q > 0)
+    missed = p[(p > 0) & (q == 0)].sum()  # a finite price for what no level tells
+    return (p[both] * (p[both] / q[both]).log()).sum() + missed * 10
+
+
+METHODS: dict[str, Callable[[Activation], Range]] = {
+    "min-max": min_max,
+    "percentile": percentile,
+    "mse": mse,
+    "entropy": entropy,
+}
