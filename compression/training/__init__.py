@@ -1,0 +1,17 @@
+"""The one training loop, which the baseline, fine-tuning and distillation share, and its data."""
+
+from compression.training.evaluation import correct_images, predict
+from compression.training.loop import EpochReport, Loss, fit
+from compression.training.recipe import Recipe, has_bfloat16
+from compression.training.split import Split
+
+__all__ = [
+    "EpochReport",
+    "Loss",
+    "Recipe",
+    "Split",
+    "correct_images",
+    "fit",
+    "has_bfloat16",
+    "predict",
+]

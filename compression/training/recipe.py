@@ -1,0 +1,105 @@
+"""How a network is trained: the recipe, and the optimizer and learning rates that it means."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from compression.errors import CompressionError
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network is trained; every field is part of the result's fingerprint.
+
+    `precision` "bfloat16" is autocast, used where the machine computes in it and float32 elsewhere.
+    The first epochs train on images resized to `coarse_sizes` pixels, one an epoch: cheaper, for a
+    convolutional network with a global pool (progressive resizing, fast.ai 2018).
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
+    warmup: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    coarse_sizes: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that cannot be followed."""
+        for field in ("epochs", "batch_size"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise CompressionError(f"recipe: {field} must be at least 1, found {value!r}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise CompressionError(
+                f"recipe: learning_rate must be positive, found {self.learning_rate!r}"
+            )
+        if len(self.coarse_sizes) > self.epochs or min(self.coarse_sizes, default=1) < 1:
+            raise CompressionError(
+                f"recipe: coarse_sizes holds the pixels of at most {self.epochs} leading epochs, "
+                f"found {self.coarse_sizes!r}"
+            )
+        choices = {
+            "optimizer": ("sgd", "adam"),
+            "schedule": ("one-cycle", "cosine", "step", "constant"),
+            "precision": ("float32", "bfloat16"),
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise CompressionError(
+                    f"recipe: {field} must be one of {', '.join(allowed)}, "
+                    f"found {getattr(self, field)!r}"
+                )
+
+    def relative_work(self, epoch: int, size: int) -> float:
+        """Return an epoch's work on images of `size` pixels as a fraction of a full one's."""
+        coarse = epoch < len(self.coarse_sizes)
+        return min(1.0, (self.coarse_sizes[epoch] / size) ** 2) if coarse else 1.0
+
+
+def has_bfloat16(device: torch.device | str) -> bool:
+    """Tell whether `device` computes convolutions in bfloat16, rather than emulating them."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(
+        capabilities.get("avx512_bf16", torch.cpu._is_avx512_bf16_supported())
+        or torch.cpu._is_amx_tile_supported()
+    )
+
+
+def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Decay weights only: decaying batch norm and bias costs accuracy (He et al. 2019, 3.1)."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+    )
+
+
+def rate_of(recipe: Recipe, progress: float) -> float:
+    """Learning rate as a fraction of the recipe's, `progress` running from 0 to 1."""
+    match recipe.schedule:
+        case "one-cycle" if progress < recipe.warmup:
+            return max(progress / recipe.warmup, 0.01)
+        case "one-cycle":
+            return max((1 - progress) / (1 - recipe.warmup), 0.001)
+        case "cosine":
+            return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+        case "step":  # a tenth at each third
+            return float(0.1 ** int(progress * 3))
+        case _:
+            return 1.0

@@ -1,0 +1,52 @@
+"""Labelled images, and how a batch of them becomes a network's input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from compression.errors import CompressionError
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images (N, C, H, W) with labels (N,), and how a batch of them becomes a network's input.
+
+    `prepare` maps stored images to float32 inputs; `augment` is applied before it in training only
+    and draws from the generator that it is given.
+    """
+
+    images: Tensor
+    labels: Tensor
+    prepare: Callable[[Tensor], Tensor]
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an empty or inconsistent split."""
+        if len(self.images) == 0 or len(self.images) != len(self.labels):
+            raise CompressionError(
+                f"a split needs as many labels as images and at least one of each, found "
+                f"{len(self.images)} images and {len(self.labels)} labels"
+            )
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.labels)
+
+    def inputs(self, index: slice | Tensor) -> Tensor:
+        """Return the prepared batch at `index`, without augmentation."""
+        return self.prepare(self.images[index])
+
+    def augmented(self, index: slice | Tensor, generator: torch.Generator) -> Tensor:
+        """Return the prepared batch at `index`, augmented where the split knows how."""
+        images = self.images[index]
+        return self.prepare(images if self.augment is None else self.augment(images, generator))
+
+    def take(self, count: int | None) -> "Split":
+        """Return the first `count` images; all of them for None or where there are fewer."""
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the split with its tensors on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
