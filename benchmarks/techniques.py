@@ -17,7 +17,13 @@ from compression.pruning import (
     prune_ln_structured,
     prune_random_unstructured,
 )
-from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
+from compression.quantization import (
+    cast,
+    quantize_aware,
+    quantize_dynamic,
+    quantize_static,
+    quantize_weights,
+)
 from compression.recalibration import recalibrate_batch_norm
 
 
@@ -69,6 +75,12 @@ def calibration(b: Baseline) -> Iterator[Tensor]:
     return (images.inputs(slice(i, i + 64)) for i in range(0, len(images), 64))
 
 
+def qat(b: Baseline) -> nn.Module:
+    """Train with the rounding in the loop, by the workload's recipe of fine-tuning."""
+    images = b.data.train.take(b.workload.fine_tune_images)
+    return quantize_aware(b.model, images, b.workload.fine_tune, calibration(b))
+
+
 def student(b: Baseline, *, temperature: float = 1.0, alpha: float) -> nn.Module:
     """Train the student by the workload's recipe; alpha 0 is the control, without a teacher."""
     torch.manual_seed(b.workload.student_recipe.seed)
@@ -89,6 +101,7 @@ def both(size: float, digits: float | None, cifar10: float | None, speed: float 
     return {name: Target(size, drop, speed) for name, drop in drops.items()}
 
 
+INTEGER_KERNELS = ("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise")
 NO_INTEGER = ("cuda",) if has_integer_kernels("cpu") else ("cpu", "cuda")
 
 # fmt: off
@@ -104,7 +117,8 @@ CASES = (
     Case("ln-structured-30",        lambda b: prune_ln_structured(b.model, amount=0.3),                        both(0.75, None, None, 0.9)),
     Case("ln-structured-30-tuned",  lambda b: tuned(b, prune_ln_structured(b.model, amount=0.3)),              both(0.75, 0.03, 0.05, 0.9)),
     Case("dynamic-int8",            lambda b: quantize_dynamic(b.model),                                       both(1.0, 0.005, 0.002, 0.8), kernels=("aten::_int_mm",)),
-    Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise")),
+    Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
+    Case("int8-qat",                qat,                                                                       both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
     Case("int4-weights",            lambda b: quantize_weights(b.model, num_bits=4, group_size=64),            both(0.15, 0.02, 0.02, None)),
     Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None), simulated_on=("cpu",)),
     Case("bfloat16",                lambda b: cast(b.model, torch.bfloat16),                                   both(0.51, 0.01, 0.005, None)),

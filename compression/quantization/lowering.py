@@ -43,6 +43,7 @@ class Lowering:
         self.modules: dict[str, nn.Module] = {}
         self.values: dict[fx.Node, Any] = {}
         self.qparams: dict[fx.Node, QParams] = {}
+        self.rounded: dict[str, QParams] = {}  # what is rounded, by name
         self.taken: dict[fx.Node, fx.Node] = {}  # a node -> the one that computes it too
 
     def lower(self) -> fx.GraphModule:
@@ -65,7 +66,8 @@ class Lowering:
     def _range(self, node: fx.Node) -> QParams:
         if self.ranges is None:
             return qparams_from_range(torch.tensor(0.0), torch.tensor(1.0), symmetric=False)
-        return qparams_from_range(*self.ranges[node.name], symmetric=False)
+        self.rounded[node.name] = qparams_from_range(*self.ranges[node.name], symmetric=False)
+        return self.rounded[node.name]
 
     def _emit(self, node: fx.Node, name: str, module: nn.Module, *inputs: fx.Node) -> None:
         while name in self.modules:  # one layer called twice has two ranges

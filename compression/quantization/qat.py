@@ -1,0 +1,132 @@
+"""Quantization-aware training: rounding in the forward pass, straight through in the backward."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from compression.affine import QParams, choose_qparams, dequantize, quantize
+from compression.layers import (
+    COMPRESSIBLE,
+    channel_axis,
+    compressible_layers,
+    copy_model,
+    fold_batch_norm,
+    norms_as_convolutions,
+)
+from compression.quantization.calibration import observe, ranges
+from compression.quantization.lowering import Lowering
+from compression.quantization.static import StaticQuantizedModel
+from compression.training import Recipe, Split, fit
+
+
+def fake_quantize(x: Tensor, qparams: QParams) -> Tensor:
+    """Return what the codes of `x` stand for; the gradient is 1 within their range and 0 beyond.
+
+    float32, through the affine primitives (straight-through estimator: Bengio et al. 2013,
+    arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3).
+    """
+    rounded: Tensor = _StraightThrough.apply(x.float(), qparams)
+    return rounded
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, qparams: QParams) -> Tensor:
+        bottom, top = (
+            dequantize(torch.full_like(x, code, dtype=torch.int8), qparams)
+            for code in (qparams.qmin, qparams.qmax)
+        )
+        ctx.save_for_backward((bottom <= x) & (x <= top))
+        return dequantize(quantize(x, qparams), qparams)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (within,) = ctx.saved_tensors
+        return gradients[0] * within, None
+
+
+class FakeQuantizeActivation(nn.Module):
+    """Rounds an activation to fixed codes."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, qparams: QParams) -> None:
+        """Round to the codes of `qparams`."""
+        super().__init__()
+        self.register_buffer("scale", qparams.scale.clone())
+        self.register_buffer("zero_point", qparams.zero_point.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the rounded activation."""
+        return fake_quantize(x, QParams(self.scale, self.zero_point, symmetric=False))
+
+
+class FakeQuantizeWeight(nn.Module):
+    """Rounds a weight to symmetric codes per output channel, whose scales follow the weight."""
+
+    def __init__(self, axis: int) -> None:
+        """Give each slice along `axis` a scale of its own."""
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the rounded weight."""
+        return fake_quantize(weight, choose_qparams(weight, axis=self.axis))
+
+
+def quantize_aware(
+    model: nn.Module,
+    train: Split,
+    recipe: Recipe,
+    calibration: Tensor | Iterable[Tensor],
+    *,
+    method: str = "min-max",
+) -> StaticQuantizedModel:
+    """Return `model` as an INT8 network trained by `recipe` with its rounding in the loop.
+
+    Batch norm is folded first and the activations' ranges, chosen by `method` from `calibration`,
+    stay; weights, biases and the weights' scales train. The result is that of quantize_static with
+    the trained weights: what runs in training and what is deployed round the same values.
+    """
+    compressible_layers(model)
+    folded = norms_as_convolutions(fold_batch_norm(model))
+    batches = [calibration] if isinstance(calibration, Tensor) else calibration
+    chosen = ranges(observe(folded, batches, keep=method != "min-max"), method)
+    lowering = Lowering(folded, chosen)
+    lowering.lower()
+    rehearsal = _rehearsal(folded, lowering.rounded)
+    fit(rehearsal, train, recipe)
+    layers = dict(folded.named_modules())
+    for name, layer in rehearsal.named_modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            _copy_trained(layer, layers[name])
+    return StaticQuantizedModel(Lowering(folded, chosen).lower())
+
+
+def _rehearsal(folded: fx.GraphModule, rounded: Mapping[str, QParams]) -> fx.GraphModule:
+    """Return a copy of `folded` that rounds its weights, and each value named in `rounded`."""
+    rehearsal: Any = copy_model(folded)
+    for node in list(rehearsal.graph.nodes):
+        if node.name in rounded:
+            name = f"round_{node.name}"
+            rehearsal.add_submodule(name, FakeQuantizeActivation(rounded[node.name]))
+            with rehearsal.graph.inserting_after(node):
+                after = rehearsal.graph.call_module(name, (node,))
+            node.replace_all_uses_with(after, lambda user, after=after: user is not after)
+    rehearsal.recompile()
+    for layer in [m for m in rehearsal.modules() if isinstance(m, COMPRESSIBLE)]:
+        rounding = FakeQuantizeWeight(channel_axis(layer))
+        parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
+    network: fx.GraphModule = rehearsal
+    return network
+
+
+@torch.no_grad()
+def _copy_trained(trained: Any, layer: Any) -> None:
+    layer.weight.copy_(trained.parametrizations.weight.original)
+    if layer.bias is not None:
+        layer.bias.copy_(trained.bias)
