@@ -20,9 +20,7 @@ from benchmarks.workloads import resolve
 from compression.errors import CompressionError
 from compression.integer import deploy
 from compression.storage import load
-from compression.training import correct_images
-
-EVALUATION_BATCH = 250
+from compression.training import BATCH_SIZES, correct_images
 
 
 class Verifier:
@@ -83,9 +81,9 @@ def main() -> None:
                 request["path"], workload.student if request["student"] else workload.network
             )
             fingerprint = weights_fingerprint(model)
-            model = deploy(model.to(options.device), test.inputs(slice(0, EVALUATION_BATCH)))
+            model = deploy(model.to(options.device), test.inputs(slice(0, BATCH_SIZES["cpu"])))
             started = time.perf_counter()
-            correct = correct_images(model, test, batch_size=EVALUATION_BATCH)
+            correct = correct_images(model, test)
             answer: dict[str, Any] = {
                 "fingerprint": fingerprint,
                 "seconds": time.perf_counter() - started,

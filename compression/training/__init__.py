@@ -1,11 +1,12 @@
 """The one training loop, which the baseline, fine-tuning and distillation share, and its data."""
 
-from compression.training.evaluation import correct_images, predict
+from compression.training.evaluation import BATCH_SIZES, correct_images, predict
 from compression.training.loop import EpochReport, Loss, fit
 from compression.training.recipe import Recipe, has_bfloat16
 from compression.training.split import Split
 
 __all__ = [
+    "BATCH_SIZES",
     "EpochReport",
     "Loss",
     "Recipe",
