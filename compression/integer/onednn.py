@@ -101,8 +101,9 @@ def has_integer_kernels(device: torch.device | str) -> bool:
     """
     if torch.device(device).type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    exact = any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return exact or torch.cpu._is_vnni_supported()
 
 
 def deploy(model: nn.Module, example: Tensor) -> nn.Module:
