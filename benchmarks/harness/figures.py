@@ -148,9 +148,10 @@ def _pareto(accuracy: list[Facts]) -> Figure | str:
     figure = Figure(figsize=(WIDTH_IN, 4.6), layout="constrained")
     axes = figure.subplots()
     front = _front(points)
+    largest = max(f["stored_bytes"] for f in points) / MIB
     axes.step(
-        [f["stored_bytes"] / MIB for f in front],
-        [_percent(f) for f in front],
+        [*(f["stored_bytes"] / MIB for f in front), largest],
+        [*(_percent(f) for f in front), _percent(front[-1])],
         where="post",
         color="grey",
         linewidth=1,
@@ -178,7 +179,7 @@ def _pareto(accuracy: list[Facts]) -> Figure | str:
     ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if t > smallest / 2]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
-    axes.set_xlim(smallest * 0.8, max(f["stored_bytes"] for f in points) / MIB * 1.25)
+    axes.set_xlim(smallest * 0.8, largest * 1.25)
     axes.set_title(_title(points, "Size and accuracy"), fontsize=10)
     # A legend, not labels at the points: half of the techniques lie on top of one another.
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
