@@ -24,7 +24,7 @@ from benchmarks.techniques import CASES, Case
 from benchmarks.workloads import Workload
 from compression.integer import deploy
 
-BUDGET_S = {"digits": 1.5}
+BUDGET_S = {"digits": 1.0}
 DEFAULT_BUDGET_S = 10.0
 
 

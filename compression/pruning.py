@@ -128,8 +128,13 @@ def _keep_largest(scores: Tensor, amount: float) -> Tensor:
     _check_amount(amount)
     removed = round(amount * scores.numel())
     flat = scores.reshape(-1)
-    keep = torch.ones_like(flat, dtype=torch.bool)
-    keep[torch.sort(flat, stable=True).indices[:removed]] = False
+    if removed == 0:
+        return torch.ones_like(scores, dtype=torch.bool)
+    # Selecting is linear where a stable sort is not; among equals the first go.
+    threshold = flat.kthvalue(removed).values
+    keep = flat > threshold
+    equals = (flat == threshold).nonzero().reshape(-1)
+    keep[equals[removed - int((flat < threshold).sum()) :]] = True
     return keep.view(scores.shape)
 
 
