@@ -76,11 +76,12 @@ def calibration(b: Baseline) -> Iterator[Tensor]:
 
 
 def qat(b: Baseline) -> nn.Module:
-    """Train with the rounding in the loop, by the workload's recipe of fine-tuning.
+    """Train with the rounding in the loop, one epoch of the workload's recipe of fine-tuning.
 
     At a tenth of its rate: with batch norm folded nothing bounds what a step does.
     """
-    recipe = replace(b.workload.fine_tune, learning_rate=b.workload.fine_tune.learning_rate / 10)
+    rate = b.workload.fine_tune.learning_rate / 10
+    recipe = replace(b.workload.fine_tune, epochs=1, learning_rate=rate)
     images = b.data.train.take(b.workload.fine_tune_images)
     return quantize_aware(b.model, images, recipe, calibration(b))
 
