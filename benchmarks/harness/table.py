@@ -80,7 +80,8 @@ def _quality(rows: list[Row]) -> Groups:
             ]
         )
         met = "-" if not row.met else "yes" if all(row.met) else "NO"
-        cost.append([_count(size, "macs"), _number(row.cost, "seconds", 1, ".1f"), met])
+        long = row.cost.get("seconds", 0) >= 100
+        cost.append([_count(size, "macs"), _number(row.cost, "seconds", 1, f".{1 - long}f"), met])
     return [_names(rows), quality, cost]
 
 
