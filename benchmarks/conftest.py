@@ -12,17 +12,18 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import verifier
 from benchmarks.baseline import Baseline, trained_baseline, weights_fingerprint
 from benchmarks.data import Data
 from benchmarks.harness.figures import write_figures
 from benchmarks.harness.gate import SUITE
 from benchmarks.harness.machine import device_name
 from benchmarks.harness.memory import PeakMemory
+from benchmarks.harness.process import Process
 from benchmarks.harness.results import facts_of
 from benchmarks.harness.table import render, rows
 from benchmarks.options import WORKLOAD, devices
 from benchmarks.techniques import BY_NAME, CASES, SWEEP, Case
-from benchmarks.verifier import Verifier
 from benchmarks.workloads import Workload
 from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
 from compression.errors import CompressionError
@@ -222,29 +223,29 @@ def _compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
 @pytest.fixture(scope="session")
 def verified(request: pytest.FixtureRequest, compressed: Compress) -> Iterator[Verify]:
     """Return a function that has a case's file loaded and evaluated by another process."""
-    verifiers: dict[torch.device, Verifier] = {}
+    processes: dict[torch.device, Process] = {}
 
     @cache
     def get(case: Case, device: torch.device) -> dict[str, Any]:
         subject = compressed(case, device)
-        if device not in verifiers:
+        if device not in processes:
             name = request.config.getoption("--workload")
             root = request.config.getoption("--data-root")
-            verifiers[device] = Verifier(name, root, device)
-        found = verifiers[device].evaluate(subject.path, student=case.student)
+            processes[device] = verifier.start(name, root, device)
+        found = processes[device].ask(path=str(subject.path), student=case.student)
         assert found["fingerprint"] == subject.fingerprint, "the file is not the model, bit for bit"
         return found
 
     yield get
-    for verifier in verifiers.values():
-        verifier.close()
+    for process in processes.values():
+        process.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the table, and write the figures where they are asked for."""
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
     order = {name: i for i, name in enumerate(BY_NAME)}
-    facts = sorted(facts_of(reports), key=lambda fact: order[fact["technique"]])
+    facts = sorted(facts_of(reports), key=lambda fact: order.get(fact["technique"], 0))
     if not facts:
         return
     terminalreporter.section(f"compression: {facts[0]['workload']} ({facts[0]['data']})", sep="=")

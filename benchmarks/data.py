@@ -118,11 +118,20 @@ def split_indices(count: int, sizes: tuple[int, ...], *, seed: int) -> list[Tens
 
 def load_digits_32(data_root: Path | None = None) -> Data:
     """Return scikit-learn's 1,797 handwritten digits (8x8), upsampled to 32x32 in three channels."""
+    return _digits(data_root)
+
+
+def load_digits_224(data_root: Path | None = None) -> Data:
+    """Return the digits of load_digits_32, upsampled further to 224x224 before the network."""
+    return _digits(data_root, size=224)
+
+
+def _digits(data_root: Path | None, *, size: int | None = None) -> Data:
     from sklearn.datasets import load_digits
 
     if data_root is not None:
         raise CompressionError(
-            "workload digits is embedded and reads no folder: drop --data-root, or pass "
+            "the digits are embedded and read no folder: drop --data-root, or pass "
             "--workload cifar10"
         )
     digits = load_digits()
@@ -131,7 +140,7 @@ def load_digits_32(data_root: Path | None = None) -> Data:
     labels = torch.tensor(digits.target, dtype=torch.int64)
     images = pixels.expand(-1, 3, -1, -1).contiguous()
     test, validation, train = split_indices(len(labels), (500, 150), seed=0)
-    prepare = Normalize((0.305,) * 3, (0.35,) * 3)
+    prepare = Normalize((0.305,) * 3, (0.35,) * 3, size)
     return Data(
         Split(images[train], labels[train], prepare, Augment(shift=3, flip=False)),
         Split(images[validation], labels[validation], prepare),

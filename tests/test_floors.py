@@ -15,8 +15,8 @@ FLOORS = {
         {"harness", "data", "networks"},
         {"workloads"},
         {"options", "baseline"},
-        {"techniques", "verifier"},
-        {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost"},
+        {"techniques", "verifier", "peers"},
+        {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost", "test_peers"},
     ],
 }
 

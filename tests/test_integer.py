@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from benchmarks.harness.kernels import kernels_of
 from compression.errors import UnsupportedTypeError
 from compression.integer import IntegerModel, deploy, export_onnx, has_integer_kernels, lower_onednn
-from compression.integer.onnx_file import onnx_outputs
+from compression.integer.engines import compile_onnxruntime
 from compression.quantization import StaticQuantizedModel, quantize_static
 from compression.quantization import modules as q
 from tests.nets import images, mlp, residual
@@ -154,5 +154,5 @@ def test_onnx_runtime_gives_the_reference_outputs(tmp_path: Path, name: str) -> 
     assert export_onnx(reference, path, x) == path.stat().st_size
     with torch.inference_mode():
         wanted = reference(x)
-    found = onnx_outputs(path, x, num_threads=1)
+    found = compile_onnxruntime(path, x.shape, num_threads=1)(x)
     assert (wanted - found).abs().max() <= TOLERANCES["outputs"][0] * wanted.abs().max()

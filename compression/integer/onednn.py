@@ -104,13 +104,3 @@ def has_integer_kernels(device: torch.device | str) -> bool:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     exact = any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
     return exact or torch.cpu._is_vnni_supported()
-
-
-def deploy(model: nn.Module, example: Tensor) -> nn.Module:
-    """Return what predicts fastest here: `model` on integer kernels where it is INT8 and they are.
-
-    Layers without an integer kernel stay in float32. Every other model is returned as it is.
-    """
-    if isinstance(model, StaticQuantizedModel) and has_integer_kernels(example.device):
-        return lower_onednn(model, example, fallback=True)
-    return model

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 
 from compression.atomic import write_atomically
@@ -210,13 +209,3 @@ class _Builder:
             self._same_codes(node, real)
         else:
             self.real[node] = real
-
-
-def onnx_outputs(path: Path, inputs: Tensor, *, num_threads: int) -> Tensor:
-    """Return ONNX Runtime's outputs of the file on `inputs`; needs the package onnxruntime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"input": inputs.numpy()})[0])

@@ -1,0 +1,69 @@
+"""A module in a process of its own, asked by one line of JSON and answering with one."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compression.errors import CompressionError
+
+
+class Process:
+    """The asking end: starts `python -m module`, asks it, ends it."""
+
+    def __init__(self, module: str, arguments: dict[str, Any], *, log: Path | None = None) -> None:
+        """Start it with this process's import path; what it prints on stderr goes to `log`.
+
+        `arguments` are its options by name; None leaves one out.
+        """
+        path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
+        given = {name: value for name, value in arguments.items() if value is not None}
+        self._module, self._log = module, log
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *(f"--{n}={value}" for n, value in given.items())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w") if log else None,
+            env={**os.environ, "PYTHONPATH": path},
+            text=True,
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Return the answer to one request; CompressionError for an error or an early end."""
+        pipes = self._process
+        assert pipes.stdin is not None
+        assert pipes.stdout is not None
+        print(json.dumps(request), file=pipes.stdin, flush=True)
+        line = pipes.stdout.readline()
+        if not line:
+            tail = "\n".join(self._log.read_text().splitlines()[-20:]) if self._log else "see above"
+            raise CompressionError(f"{self._module} ended ({pipes.wait()}) at {request}: {tail}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise CompressionError(f"{self._module}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
+        self._process.wait(timeout=60)
+
+
+def serve(answer: Callable[..., dict[str, Any]]) -> None:
+    """Answer requests, whose fields are the arguments, until they end.
+
+    What a library prints on stdout goes to stderr, so that it cannot answer for us.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            found = answer(**json.loads(line))
+        except CompressionError as error:
+            found = {"error": str(error)}
+        print(json.dumps(found), file=answers, flush=True)

@@ -1,0 +1,90 @@
+"""The engines' processes, their files, and the races that they run."""
+
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.harness.process import Process
+from benchmarks.harness.race import race
+from benchmarks.peers.engines import ENGINES, Engine
+
+BUDGET_S = 150.0
+
+
+def missing(engine: Engine) -> str | None:
+    """Say what an engine lacks here, None where it can run."""
+    absent = [p for p in engine.packages if importlib.util.find_spec(p) is None]
+    return f"{engine} needs {', '.join(absent)}: pip install -e '.[test,peers]'" if absent else None
+
+
+class Competition:
+    """Each engine in its own process; everything is made once.
+
+    `folder` holds baseline.safetensors (the workload's trained network) and images.safetensors
+    (calibration, validation and test inputs, labels of the test).
+    """
+
+    def __init__(self, workload: str, folder: Path) -> None:
+        """Start nothing yet."""
+        self.workload, self.folder = workload, folder
+        self._processes: dict[Engine, Process] = {}
+        self._built: dict[Engine, dict[str, Any]] = {}
+        self._evaluated: dict[Engine, dict[str, Any]] = {}
+        self._raced: dict[int, dict[str, tuple[float, ...]]] = {}
+
+    def built(self, engine: Engine) -> dict[str, Any]:
+        """Return path, bytes and seconds of the engine's file; it counts all that it consists of."""
+        if engine not in self._built:
+            path = self.folder / engine.name / f"model{engine.suffix}"
+            path.parent.mkdir()
+            seconds = self._process(engine).ask(do="build", path=str(path))["seconds"]
+            stored_bytes = sum(file.stat().st_size for file in path.parent.glob("model.*"))
+            facts = {"path": str(path), "seconds": seconds, "stored_bytes": stored_bytes}
+            self._built[engine] = facts
+        return self._built[engine]
+
+    def evaluated(self, engine: Engine) -> dict[str, Any]:
+        """Return the engine's correct test images."""
+        if engine not in self._evaluated:
+            path = self.built(engine)["path"]
+            self._evaluated[engine] = self._process(engine).ask(do="evaluate", path=path)
+        return self._evaluated[engine]
+
+    def raced(self, batch_size: int) -> dict[str, tuple[float, ...]]:
+        """Return the seconds of every engine that is installed, by name, round by round."""
+        if batch_size not in self._raced:
+            engines = [engine for engine in ENGINES if missing(engine) is None]
+            for engine in engines:
+                path = self.built(engine)["path"]
+                self._process(engine).ask(do="start", path=path, batch_size=batch_size)
+            competitors: dict[str, Callable[[], float]] = {
+                engine.name: partial(_seconds, self._process(engine)) for engine in engines
+            }
+            self._raced[batch_size] = race(competitors, budget_s=BUDGET_S)
+        return self._raced[batch_size]
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes.values():
+            process.close()
+
+    def _process(self, engine: Engine) -> Process:
+        if engine not in self._processes:
+            arguments = {
+                "engine": engine,
+                "workload": self.workload,
+                "baseline": self.folder / "baseline.safetensors",
+                "images": self.folder / "images.safetensors",
+                "num-threads": torch.get_num_threads(),
+            }
+            log = self.folder / f"{engine}.log"
+            self._processes[engine] = Process("benchmarks.peers.worker", arguments, log=log)
+        return self._processes[engine]
+
+
+def _seconds(process: Process) -> float:
+    return float(process.ask(do="time")["seconds"])

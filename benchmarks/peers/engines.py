@@ -1,0 +1,165 @@
+"""How each engine makes its file of one checkpoint, and predicts from that file.
+
+Every engine gets the same network, calibration images, threads and batch, and its best settings for
+them. ONNX Runtime has no bfloat16 convolution on a CPU, so that it has no such row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.integer import EXECUTORS, deploy
+from compression.integer.engines import (
+    CompiledModel,
+    Predict,
+    compile_onnxruntime,
+    compile_openvino,
+)
+from compression.quantization import StaticQuantizedModel, cast, quantize_static
+from compression.storage import load, save
+
+CALIBRATION_BATCH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What an engine predicts: inputs (N, C, H, W), by a network made by `factory`."""
+
+    example: Tensor
+    factory: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine: `build` writes its file from the trained network, `start` returns its prediction.
+
+    `build` takes the network in eval mode, calibration inputs (N, C, H, W) and the file's path;
+    `packages` must be importable.
+    """
+
+    name: str
+    suffix: str
+    build: Callable[[nn.Module, Tensor, Path], None]
+    start: Callable[[Path, Setting], Predict]
+    packages: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the name, which is the test's id."""
+        return self.name
+
+
+def _save(
+    model: nn.Module, calibration: Tensor, path: Path, *, how: Callable[[nn.Module, Tensor], Any]
+) -> None:
+    save(how(model, calibration), path)
+
+
+def _int8(model: nn.Module, calibration: Tensor) -> StaticQuantizedModel:
+    batches = list(calibration.split(CALIBRATION_BATCH))
+    return quantize_static(model, batches, precision="bfloat16")
+
+
+def _torch(path: Path, setting: Setting) -> Predict:
+    return load(path, setting.factory).to(memory_format=torch.channels_last)
+
+
+def _executor(path: Path, setting: Setting, *, executor: str) -> Predict:
+    return deploy(load(path, setting.factory), setting.example, executor=executor)
+
+
+def _onnx_float(model: nn.Module, calibration: Tensor, path: Path) -> None:
+    torch.onnx.export(
+        model, (calibration[:2],), str(path), dynamo=True, external_data=False, verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
+        input_names=["input"], output_names=["output"],
+    )  # fmt: skip
+
+
+def _onnxruntime_int8(model: nn.Module, calibration: Tensor, path: Path) -> None:
+    from onnxruntime import quantization as ort
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(ort.CalibrationDataReader):  # type: ignore[misc]
+        left = iter(calibration.split(CALIBRATION_BATCH))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.left, None)
+            return None if batch is None else {"input": batch.numpy()}
+
+    plain, prepared = path.with_name("float.onnx"), path.with_name("prepared.onnx")
+    _onnx_float(model, calibration, plain)
+    quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+    ort.quantize_static(
+        str(prepared), str(path), Reader(), quant_format=ort.QuantFormat.QDQ, per_channel=True,
+        activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8,
+    )  # fmt: skip
+
+
+def _openvino(model: nn.Module, calibration: Tensor, path: Path, *, quantized: bool) -> None:
+    import openvino
+
+    converted = openvino.convert_model(model, example_input=calibration[:1])
+    converted.reshape([-1, *calibration.shape[1:]])
+    if quantized:
+        import nncf
+
+        images = nncf.Dataset([image.numpy() for image in calibration.split(1)])
+        converted = nncf.quantize(converted, images, subset_size=len(calibration))
+    openvino.save_model(converted, str(path), compress_to_fp16=False)
+
+
+def _compiled(path: Path, setting: Setting, *, by: Callable[..., Predict]) -> Predict:
+    del setting
+    return CompiledModel(lambda shape: by(path, shape, num_threads=torch.get_num_threads()))
+
+
+_OPENVINO = partial(_compiled, by=compile_openvino)
+_BFLOAT16 = partial(_compiled, by=partial(compile_openvino, precision="bf16"))
+_ONNXRUNTIME = partial(_compiled, by=compile_onnxruntime)
+
+OURS = tuple(
+    Engine(
+        f"compression-int8-{name}",
+        ".safetensors",
+        partial(_save, how=_int8),
+        partial(_executor, executor=name),
+        packages,
+    )
+    for name, packages in EXECUTORS.items()
+)
+PEERS = (
+    Engine("torch-float32", ".safetensors", partial(_save, how=lambda m, _: m), _torch),
+    Engine(
+        "torch-bfloat16",
+        ".safetensors",
+        partial(_save, how=lambda m, _: cast(m, torch.bfloat16)),
+        _torch,
+    ),
+    Engine(
+        "openvino-float32", ".xml", partial(_openvino, quantized=False), _OPENVINO, ("openvino",)
+    ),
+    Engine(
+        "openvino-bfloat16", ".xml", partial(_openvino, quantized=False), _BFLOAT16, ("openvino",)
+    ),
+    Engine(
+        "openvino-int8-nncf",
+        ".xml",
+        partial(_openvino, quantized=True),
+        _OPENVINO,
+        ("openvino", "nncf"),
+    ),
+    Engine(
+        "onnxruntime-float32", ".onnx", _onnx_float, _ONNXRUNTIME, ("onnxruntime", "onnxscript")
+    ),
+    Engine(
+        "onnxruntime-int8", ".onnx", _onnxruntime_int8, _ONNXRUNTIME, ("onnxruntime", "onnxscript")
+    ),
+)
+ENGINES = (*PEERS, *OURS)
+BASELINE = PEERS[0]
+BY_NAME = {engine.name: engine for engine in ENGINES}

@@ -1,0 +1,170 @@
+"""The engines that a user would pick instead: the same checkpoint, images, threads and batch.
+
+`pytest benchmarks/test_peers.py -m peers --workload cifar10 ...`, with the extra `peers`. Each engine
+has a process of its own; they are woken in turn, so that their rounds interleave.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.baseline import Baseline
+from benchmarks.data import Data
+from benchmarks.harness.clock import CLOCK, replay
+from benchmarks.harness.interleave import Pairs, speed_up
+from benchmarks.harness.results import record
+from benchmarks.peers.competition import Competition, missing
+from benchmarks.peers.engines import BASELINE, BY_NAME, ENGINES, OURS, PEERS, Engine
+from benchmarks.workloads import Workload
+
+CALIBRATION_IMAGES = 300
+MAX_SECONDS = 5.0
+MAX_DROP = {"cifar10": 0.0015, "digits-224": 0.005}
+# workload: how fast the torch executor must at least be, in speeds of the peer's INT8
+AT_LEAST = {
+    "digits-224": {"openvino-int8-nncf": 1.0, "onnxruntime-int8": 1.0},
+    "cifar10": {"openvino-int8-nncf": 0.9, "onnxruntime-int8": 1.0},
+}
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.benchmark(timer=CLOCK),
+    pytest.mark.xdist_group("peers"),
+]
+every_engine = pytest.mark.parametrize("engine", [engine.name for engine in ENGINES])
+
+
+@pytest.fixture(scope="module")
+def peers(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    data: Data,
+    baseline_on: Callable[[torch.device], Baseline],
+) -> Iterator[Competition]:
+    folder = tmp_path_factory.mktemp("peers")
+    state = baseline_on(torch.device("cpu")).model.state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "baseline.safetensors")
+    images = {
+        "calibration": data.train.inputs(slice(0, CALIBRATION_IMAGES)),
+        "validation": data.validation.inputs(slice(0, 64)),
+        "test": data.test.inputs(slice(0, len(data.test))),
+        "labels": data.test.labels,
+    }
+    save_file({k: v.contiguous() for k, v in images.items()}, folder / "images.safetensors")
+    found = Competition(request.config.getoption("--workload"), folder)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def subject(engine: str) -> Engine:
+    reason = missing(BY_NAME[engine])
+    if reason:
+        pytest.skip(reason)
+    return BY_NAME[engine]
+
+
+@pytest.fixture
+def facts(subject: Engine, data: Data, workload: Workload) -> dict[str, Any]:
+    return {
+        "technique": subject.name,
+        "device": "cpu",
+        "workload": workload.name,
+        "data": data.title,
+        "simulated": False,
+    }
+
+
+@every_engine
+def test_peer_size(
+    benchmark: Any, request: Any, subject: Engine, peers: Competition, facts: dict[str, Any]
+) -> None:
+    built = peers.built(subject)
+    replay(benchmark, [built["seconds"]])
+    sizes = {
+        "stored_bytes": built["stored_bytes"],
+        "baseline_stored_bytes": peers.built(BASELINE)["stored_bytes"],
+    }
+    record(benchmark, request, metric="size", **sizes, **facts)
+    assert sizes["stored_bytes"] > 0
+
+
+@every_engine
+def test_peer_cost(
+    benchmark: Any, request: Any, subject: Engine, peers: Competition, facts: dict[str, Any]
+) -> None:
+    seconds = peers.built(subject)["seconds"]
+    replay(benchmark, [seconds])
+    limit = MAX_SECONDS if subject in OURS else None
+    met = None if limit is None else seconds <= limit
+    record(
+        benchmark, request, metric="cost", seconds=seconds, target=limit, target_met=met,
+        calibration_images=CALIBRATION_IMAGES, **facts,
+    )  # fmt: skip
+    assert met is not False, f"{seconds:.1f} s to quantize, at most {limit} expected"
+
+
+@every_engine
+def test_peer_accuracy(
+    benchmark: Any,
+    request: Any,
+    subject: Engine,
+    peers: Competition,
+    facts: dict[str, Any],
+    workload: Workload,
+) -> None:
+    found, whole = peers.evaluated(subject), peers.evaluated(BASELINE)
+    replay(benchmark, [peers.built(subject)["seconds"]])
+    accuracy, base = (f["correct"] / f["total"] for f in (found, whole))
+    limit = MAX_DROP.get(workload.name) if subject in OURS else None
+    met = None if limit is None else base - accuracy <= limit
+    measured = {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
+    record(
+        benchmark, request, metric="accuracy", target=limit, target_met=met,
+        **measured, **found, **facts,
+    )  # fmt: skip
+    assert met is not False, f"a drop of {base - accuracy:.2%}, at most {limit:.2%}"
+
+
+@every_engine
+@pytest.mark.parametrize("batch_size", [1, 64], ids="batch{}".format)
+def test_peer_latency(
+    benchmark: Any,
+    request: Any,
+    subject: Engine,
+    peers: Competition,
+    facts: dict[str, Any],
+    workload: Workload,
+    batch_size: int,
+) -> None:
+    times = peers.raced(batch_size)
+    own = times[subject.name]
+    ratio = speed_up(Pairs(times[BASELINE.name], own))
+    replay(benchmark, own)
+    slower = _slower(subject, times, AT_LEAST.get(workload.name, {}))
+    record(
+        benchmark, request, metric="latency", timing="wall", batch_size=batch_size,
+        latency_ms=float(np.quantile(own, 0.25)) * 1e3, speed_up=ratio.value,
+        speed_up_low=ratio.low, speed_up_high=ratio.high, pairs=len(own),
+        num_threads=torch.get_num_threads(), target_met=None if subject in PEERS else not slower,
+        **facts,
+    )  # fmt: skip
+    assert not slower, f"{subject} is slower than {', '.join(slower)}"
+
+
+def _slower(
+    subject: Engine, times: dict[str, tuple[float, ...]], at_least: dict[str, float]
+) -> list[str]:
+    """Name the peers that the torch executor is slower than, beyond what it may be."""
+    if subject is not OURS[0]:
+        return []
+    ratios = {
+        peer: speed_up(Pairs(times[peer], times[subject.name]))
+        for peer in at_least
+        if peer in times
+    }
+    return [f"{peer} ({r.value:.2f}x)" for peer, r in ratios.items() if r.high < at_least[peer]]
