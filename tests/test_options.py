@@ -13,7 +13,10 @@ from tests.test_baseline import TINY
 ROOT = Path(__file__).resolve().parents[1]
 
 MISTAKES = {
-    "workload": (["--workload", "mnist"], "unknown workload 'mnist': choose digits, digits-224, cifar10"),
+    "workload": (
+        ["--workload", "mnist"],
+        "unknown workload 'mnist': choose digits, digits-224, cifar10",
+    ),
     "module": (["--workload", "nowhere:THING"], "cannot be imported"),
     "baseline": (["--baseline", "nowhere.pt"], "nowhere.pt: no such file"),
     "threads": (["--num-threads", "0"], "at least 1, found 0"),

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ class Process:
         path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
         given = {name: value for name, value in arguments.items() if value is not None}
         self._module, self._log = module, log
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *(f"--{n}={value}" for n, value in given.items())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w") if log else None,
-            env={**os.environ, "PYTHONPATH": path},
-            text=True,
-        )
+        with (
+            log.open("w") if log else nullcontext() as stderr
+        ):  # the child keeps a handle of its own
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *(f"--{n}={value}" for n, value in given.items())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": path},
+                text=True,
+            )
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Return the answer to one request; CompressionError for an error or an early end."""
