@@ -11,7 +11,6 @@ from compression.integer.shapes import shapes_of
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
-
 CHUNK_BYTES = 2**24
 """The largest tensor that a chunk of a batch may make: from 32 MiB on glibc maps and clears fresh
 pages at every allocation, which took a sixth of the time of 64 images at 224x224."""
