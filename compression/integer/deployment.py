@@ -1,9 +1,11 @@
 """The executors of a statically quantized network: torch's oneDNN kernels, or another engine."""
 
+import shutil
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import torch
 from torch import Tensor, nn
@@ -56,11 +58,12 @@ def _compiled(model: nn.Module, example: Tensor, executor: str) -> nn.Module:
             f"executor {executor} runs statically quantized networks on the CPU, found "
             f"{type(model).__name__} on {example.device.type}; quantize_static makes one"
         )
-    folder = TemporaryDirectory(prefix="compression-")
-    path = Path(folder.name) / "model.onnx"
+    folder = mkdtemp(prefix="compression-")
+    path = Path(folder) / "model.onnx"
     export_onnx(model, path, example)
     compiler = partial(_COMPILERS[executor], path, num_threads=torch.get_num_threads())
+    compiled = CompiledModel(compiler)
     # The folder lives as long as the model: another shape reads the file again.
-    compiled = CompiledModel(compiler, folder)
+    weakref.finalize(compiled, shutil.rmtree, folder, ignore_errors=True)
     compiled(example)
     return compiled

@@ -20,10 +20,9 @@ class CompiledModel(nn.Module):
 
     simulated = False
 
-    def __init__(self, compile_for: Callable[[torch.Size], Predict], held: object = None) -> None:
-        """Take the function that compiles for a shape, and what must live as long."""
+    def __init__(self, compile_for: Callable[[torch.Size], Predict]) -> None:
+        """Take the function that compiles for a shape."""
         super().__init__()
-        self._held = held
         self._compile_for = compile_for
         self._compiled: dict[torch.Size, Predict] = {}
 

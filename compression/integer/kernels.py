@@ -44,6 +44,21 @@ def _padding(layer: q.QuantizedLayer) -> list[int]:
     return _pair(padding)
 
 
+def largest_products(window: int, channels: int = 64) -> tuple[Tensor, int]:
+    """Return a convolution of the largest codes, and what each of its outputs must be."""
+    geometry = ([1, 1], [0, 0], [1, 1])
+    scales, zeros = torch.ones(channels), torch.zeros(channels, dtype=torch.int32)
+    codes = torch.full((1, channels, 8, 8), 255, dtype=torch.uint8)
+    codes = codes.contiguous(memory_format=torch.channels_last)
+    weights = torch.full((channels, channels, window, window), 127, dtype=torch.int8)
+    packed = _onednn.qconv_prepack(weights, scales, 1.0, 0, *geometry, 1, list(codes.shape))
+    outputs: Tensor = _onednn.qconv2d_pointwise.default(
+        codes, 1.0, 0, packed, scales, zeros, None, *geometry, 1, 1.0, 0, torch.float32,
+        "none", [], "",
+    )  # fmt: skip
+    return outputs, 255 * 127 * channels * window**2
+
+
 class Quantize(nn.Module):
     """Real inputs -> codes, channels last."""
 

@@ -1,6 +1,7 @@
 """The oneDNN executor: a statically quantized network on the CPU's integer kernels."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, fx, nn
@@ -110,10 +111,15 @@ def _lowered(
 def has_integer_kernels(device: torch.device | str) -> bool:
     """Tell whether `device` multiplies u8 by s8 into int32 exactly: a CPU with VNNI or AMX.
 
-    Without them oneDNN adds pairs of products in int16, which saturates (AVX2's vpmaddubsw).
+    It is tried, not looked up: on a CPU without them, or where ONEDNN_MAX_CPU_ISA hides them, oneDNN
+    adds pairs of products in int16, which saturates (vpmaddubsw of AVX2 and AVX-512).
     """
-    if torch.device(device).type != "cpu" or not torch.backends.mkldnn.is_available():
+    return torch.device(device).type == "cpu" and _multiplies_exactly()
+
+
+@cache
+def _multiplies_exactly() -> bool:
+    if not torch.backends.mkldnn.is_available():
         return False
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    exact = any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
-    return exact or torch.cpu._is_vnni_supported()
+    found = [k.largest_products(window) for window in (1, 3)]
+    return all(bool((outputs == expected).all()) for outputs, expected in found)
