@@ -64,9 +64,9 @@ class Lowering:
         return node.target
 
     def _range(self, node: fx.Node) -> QParams:
-        if self.ranges is None:
-            return qparams_from_range(torch.tensor(0.0), torch.tensor(1.0), symmetric=False)
-        self.rounded[node.name] = qparams_from_range(*self.ranges[node.name], symmetric=False)
+        unit = torch.tensor(0.0), torch.tensor(1.0)
+        ends = unit if self.ranges is None else self.ranges[node.name]
+        self.rounded[node.name] = qparams_from_range(*ends, symmetric=False)
         return self.rounded[node.name]
 
     def _emit(self, node: fx.Node, name: str, module: nn.Module, *inputs: fx.Node) -> None:

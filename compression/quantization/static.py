@@ -54,7 +54,11 @@ def quantize_static(
         equalize(folded)
     batches = [calibration] if isinstance(calibration, Tensor) else calibration
     keep = bias_correction or method != "min-max"
-    seen = observe(folded, batches, keep=keep, precision=precision)
+    rehearsal = Lowering(folded, None)
+    rehearsal.lower()
+    # The correction of biases looks at every layer's input, rounded there or not.
+    names = None if bias_correction else rehearsal.rounded
+    seen = observe(folded, batches, keep=keep, precision=precision, names=names)
     chosen = ranges(seen, method)
     if bias_correction:
         means = {n: torch.stack(a.means).mean(0) for n, a in seen.items() if a.means}
