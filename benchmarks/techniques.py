@@ -122,7 +122,7 @@ CASES = (
     Case("ln-structured-30",        lambda b: prune_ln_structured(b.model, amount=0.3),                        both(0.75, None, None, 0.9)),
     Case("ln-structured-30-tuned",  lambda b: tuned(b, prune_ln_structured(b.model, amount=0.3)),              both(0.75, 0.03, 0.10, 0.9)),
     Case("dynamic-int8",            lambda b: quantize_dynamic(b.model),                                       both(1.0, 0.005, 0.005, 0.8), kernels=("aten::_int_mm",)),
-    Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
+    Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.0015, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
     Case("int8-qat",                qat,                                                                       both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
     Case("int4-weights",            lambda b: quantize_weights(b.model, num_bits=4, group_size=64),            both(0.15, 0.02, 0.02, None)),
     Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None), simulated_on=("cpu",)),

@@ -16,7 +16,8 @@ FLOORS = {
         {"workloads"},
         {"options", "baseline"},
         {"techniques", "verifier", "peers"},
-        {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost", "test_peers"},
+        {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost"}
+        | {"test_peers", "test_integer"},
     ],
 }
 

@@ -4,14 +4,21 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from benchmarks.harness.kernels import kernels_of
 from compression.errors import UnsupportedTypeError
-from compression.integer import IntegerModel, deploy, export_onnx, has_integer_kernels, lower_onednn
+from compression.integer import (
+    IntegerModel,
+    code_differences,
+    deploy,
+    export_onnx,
+    has_integer_kernels,
+    lower_onednn,
+)
 from compression.integer.engines import compile_onnxruntime
-from compression.quantization import StaticQuantizedModel, quantize_static
 from compression.quantization import modules as q
+from compression.quantization import quantize_static
 from tests.nets import images, mlp, residual
 
 NETWORKS = ("resnet18", "resnet50", "vgg11_bn", "mobilenet_v2", "densenet121")
@@ -40,31 +47,6 @@ def inputs(size: int = 32, count: int = 2) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-class Both(fx.Interpreter):
-    """Runs the reference, and each integer layer on the reference's own codes."""
-
-    def __init__(self, reference: StaticQuantizedModel, integer: IntegerModel) -> None:
-        super().__init__(reference.network)
-        self.integer = integer.network
-        self.differences: dict[str, tuple[int, float]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        wanted = super().run_node(n)
-        if n.op == "call_module" and wanted.dtype == torch.int8:
-            args = [as_unsigned(a) for a in self.fetch_args_kwargs_from_env(n)[0]]
-            found = self.integer.get_submodule(str(n.target))(*args)
-            difference = (as_unsigned(wanted).short() - found.short()).abs()
-            self.differences[n.name] = int(difference.max()), float(difference.gt(0).float().mean())
-        return wanted
-
-
-def as_unsigned(codes: Tensor) -> Tensor:
-    if codes.dtype != torch.int8:
-        return codes
-    unsigned = (codes.short() + 128).to(torch.uint8)
-    return unsigned.contiguous(memory_format=torch.channels_last) if codes.ndim == 4 else unsigned
-
-
 pytestmark = pytest.mark.skipif(
     not has_integer_kernels("cpu"), reason="the CPU has neither VNNI nor AMX"
 )
@@ -75,11 +57,9 @@ def test_every_layer_gives_the_codes_of_the_reference(name: str) -> None:
     model, x = network(name), inputs()
     reference = quantize_static(model, x)
     integer = lower_onednn(reference, x)
-    with torch.inference_mode():
-        both = Both(reference, integer)
-        both.run(x)
-    assert len(both.differences) > 10
-    for layer, (largest, share) in both.differences.items():
+    differences = code_differences(reference, integer, x)
+    assert len(differences) > 10
+    for layer, (largest, share) in differences.items():
         assert largest <= TOLERANCES["code"][0], layer
         assert share <= TOLERANCES["different codes"][0], layer
     assert integer.stayed == ()

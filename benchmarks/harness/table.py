@@ -8,6 +8,7 @@ from benchmarks.harness.results import Facts
 
 MIB = 2**20
 TIMINGS = ("wall", "event", "graph")
+METRICS = ("size", "accuracy", "cost")
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
         row = found.setdefault(key, Row(*key, simulated=bool(fact["simulated"])))
         if fact["metric"] == "latency":
             row.latency[fact["timing"], fact["batch_size"]] = fact
-        else:
+        elif fact["metric"] in METRICS:
             setattr(row, fact["metric"], fact)
         if fact.get("target_met") is not None:
             row.met.append(bool(fact["target_met"]))

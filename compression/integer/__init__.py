@@ -1,5 +1,6 @@
 """Integer execution: a statically quantized network on the CPU's INT8 kernels, or as an ONNX file."""
 
+from compression.integer.agreement import code_differences
 from compression.integer.deployment import EXECUTORS, deploy
 from compression.integer.onednn import IntegerModel, has_integer_kernels, lower_onednn
 from compression.integer.onnx_file import export_onnx
@@ -7,6 +8,7 @@ from compression.integer.onnx_file import export_onnx
 __all__ = [
     "EXECUTORS",
     "IntegerModel",
+    "code_differences",
     "deploy",
     "export_onnx",
     "has_integer_kernels",

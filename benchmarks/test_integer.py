@@ -1,0 +1,104 @@
+"""Integer and reference executor side by side: `pytest benchmarks/test_integer.py -m integer`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from benchmarks.data import Data, load_digits_224
+from benchmarks.harness.clock import CLOCK, replay, wall_timer
+from benchmarks.harness.interleave import interleave, speed_up
+from benchmarks.harness.kernels import kernels_of
+from benchmarks.harness.results import record
+from benchmarks.techniques import BY_NAME, INTEGER_KERNELS
+from compression.integer import code_differences, has_integer_kernels, lower_onednn
+from compression.quantization import quantize_static
+from compression.training import predict
+
+NETWORKS = ("resnet18", "resnet50", "vgg11_bn", "mobilenet_v2", "densenet121")
+CPU = torch.device("cpu")
+SAME_CHOICE = 0.999
+SAME_ACCURACY = 0.0005
+CALIBRATION_IMAGES = 16
+BUDGET_S = 20.0
+
+pytestmark = [
+    pytest.mark.integer,
+    pytest.mark.benchmark(timer=CLOCK),
+    pytest.mark.skipif(not has_integer_kernels("cpu"), reason="the CPU has neither VNNI nor AMX"),
+]
+
+
+@pytest.fixture(scope="module")
+def images() -> Data:
+    """Return the digits at 224x224: real images of the networks' own size."""
+    return load_digits_224()
+
+
+def network(name: str) -> nn.Module:
+    """Return torchvision's network with weights drawn by seed 0, its batch norms not the identity.
+
+    What an image costs and how codes round depends on the architecture, not on training.
+    """
+    torch.manual_seed(0)
+    model: nn.Module = getattr(torchvision.models, name)().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    return model
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(benchmark: Any, request: Any, images: Data, name: str) -> None:
+    model = network(name)
+    inputs = images.train.inputs(slice(0, CALIBRATION_IMAGES))
+    reference = quantize_static(model, list(inputs.split(4)))
+    example = images.validation.inputs(slice(0, 1))
+    integer = lower_onednn(reference, example, fallback=True)
+    differences = code_differences(reference, integer, images.validation.inputs(slice(0, 2)))
+    largest = max(difference for difference, _ in differences.values())
+    ran = kernels_of(integer, example)
+    with torch.inference_mode():
+        timers = [wall_timer(partial(m, example), CPU) for m in (model, integer)]
+        pairs = interleave(*timers, seed=0, budget_s=BUDGET_S)
+    replay(benchmark, pairs.technique_s)
+    ratio = speed_up(pairs)
+    record(
+        benchmark, request, metric="latency", technique=name, device="cpu", workload="networks",
+        data="digits at 224x224", simulated=False, timing="wall", batch_size=1,
+        latency_ms=min(pairs.technique_s) * 1e3, speed_up=ratio.value, speed_up_low=ratio.low,
+        speed_up_high=ratio.high, num_threads=torch.get_num_threads(), layers=len(differences),
+        integer_kernels=sum(ran[kernel] for kernel in INTEGER_KERNELS),
+        stayed=list(integer.stayed), largest_code_difference=largest,
+        differing_codes=max(share for _, share in differences.values()),
+    )  # fmt: skip
+    assert largest <= 1
+    assert not integer.stayed
+
+
+@pytest.mark.parametrize("name", ["static-int8", "int8-qat"])
+def test_agreement(
+    benchmark: Any, request: Any, compressed: Callable[..., Any], data: Data, name: str
+) -> None:
+    subject = compressed(BY_NAME[name], CPU)
+    reference = subject.load(CPU)
+    integer = lower_onednn(reference, data.test.inputs(slice(0, 50)))
+    choices = [predict(model, data.test).argmax(1) for model in (reference, integer)]
+    same = float((choices[0] == choices[1]).float().mean())
+    simulated, deployed = (float((c == data.test.labels).float().mean()) for c in choices)
+    differences = code_differences(reference, integer, data.test.inputs(slice(0, 500)))
+    largest = max(difference for difference, _ in differences.values())
+    replay(benchmark, [subject.seconds])
+    record(
+        benchmark, request, metric="agreement", **subject.facts, total=len(data.test),
+        same_choice=same, simulated_accuracy=simulated, deployed_accuracy=deployed,
+        largest_code_difference=largest,
+    )  # fmt: skip
+    assert largest <= 1
+    assert same >= SAME_CHOICE
+    assert abs(simulated - deployed) <= SAME_ACCURACY
