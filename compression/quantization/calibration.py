@@ -87,7 +87,7 @@ def observe(
     watched: Any = network
     narrow = precision == "bfloat16" and has_bfloat16(device)
     if narrow:  # its kernels are a third faster channels last
-        watched = copy_model(network).to(torch.bfloat16, memory_format=torch.channels_last)
+        watched = copy_model(network).bfloat16().to(memory_format=torch.channels_last)
     observer = Observer(watched, keep=keep, names=names)
     for batch in batches:
         if len(batch):
