@@ -23,9 +23,8 @@ class Process:
         path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
         given = {name: value for name, value in arguments.items() if value is not None}
         self._module, self._log = module, log
-        with (
-            log.open("w") if log else nullcontext() as stderr
-        ):  # the child keeps a handle of its own
+        output = log.open("w") if log else nullcontext()
+        with output as stderr:  # the child keeps a handle of its own
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *(f"--{n}={value}" for n, value in given.items())],
                 stdin=subprocess.PIPE,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compression.integer.kernels import OFFSET
+from compression.integer.kernels import unsigned
 from compression.integer.onednn import IntegerModel
 from compression.quantization import StaticQuantizedModel
 
@@ -21,9 +21,9 @@ class _Both(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         wanted = super().run_node(n)
         if n.op == "call_module" and wanted.dtype == torch.int8:
-            args = [_unsigned(a) for a in self.fetch_args_kwargs_from_env(n)[0]]
+            args = [_input(a) for a in self.fetch_args_kwargs_from_env(n)[0]]
             found = self.integer.get_submodule(str(n.target))(*args)
-            difference = (_unsigned(wanted).short() - found.short()).abs()
+            difference = (unsigned(wanted).short() - found.short()).abs()
             self.differences[n.name] = int(difference.max()), float(difference.gt(0).float().mean())
         return wanted
 
@@ -41,8 +41,8 @@ def code_differences(
     return both.differences
 
 
-def _unsigned(codes: Tensor) -> Tensor:
+def _input(codes: Tensor) -> Tensor:
     if codes.dtype != torch.int8:
         return codes
-    unsigned = (codes.short() + OFFSET).to(torch.uint8)
-    return unsigned.contiguous(memory_format=torch.channels_last) if codes.ndim == 4 else unsigned
+    order = torch.channels_last if codes.ndim == 4 else torch.contiguous_format
+    return unsigned(codes).contiguous(memory_format=order)

@@ -44,6 +44,11 @@ def _padding(layer: q.QuantizedLayer) -> list[int]:
     return _pair(padding)
 
 
+def unsigned(codes: Tensor) -> Tensor:
+    """Return the kernels' codes (uint8) of the network's (int8)."""
+    return (codes.short() + OFFSET).to(torch.uint8)
+
+
 def largest_products(window: int, channels: int = 64) -> tuple[Tensor, int]:
     """Return a convolution of the largest codes, and what each of its outputs must be."""
     geometry = ([1, 1], [0, 0], [1, 1])
@@ -255,7 +260,7 @@ class Reference(nn.Module):
         outputs: Tensor = self.layer(*((codes.short() - OFFSET).to(torch.int8) for codes in inputs))
         if outputs.dtype != torch.int8:
             return outputs
-        return (outputs.short() + OFFSET).to(torch.uint8)
+        return unsigned(outputs)
 
 
 def _codes(steps: Tensor) -> Tensor:

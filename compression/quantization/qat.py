@@ -18,6 +18,7 @@ from compression.layers import (
 )
 from compression.quantization.calibration import observe, ranges
 from compression.quantization.lowering import Lowering
+from compression.quantization.modules import Codes
 from compression.quantization.static import StaticQuantizedModel
 from compression.training import Recipe, Split, fit
 
@@ -48,21 +49,13 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0] * within, None
 
 
-class FakeQuantizeActivation(nn.Module):
-    """Rounds an activation to fixed codes."""
-
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, qparams: QParams) -> None:
-        """Round to the codes of `qparams`."""
-        super().__init__()
-        self.register_buffer("scale", qparams.scale.clone())
-        self.register_buffer("zero_point", qparams.zero_point.clone())
+class FakeQuantizeActivation(Codes):
+    """Rounds an activation to what fixed codes stand for."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the rounded activation."""
-        return fake_quantize(x, QParams(self.scale, self.zero_point, symmetric=False))
+        qparams = QParams(self.output_scale, self.output_zero_point, symmetric=False)
+        return fake_quantize(x, qparams)
 
 
 class FakeQuantizeWeight(nn.Module):

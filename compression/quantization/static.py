@@ -1,6 +1,6 @@
 """Static INT8: calibrate a traced network's activations, then lower it onto integer codes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, fx, nn
@@ -54,16 +54,21 @@ def quantize_static(
         equalize(folded)
     batches = [calibration] if isinstance(calibration, Tensor) else calibration
     keep = bias_correction or method != "min-max"
-    rehearsal = Lowering(folded, None)
-    rehearsal.lower()
     # The correction of biases looks at every layer's input, rounded there or not.
-    names = None if bias_correction else rehearsal.rounded
+    names = None if bias_correction else _rounded(folded)
     seen = observe(folded, batches, keep=keep, precision=precision, names=names)
     chosen = ranges(seen, method)
     if bias_correction:
         means = {n: torch.stack(a.means).mean(0) for n, a in seen.items() if a.means}
         correct_bias(folded, means)
     return StaticQuantizedModel(Lowering(folded, chosen).lower())
+
+
+def _rounded(folded: fx.GraphModule) -> Collection[str]:
+    """Name the nodes whose values will be rounded: only their ranges are needed."""
+    lowering = Lowering(folded, None)
+    lowering.lower()
+    return lowering.rounded
 
 
 def empty_static(model: nn.Module) -> StaticQuantizedModel:
