@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.data import Data, load_digits_224
 from benchmarks.harness.clock import CLOCK, replay, wall_timer
-from benchmarks.harness.interleave import interleave, speed_up
+from benchmarks.harness.interleave import interleave, latency_facts
 from benchmarks.harness.kernels import kernels_of
 from benchmarks.harness.results import record
 from benchmarks.techniques import BY_NAME, INTEGER_KERNELS
@@ -67,12 +67,11 @@ def test_network(benchmark: Any, request: Any, images: Data, name: str) -> None:
         timers = [wall_timer(partial(m, example), CPU) for m in (model, integer)]
         pairs = interleave(*timers, seed=0, budget_s=BUDGET_S)
     replay(benchmark, pairs.technique_s)
-    ratio = speed_up(pairs)
+    facts = latency_facts(pairs) | {"latency_ms": min(pairs.technique_s) * 1e3}
     record(
-        benchmark, request, metric="latency", technique=name, device="cpu", workload="networks",
-        data="digits at 224x224", simulated=False, timing="wall", batch_size=1,
-        latency_ms=min(pairs.technique_s) * 1e3, speed_up=ratio.value, speed_up_low=ratio.low,
-        speed_up_high=ratio.high, num_threads=torch.get_num_threads(), layers=len(differences),
+        benchmark, request, technique=name, device="cpu", workload="networks",
+        data="digits at 224x224", simulated=False, timing="wall", batch_size=1, **facts,
+        layers=len(differences),
         integer_kernels=sum(ran[kernel] for kernel in INTEGER_KERNELS),
         stayed=list(integer.stayed), largest_code_difference=largest,
         differing_codes=max(share for _, share in differences.values()),

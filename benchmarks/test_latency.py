@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from benchmarks.harness.clock import (
     wall_timer,
 )
 from benchmarks.harness.gate import KEY
-from benchmarks.harness.interleave import Pairs, interleave, speed_up
+from benchmarks.harness.interleave import interleave, latency_facts
 from benchmarks.harness.judge import comparable, speed_up_regression
 from benchmarks.harness.kernels import kernels_of
 from benchmarks.harness.results import record
@@ -39,23 +38,6 @@ def timer(model: nn.Module, images: Tensor, timing: str) -> Timer:
     if timing == "graph":
         return cuda_graph_timer(predict)
     return wall_timer(predict, images.device)
-
-
-def facts_of_pairs(pairs: Pairs) -> dict[str, Any]:
-    ratio = speed_up(pairs)
-    base, own = (float(np.quantile(t, 0.25)) * 1e3 for t in (pairs.baseline_s, pairs.technique_s))
-    return {
-        "metric": "latency",
-        "latency_ms": own,
-        "baseline_latency_ms": base,
-        "speed_up": ratio.value,
-        "speed_up_low": ratio.low,
-        "speed_up_high": ratio.high,
-        "pairs": len(pairs.technique_s),
-        "num_threads": torch.get_num_threads(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
-        "cudnn_benchmark": torch.backends.cudnn.benchmark,
-    }
 
 
 @pytest.mark.benchmark(timer=CLOCK)
@@ -88,7 +70,7 @@ def test_latency(
     for attempt in range(2):  # a target or a history that is missed is measured once more
         timers = [timer(model, images, timing) for model in models]
         pairs = interleave(*timers, seed=attempt, budget_s=budget_s)
-        facts = facts_of_pairs(pairs)
+        facts = latency_facts(pairs)
         met = None if limit is None else bool(facts["speed_up_high"] >= limit)
         slower = then and not comparable(facts, then) and speed_up_regression(facts, then)
         if met is not False and not slower:

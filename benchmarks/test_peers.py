@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from benchmarks.baseline import Baseline
 from benchmarks.data import Data
 from benchmarks.harness.clock import CLOCK, replay
-from benchmarks.harness.interleave import Pairs, SpeedUp, speed_up
+from benchmarks.harness.interleave import Pairs, SpeedUp, latency_facts, speed_up
 from benchmarks.harness.results import record
 from benchmarks.peers.competition import Competition, missing
 from benchmarks.peers.engines import BASELINE, BY_NAME, ENGINES, OURS, PEERS, Engine
@@ -147,16 +147,13 @@ def test_peer_latency(
 ) -> None:
     times = peers.raced(batch_size)
     own = times[subject.name]
-    ratio = speed_up(Pairs(times[BASELINE.name], own))
     replay(benchmark, own)
     rival, against = _against_peers(own, times)
     met = against.high >= GOAL if subject in OURS and rival else None
     record(
-        benchmark, request, metric="latency", timing="wall", batch_size=batch_size,
-        latency_ms=float(np.quantile(own, 0.25)) * 1e3, speed_up=ratio.value,
-        speed_up_low=ratio.low, speed_up_high=ratio.high, pairs=len(own),
-        num_threads=torch.get_num_threads(), target=GOAL if subject in OURS else None,
-        target_met=met, rival=rival, rival_ratio=against.value, **facts,
+        benchmark, request, timing="wall", batch_size=batch_size,
+        target=GOAL if subject in OURS else None, target_met=met, rival=rival,
+        rival_ratio=against.value, **latency_facts(Pairs(times[BASELINE.name], own)), **facts,
     )  # fmt: skip
     least = AT_LEAST.get((workload.name, batch_size), 0.0) if subject is OURS[0] else 0.0
     assert against.high >= least, f"{against.value:.2f} of {rival}, at least {least} expected"

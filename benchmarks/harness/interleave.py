@@ -6,8 +6,10 @@ quartiles of 80 interleaved pairs holds within 4%.
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.harness.clock import Timer
 from compression.errors import CompressionError
@@ -71,3 +73,21 @@ def speed_up(pairs: Pairs, *, seed: int = 0) -> SpeedUp:
     low, high = np.quantile(quartiles[0] / quartiles[1], [0.025, 0.975])
     baseline, technique = np.quantile(times, 0.25, axis=1)
     return SpeedUp(float(baseline / technique), float(low), float(high))
+
+
+def latency_facts(pairs: Pairs) -> dict[str, Any]:
+    """Return what a latency row records of its pairs: lower quartiles in ms, their ratio, settings."""
+    ratio = speed_up(pairs)
+    base, own = (float(np.quantile(t, 0.25)) * 1e3 for t in (pairs.baseline_s, pairs.technique_s))
+    return {
+        "metric": "latency",
+        "latency_ms": own,
+        "baseline_latency_ms": base,
+        "speed_up": ratio.value,
+        "speed_up_low": ratio.low,
+        "speed_up_high": ratio.high,
+        "pairs": len(pairs.technique_s),
+        "num_threads": torch.get_num_threads(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
