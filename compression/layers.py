@@ -37,7 +37,9 @@ def check_model(model: nn.Module) -> None:
         if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
             raise UnsupportedTypeError(f"{name}: expected a plain tensor, found {type(tensor)}")
         if tensor.is_floating_point():
-            bad = int((~torch.isfinite(tensor)).sum())
+            # float8 has no isfinite before torch 2.15
+            numbers = tensor if tensor.itemsize > 1 else tensor.float()
+            bad = int((~torch.isfinite(numbers)).sum())
             if bad:
                 raise CompressionError(
                     f"{name}: expected finite weights, found {bad} of {tensor.numel()} NaN or "
