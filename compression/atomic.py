@@ -69,7 +69,8 @@ def _create(target: Path) -> tuple[int, Path]:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Waits for a sweeper that got hold of the new file first, and is about to unlink it.
+            fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, temporary
         os.close(handle)  # swept by another writer before it was locked

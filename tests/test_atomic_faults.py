@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -241,6 +242,34 @@ def test_spares_the_file_of_a_living_writer(target: Path) -> None:
         write_atomically(target, NEW)
         assert names(target.parent) == sorted([ORPHAN, "model"])
     write_atomically(target, OLD)
+    assert names(target.parent) == ["model"]
+
+
+def test_a_new_file_that_a_sweeper_locked_first_is_made_anew(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, sync, sweepers = fcntl.flock, os.fsync, list[Timer]()
+
+    def unlink(orphan: Path, handle: int) -> None:
+        orphan.unlink()
+        os.close(handle)
+
+    def lock_second(handle: int, operation: int) -> None:
+        for made in target.parent.glob(".model.*.tmp") if not sweepers else ():
+            sweeper = os.open(made, os.O_RDONLY)
+            lock(sweeper, fcntl.LOCK_EX)
+            sweepers.append(Timer(0.1, unlink, (made, sweeper)))
+            sweepers[0].start()
+        lock(handle, operation)
+
+    def sync_last(handle: int) -> None:
+        sweepers[0].join()
+        sync(handle)
+
+    monkeypatch.setattr(fcntl, "flock", lock_second)
+    monkeypatch.setattr(os, "fsync", sync_last)
+    write_atomically(target, NEW)
+    assert target.read_bytes() == NEW
     assert names(target.parent) == ["model"]
 
 
