@@ -1,6 +1,7 @@
 """The engines' processes, their files, and the races that they run."""
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,10 @@ BUDGET_S = 150.0
 def missing(engine: Engine) -> str | None:
     """Say what an engine lacks here, None where it can run."""
     absent = [p for p in engine.packages if importlib.util.find_spec(p) is None]
-    return f"{engine} needs {', '.join(absent)}: pip install -e '.[test,peers]'" if absent else None
+    if absent:
+        return f"{engine} needs {', '.join(absent)}: pip install -e '.[test,peers]'"
+    unknown = [p for p in engine.programs if shutil.which(p) is None]
+    return f"{engine} needs the program {', '.join(unknown)}" if unknown else None
 
 
 class Competition:

@@ -1,13 +1,16 @@
 """How each engine makes its file of one checkpoint, and predicts from that file.
 
 Every engine gets the same network, calibration images, threads and batch, and its best settings for
-them. ONNX Runtime has no bfloat16 convolution on a CPU, so that it has no such row.
+them. ONNX Runtime has no bfloat16 convolution on a CPU, so that it has no such row; torch-pruning
+removes channels and quantizes nothing, so that it has none at all.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,7 +43,7 @@ class Engine:
     """An engine: `build` writes its file from the trained network, `start` returns its prediction.
 
     `build` takes the network in eval mode, calibration inputs (N, C, H, W) and the file's path;
-    `packages` must be importable.
+    `packages` must be importable, `programs` be found by the shell.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Engine:
     build: Callable[[nn.Module, Tensor, Path], None]
     start: Callable[[Path, Setting], Predict]
     packages: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the name, which is the test's id."""
@@ -114,6 +118,55 @@ def _openvino(model: nn.Module, calibration: Tensor, path: Path, *, quantized: b
     openvino.save_model(converted, str(path), compress_to_fp16=False)
 
 
+def _exported(model: nn.Module, calibration: Tensor) -> torch.export.ExportedProgram:
+    # Not strict, it takes the calls of one nn.ReLU for one, and the quantizer refuses them. The
+    # clone keeps the file from holding all calibration images as the example.
+    return torch.export.export(
+        model, (calibration[:2].clone(),), strict=True,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
+    )  # fmt: skip
+
+
+def _torchao_int8(model: nn.Module, calibration: Tensor, path: Path) -> None:
+    from torchao.quantization.pt2e import quantize_pt2e as pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = pt2e.prepare_pt2e(_exported(model, calibration).module(), quantizer)
+    for batch in calibration.split(CALIBRATION_BATCH):
+        prepared(batch)
+    converted = pt2e.convert_pt2e(prepared)
+    # It leaves the float weights beside their codes, which would make the file five times as large.
+    used = {node.target for node in converted.graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in converted.named_parameters() if name not in used]:
+        owner, _, leaf = name.rpartition(".")
+        delattr(converted.get_submodule(owner), leaf)
+    torch.export.save(_exported(converted, calibration), path)
+
+
+def _compile_torchao(path: Path, shape: torch.Size) -> Predict:
+    # Registers the passes that make integer kernels of what the file holds.
+    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
+
+    # Ahead of time, without Python between the kernels: faster than torch.compile at batch 1.
+    # It trusts the strides of its example, so that predictions must be contiguous as this one is.
+    with torch.inference_mode(False), torch.no_grad(), TemporaryDirectory() as folder:
+        program = torch.export.export(torch.export.load(path).module(), (torch.zeros(shape),))
+        package = torch._inductor.aoti_compile_and_package(
+            program,
+            package_path=str(Path(folder) / "model.pt2"),
+            inductor_configs={"freezing": True},
+        )
+        compiled = torch._inductor.aoti_load_package(package)
+    return lambda inputs: compiled(inputs.contiguous())
+
+
+def _torchao(path: Path, setting: Setting) -> Predict:
+    del setting
+    return CompiledModel(partial(_compile_torchao, path))
+
+
 def _compiled(path: Path, setting: Setting, *, by: Callable[..., Predict]) -> Predict:
     del setting
     return CompiledModel(lambda shape: by(path, shape, num_threads=torch.get_num_threads()))
@@ -159,6 +212,14 @@ PEERS = (
     ),
     Engine(
         "onnxruntime-int8", ".onnx", _onnxruntime_int8, _ONNXRUNTIME, ("onnxruntime", "onnxscript")
+    ),
+    Engine(
+        "torchao-int8",
+        ".pt2",
+        _torchao_int8,
+        _torchao,
+        ("torchao",),
+        (os.environ.get("CXX", "g++"),),
     ),
 )
 ENGINES = (*PEERS, *OURS)
