@@ -119,10 +119,9 @@ def _openvino(model: nn.Module, calibration: Tensor, path: Path, *, quantized: b
 
 
 def _exported(model: nn.Module, calibration: Tensor) -> torch.export.ExportedProgram:
-    # Not strict, it takes the calls of one nn.ReLU for one, and the quantizer refuses them. The
-    # clone keeps the file from holding all calibration images as the example.
+    # Not strict, it takes the calls of one nn.ReLU for one, and the quantizer refuses them.
     return torch.export.export(
-        model, (calibration[:2].clone(),), strict=True,
+        model, (calibration[:2],), strict=True,
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
     )  # fmt: skip
 
@@ -142,7 +141,9 @@ def _torchao_int8(model: nn.Module, calibration: Tensor, path: Path) -> None:
     for name in [name for name, _ in converted.named_parameters() if name not in used]:
         owner, _, leaf = name.rpartition(".")
         delattr(converted.get_submodule(owner), leaf)
-    torch.export.save(_exported(converted, calibration), path)
+    program = _exported(converted, calibration)
+    program.example_inputs = None  # or the file holds the images too
+    torch.export.save(program, path)
 
 
 def _compile_torchao(path: Path, shape: torch.Size) -> Predict:
