@@ -13,10 +13,11 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from benchmarks.data import Data, cache_folder
+from benchmarks.data import Data
 from benchmarks.workloads import Workload
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError, CompressionError
+from compression.paths import cache_folder
 from compression.training import EpochReport, correct_images, fit, has_bfloat16
 
 log = logging.getLogger(__name__)

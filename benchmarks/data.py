@@ -1,7 +1,6 @@
 """The images: scikit-learn's digits, and CIFAR-10 from a folder or from torchvision's download."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compression.errors import CompressionError
+from compression.paths import cache_folder
 from compression.training import Split
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -40,12 +40,6 @@ class Data:
             digest.update(split.images.cpu().contiguous().numpy().tobytes())
             digest.update(split.labels.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Return this project's folder below the XDG cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "dnn-compression-suite"
 
 
 @dataclass(frozen=True, slots=True)
