@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "compression": [
-        {"errors", "modes"},
+        {"errors", "modes", "paths"},
         {"layers", "affine", "bits", "training", "atomic"},
         {"pruning", "recalibration", "quantization", "distillation", "accounting"},
         {"storage", "integer"},

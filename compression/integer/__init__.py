@@ -2,15 +2,19 @@
 
 from compression.integer.agreement import code_differences
 from compression.integer.deployment import EXECUTORS, deploy
+from compression.integer.native import NativeModel, has_native, lower_native
 from compression.integer.onednn import IntegerModel, has_integer_kernels, lower_onednn
 from compression.integer.onnx_file import export_onnx
 
 __all__ = [
     "EXECUTORS",
     "IntegerModel",
+    "NativeModel",
     "code_differences",
     "deploy",
     "export_onnx",
     "has_integer_kernels",
+    "has_native",
+    "lower_native",
     "lower_onednn",
 ]

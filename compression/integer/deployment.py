@@ -1,5 +1,6 @@
-"""The executors of a statically quantized network: torch's oneDNN kernels, or another engine."""
+"""The executors of a statically quantized network: our kernels, torch's, or another engine."""
 
+import logging
 import shutil
 import weakref
 from collections.abc import Callable
@@ -17,11 +18,15 @@ from compression.integer.engines import (
     compile_onnxruntime,
     compile_openvino,
 )
+from compression.integer.native import lower_native
 from compression.integer.onednn import has_integer_kernels, lower_onednn
 from compression.integer.onnx_file import export_onnx
 from compression.quantization import StaticQuantizedModel
 
+log = logging.getLogger(__name__)
+
 EXECUTORS: dict[str, tuple[str, ...]] = {
+    "native": (),
     "onednn": (),
     "openvino": ("openvino", "onnx"),
     "onnxruntime": ("onnxruntime", "onnx"),
@@ -33,31 +38,54 @@ _COMPILERS: dict[str, Callable[..., Predict]] = {
 }
 
 
-def deploy(model: nn.Module, example: Tensor, *, executor: str = "onednn") -> nn.Module:
+def deploy(model: nn.Module, example: Tensor, *, executor: str | None = None) -> nn.Module:
     """Return what predicts inputs shaped like `example` here: `model` on integer kernels.
 
-    By "onednn", where the CPU has them: layers without a kernel stay in float32, and every model that
-    is not statically quantized is returned as it is. "openvino" and "onnxruntime" run the same scales
-    and codes from its ONNX file on the CPU and need their packages. CompressionError for an executor
-    that is unknown, is not installed or cannot run the model.
+    "native" runs on C kernels that the machine's compiler builds once (AVX-512 with VNNI); "onednn" on
+    torch's own; "openvino" and "onnxruntime" run the same scales and codes from its ONNX file and need
+    their packages. By default the first of "native" and "onednn" that can, where oneDNN computes layers
+    without a kernel in float32; a model that is not statically quantized, or a machine without either,
+    gets `model` as it is. CompressionError for an executor that is unknown, is not there or cannot run
+    the model.
     """
+    on_cpu = example.device.type == "cpu"
+    if executor is None:
+        if isinstance(model, StaticQuantizedModel) and on_cpu:
+            return _fastest(model, example)
+        return model
     if executor not in EXECUTORS:
         raise CompressionError(
             f"executor must be one of {', '.join(EXECUTORS)}, found {executor!r}"
         )
-    if executor != "onednn":
-        return _compiled(model, example, executor)
-    if isinstance(model, StaticQuantizedModel) and has_integer_kernels(example.device):
-        return lower_onednn(model, example, fallback=True)
-    return model
-
-
-def _compiled(model: nn.Module, example: Tensor, executor: str) -> nn.Module:
-    if not isinstance(model, StaticQuantizedModel) or example.device.type != "cpu":
+    if not isinstance(model, StaticQuantizedModel) or not on_cpu:
         raise UnsupportedTypeError(
             f"executor {executor} runs statically quantized networks on the CPU, found "
             f"{type(model).__name__} on {example.device.type}; quantize_static makes one"
         )
+    if executor == "native":
+        return lower_native(model, example)
+    if executor == "onednn":
+        return _onednn(model, example)
+    return _compiled(model, example, executor)
+
+
+def _fastest(model: StaticQuantizedModel, example: Tensor) -> nn.Module:
+    try:
+        return lower_native(model, example)
+    except CompressionError as reason:
+        log.info("not on the native executor: %s", reason)
+    return _onednn(model, example) if has_integer_kernels(example.device) else model
+
+
+def _onednn(model: StaticQuantizedModel, example: Tensor) -> nn.Module:
+    if not has_integer_kernels(example.device):
+        raise CompressionError(
+            "executor onednn needs a CPU with VNNI or AMX: on this one its products saturate"
+        )
+    return lower_onednn(model, example, fallback=True)
+
+
+def _compiled(model: StaticQuantizedModel, example: Tensor, executor: str) -> nn.Module:
     folder = mkdtemp(prefix="compression-")
     path = Path(folder) / "model.onnx"
     export_onnx(model, path, example)

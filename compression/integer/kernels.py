@@ -17,7 +17,8 @@ CACHED = 2**18
 _onednn: Any = torch.ops.onednn
 
 
-def _unsigned(zero_point: Tensor | None) -> int:
+def unsigned_zero(zero_point: Tensor | None) -> int:
+    """Return the kernels' zero point of the network's; 0 for none."""
     return 0 if zero_point is None else int(zero_point) + OFFSET
 
 
@@ -25,23 +26,25 @@ def _scale(scale: Tensor | None) -> float:
     return 1.0 if scale is None else float(scale)
 
 
-def _pair(value: Any) -> list[int]:
+def pair(value: Any) -> list[int]:
+    """Return a setting of rows and columns, given for both or for each."""
     return [value, value] if isinstance(value, int) else [int(v) for v in value]
 
 
-def _padding(layer: q.QuantizedLayer) -> list[int]:
+def padding_of(layer: q.QuantizedLayer) -> list[int]:
+    """Return a convolution's padding of rows and columns."""
     padding = layer.options["padding"]
     if padding == "valid":
         return [0, 0]
     if padding == "same":
         spans = [
             d * (k - 1)
-            for d, k in zip(_pair(layer.options["dilation"]), layer.codes.shape[2:], strict=True)
+            for d, k in zip(pair(layer.options["dilation"]), layer.codes.shape[2:], strict=True)
         ]
         if any(span % 2 for span in spans):
             raise UnsupportedTypeError("the integer kernels pad both sides alike: even kernel")
         return [span // 2 for span in spans]
-    return _pair(padding)
+    return pair(padding)
 
 
 def unsigned(codes: Tensor) -> Tensor:
@@ -70,7 +73,10 @@ class Quantize(nn.Module):
     def __init__(self, layer: q.Quantize) -> None:
         """Take the scale and zero point of `layer`."""
         super().__init__()
-        self.scale, self.zero_point = _scale(layer.output_scale), _unsigned(layer.output_zero_point)
+        self.scale, self.zero_point = (
+            _scale(layer.output_scale),
+            unsigned_zero(layer.output_zero_point),
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the codes of `inputs`."""
@@ -88,7 +94,7 @@ class Dequantize(nn.Module):
     def __init__(self, layer: q.Dequantize) -> None:
         """Take the scale and zero point of `layer`."""
         super().__init__()
-        self.scale, self.zero_point = _scale(layer.scale), _unsigned(layer.zero_point)
+        self.scale, self.zero_point = _scale(layer.scale), unsigned_zero(layer.zero_point)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the real numbers."""
@@ -102,14 +108,14 @@ class _Layer(nn.Module):
         super().__init__()
         self.x_scale, self.x_zero_point = (
             _scale(layer.input_scale),
-            _unsigned(layer.input_zero_point),
+            unsigned_zero(layer.input_zero_point),
         )
         self.y_scale = _scale(layer.output_scale)
-        self.y_zero_point = _unsigned(layer.output_zero_point)
+        self.y_zero_point = unsigned_zero(layer.output_zero_point)
         self.y_dtype = torch.float32 if layer.output_scale is None else torch.uint8
         self.z_scale, self.z_zero_point = (
             _scale(layer.residual_scale),
-            _unsigned(layer.residual_zero_point),
+            unsigned_zero(layer.residual_zero_point),
         )
         self.w_scale = layer.weight_scale.float().contiguous()
         self.w_zero_point = torch.zeros(len(self.w_scale), dtype=torch.int32)
@@ -124,7 +130,7 @@ class Convolution(_Layer):
         """Pack the weights for inputs of `shape`; `keep_residual` spares the residual's memory."""
         super().__init__(layer)
         options = layer.options
-        self.geometry = (_pair(options["stride"]), _padding(layer), _pair(options["dilation"]))
+        self.geometry = (pair(options["stride"]), padding_of(layer), pair(options["dilation"]))
         self.groups, self.keep_residual = options["groups"], keep_residual
         self.packed = _onednn.qconv_prepack(
             layer.codes, self.w_scale, self.x_scale, self.x_zero_point, *self.geometry,
@@ -174,7 +180,7 @@ class MaxPool(nn.Module):
         """Take the window of `pool`."""
         super().__init__()
         stride = pool.kernel_size if pool.stride is None else pool.stride
-        self.window = [_pair(v) for v in (pool.kernel_size, stride, pool.padding, pool.dilation)]
+        self.window = [pair(v) for v in (pool.kernel_size, stride, pool.padding, pool.dilation)]
         self.ceil_mode = pool.ceil_mode
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -193,8 +199,8 @@ class Mean(nn.Module):
         if isinstance(layer.pool, nn.AdaptiveAvgPool2d) and layer.pool.output_size in (1, (1, 1)):
             self.pool = None
         self.ratio = _scale(layer.input_scale) / _scale(layer.output_scale)
-        zero_point = _unsigned(layer.output_zero_point)
-        self.shift = zero_point - _unsigned(layer.input_zero_point) * self.ratio
+        zero_point = unsigned_zero(layer.output_zero_point)
+        self.shift = zero_point - unsigned_zero(layer.input_zero_point) * self.ratio
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the codes of the average."""
@@ -214,7 +220,7 @@ class Join(nn.Module):
         out = _scale(layer.output_scale)
         self.ratios = [float(s) / out for s in layer.input_scales]
         self.zero_points = [int(z) + OFFSET for z in layer.input_zero_points]
-        self.zero_point, self.dim = _unsigned(layer.output_zero_point), layer.dim
+        self.zero_point, self.dim = unsigned_zero(layer.output_zero_point), layer.dim
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the codes of the sum or of the concatenation."""
@@ -240,7 +246,7 @@ class Clamp(nn.Module):
     def __init__(self, layer: q.ClampCodes) -> None:
         """Take the bounds of `layer`."""
         super().__init__()
-        self.low, self.high = _unsigned(layer.low), _unsigned(layer.high)
+        self.low, self.high = unsigned_zero(layer.low), unsigned_zero(layer.high)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the clamped codes."""

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.kernels import OFFSET, _padding, _pair
+from compression.integer.kernels import OFFSET, padding_of, pair
 from compression.integer.shapes import shapes_of
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
@@ -157,8 +157,8 @@ class _Builder:
         else:
             options = layer.options
             real = self._node(
-                "Conv", inputs, group=options["groups"], strides=_pair(options["stride"]),
-                pads=_padding(layer) * 2, dilations=_pair(options["dilation"]),
+                "Conv", inputs, group=options["groups"], strides=pair(options["stride"]),
+                pads=padding_of(layer) * 2, dilations=pair(options["dilation"]),
             )  # fmt: skip
         if len(node.args) > 1:
             real = self._node("Add", [real, self._read(node.args[1])])
@@ -173,8 +173,8 @@ class _Builder:
         if isinstance(pool, nn.AvgPool2d):
             stride = pool.kernel_size if pool.stride is None else pool.stride
             return self._node(
-                "AveragePool", [real], kernel_shape=_pair(pool.kernel_size),
-                strides=_pair(stride), pads=_pair(pool.padding) * 2,
+                "AveragePool", [real], kernel_shape=pair(pool.kernel_size),
+                strides=pair(stride), pads=pair(pool.padding) * 2,
                 ceil_mode=int(pool.ceil_mode), count_include_pad=int(pool.count_include_pad),
             )  # fmt: skip
         if isinstance(pool, nn.AdaptiveAvgPool2d):
@@ -188,9 +188,9 @@ class _Builder:
     def _max_pool(self, node: fx.Node, pool: nn.MaxPool2d) -> str:
         stride = pool.kernel_size if pool.stride is None else pool.stride
         return self._node(
-            "MaxPool", [self._read(node.args[0])], kernel_shape=_pair(pool.kernel_size),
-            strides=_pair(stride), pads=_pair(pool.padding) * 2,
-            dilations=_pair(pool.dilation), ceil_mode=int(pool.ceil_mode),
+            "MaxPool", [self._read(node.args[0])], kernel_shape=pair(pool.kernel_size),
+            strides=pair(stride), pads=pair(pool.padding) * 2,
+            dilations=pair(pool.dilation), ceil_mode=int(pool.ceil_mode),
         )  # fmt: skip
 
     def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> str:

@@ -1,0 +1,116 @@
+"""Where each value of a network lies in memory: what it needs around it, and until when."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.errors import UnsupportedTypeError
+from compression.integer.native.step import Buffers, Geometry
+from compression.integer.native.windows import window_of
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Where a node's codes lie, and how."""
+
+    geometry: Geometry
+    memory: Tensor
+
+    def pixels(self) -> dict[str, Any]:
+        """Return the fields of a step that reads this value pixel by pixel."""
+        return {
+            "input": self.memory,
+            "input_stride": self.geometry.stride,
+            "input_offsets": self.geometry.all_offsets(),
+            "input_zero": self.geometry.zero,
+        }
+
+    def codes(self, images: int) -> Tensor:
+        """Return the codes (images, channels, rows, columns) that lie there now."""
+        g, b = self.geometry, self.geometry.border
+        lines = self.memory[: images * g.stride].view(images, g.height + 2 * b, -1, g.channels)
+        inside = lines[:, b : b + g.height, b : b + g.width]
+        return inside.permute(0, 3, 1, 2).clone()
+
+
+class Layout:
+    """The values of a network for `images` images; memory is used again unless `keep` is given.
+
+    `shapes` are those of one image's values.
+    """
+
+    def __init__(
+        self, network: fx.GraphModule, shapes: dict[fx.Node, list[int]], images: int, *, keep: bool
+    ) -> None:
+        """Find what flattens what, and who reads a value last."""
+        self.network, self.shapes, self.keep = network, shapes, keep
+        self.buffers = Buffers(images)
+        self.values: dict[fx.Node, Value] = {}
+        self._order = {node: i for i, node in enumerate(network.graph.nodes)}
+        self._roots: dict[fx.Node, fx.Node] = {}
+        self._last: dict[fx.Node, int] = {}
+        self._readers: dict[fx.Node, list[fx.Node]] = {}
+        for node in network.graph.nodes:
+            self._trace(node)
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """Return the layer that a node calls."""
+        return self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def root(self, node: Any) -> fx.Node:
+        """Return the node whose memory `node` names: itself, or what it flattens."""
+        return self._roots.get(node, node)
+
+    def value(self, node: Any) -> Value:
+        """Return the value of a node that has been computed."""
+        return self.values[self.root(node)]
+
+    def spatial(self, node: fx.Node) -> list[int]:
+        """Return the channels, rows and columns of a node's value."""
+        shape = self.shapes[node][1:]
+        if len(shape) not in (1, 3):
+            raise UnsupportedTypeError(
+                f"the native executor takes images or rows of numbers, found the shape {shape}"
+            )
+        return shape if len(shape) == 3 else [*shape, 1, 1]
+
+    def take(self, node: fx.Node, zero: int) -> Value:
+        """Give memory to a node's value, whose code of 0 is `zero`."""
+        channels, height, width = self.spatial(node)
+        geometry = Geometry(channels, height, width, self._border(node), zero)
+        self.values[node] = Value(geometry, self.buffers.take(geometry))
+        return self.values[node]
+
+    def release(self, node: fx.Node) -> None:
+        """Give back the memory of what `node` was the last to read."""
+        for source in {self.root(a) for a in node.all_input_nodes}:
+            if source in self.values and self._last[source] == self._order[node] and not self.keep:
+                value = self.values[source]
+                self.buffers.give_back(value.geometry, value.memory)
+
+    def _trace(self, node: fx.Node) -> None:
+        tensors = [a for a in node.all_input_nodes if a in self.shapes]
+        layer = self.module(node)
+        reshapes = node.op in ("call_function", "call_method") or isinstance(layer, nn.Flatten)
+        if reshapes and node in self.shapes:
+            source = self.shapes[tensors[0]]
+            flat = [1, torch.Size(source[1:]).numel()]
+            if self.shapes[node] not in (flat, source):
+                raise UnsupportedTypeError(f"the native executor cannot reshape at {node.name}")
+            self._roots[node] = self.root(tensors[0])
+        for tensor in tensors:
+            self._last[self.root(tensor)] = self._order[node]
+            self._readers.setdefault(self.root(tensor), []).append(node)
+
+    def _border(self, node: fx.Node) -> int:
+        """Return the widest border that a reader of `node` needs."""
+        return max((self._reach(reader, node) for reader in self._readers.get(node, [])), default=0)
+
+    def _reach(self, reader: fx.Node, node: fx.Node) -> int:
+        layer, sides = self.module(reader), self.spatial(node)
+        window = None if layer is None else window_of(layer, sides)
+        if window is None or self.root(reader.args[0]) is not node:
+            return 0
+        return window.border(sides[1], sides[2], self.spatial(reader)[1:])

@@ -1,0 +1,83 @@
+"""The native executor: a network in one call of compiled code."""
+
+import ctypes
+import threading
+
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError
+from compression.integer.native.layout import Layout
+from compression.integer.native.library import library
+from compression.integer.native.lowering import Lowering
+from compression.integer.native.step import Step
+from compression.integer.shapes import shapes_of
+from compression.quantization import StaticQuantizedModel
+
+CHUNK_BYTES = 2**24
+"""What the activations of a chunk of images may take: they stay in the cache beside the weights."""
+
+
+class NativeModel(nn.Module):
+    """Runs int8 codes from the first layer to the last in one call, on AVX-512 with VNNI.
+
+    `kernels_ran` counts the layers of the latest prediction that multiplied codes on VNNI.
+    """
+
+    simulated = False
+
+    def __init__(self, lowering: Lowering, inputs: list[int], outputs: list[int]) -> None:
+        """Take over the steps, whose memory they keep; shapes are those of one image."""
+        super().__init__()
+        self._library = library()
+        self._steps = (Step * len(lowering.steps))(*lowering.steps)
+        self._tensors = lowering.tensors
+        self._layout = lowering.layout
+        self._chunk = self._layout.buffers.images
+        self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
+        self._lock = threading.Lock()  # the memory is one prediction's at a time
+        self.kernels_ran = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return real outputs of real inputs on the CPU, any number of images."""
+        if inputs.shape[1:] != self._inputs:
+            raise CompressionError(
+                f"this executor was made for inputs (N, {', '.join(map(str, self._inputs))}), "
+                f"found {tuple(inputs.shape)}; deploy it for another size"
+            )
+        images = inputs.float().contiguous()
+        outputs = torch.empty(len(images), *self._outputs)
+        with self._lock:
+            self.kernels_ran = self._library.run(
+                self._steps, len(self._steps),
+                ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(outputs.data_ptr()),
+                *map(ctypes.c_int64, (
+                    len(images), self._chunk, self._inputs.numel(), self._outputs.numel(),
+                )),
+                torch.get_num_threads(),
+            )  # fmt: skip
+        return outputs
+
+    def codes(self) -> dict[str, Tensor]:
+        """Return each node's codes in the latest chunk, by name; of a model made with `keep` only."""
+        return {n.name: v.codes(self._chunk) for n, v in self._layout.values.items()}
+
+
+@torch.no_grad()
+def lower_native(
+    model: StaticQuantizedModel, example: Tensor, *, keep: bool = False
+) -> NativeModel:
+    """Return `model` for inputs shaped like `example`, any batch size, compiled for this machine.
+
+    `keep` spares each value's memory, so that its codes can be looked at. UnsupportedTypeError names
+    a layer that has no kernel; CompressionError says what the machine lacks (a CPU with AVX-512 and
+    VNNI, a C compiler).
+    """
+    library()
+    shapes = shapes_of(model, example[:1])
+    an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
+    images = len(example) if keep else max(1, min(len(example), CHUNK_BYTES // an_image))
+    lowering = Lowering(Layout(model.network, shapes, images, keep=keep))
+    lowering.lower()
+    result = next(iter(reversed(model.network.graph.nodes))).args[0]
+    return NativeModel(lowering, list(example.shape[1:]), shapes[result][1:])  # type: ignore[index]

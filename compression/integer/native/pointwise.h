@@ -1,0 +1,91 @@
+/* What multiplies no matrices: one pixel's channels at a time. */
+
+INLINE __m512i widened(const uint8_t *codes, __mmask16 mask) {
+    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
+}
+
+/* A filter a channel; weights are packed as [run][channel]. */
+INLINE __m512 depthwise(const struct step *s, const uint8_t *x, int channel, __mmask16 mask) {
+    __m512i sums = _mm512_loadu_si512(s->bias + channel);
+    const int8_t *w = s->weights + channel;
+    for (int run = 0; run < s->runs; run++, w += s->channels) {
+        const __m512i weights = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, w));
+        const __m512i codes = widened(x + s->run_offsets[run], mask);
+        sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(codes, weights));
+    }
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(s->multiplier + channel));
+}
+
+/* The largest code of a window, 64 channels at a time. */
+static void maximum(const struct step *s, int images, int thread, int threads) {
+    const int64_t total = (int64_t)images * s->pixels;
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+        for (int channel = 0; channel < s->channels; channel += BLOCK) {
+            const int left = s->channels - channel;
+            const __mmask64 mask = left >= BLOCK ? ~0ull : (1ull << left) - 1;
+            const uint8_t *x = s->input + at.input + channel;
+            __m512i largest = _mm512_setzero_si512();
+            for (int run = 0; run < s->runs; run++)
+                largest = _mm512_max_epu8(largest, _mm512_maskz_loadu_epi8(mask, x + s->run_offsets[run]));
+            _mm512_mask_storeu_epi8((uint8_t *)s->output + at.output + channel, mask, largest);
+        }
+    }
+}
+
+/* The mean over runs of `groups` pixels; the sum is exact. */
+INLINE __m512 mean(const struct step *s, const uint8_t *x, __mmask16 mask) {
+    __m512i sums = _mm512_setzero_si512();
+    for (int run = 0; run < s->runs; run++)
+        for (int i = 0; i < s->groups; i++)
+            sums = _mm512_add_epi32(sums, widened(x + s->run_offsets[run] + i * s->width, mask));
+    const int32_t count = s->runs * s->groups;
+    const __m512i left = _mm512_sub_epi32(sums, _mm512_set1_epi32(count * s->input_zero));
+    const __m512 means = _mm512_div_ps(_mm512_cvtepi32_ps(left), _mm512_set1_ps((float)count));
+    return _mm512_mul_ps(means, _mm512_set1_ps(s->input_scale));
+}
+
+INLINE __m512 map(const struct step *s, const uint8_t *x, __mmask16 mask) {
+    return _mm512_mul_ps(centred(x, mask, s->input_zero), _mm512_set1_ps(s->input_scale));
+}
+
+INLINE void pointwise(const struct step *s, int images, int thread, int threads, const int kind) {
+    const int64_t total = (int64_t)images * s->pixels;
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+        for (int channel = 0; channel < s->channels; channel += LANES) {
+            const uint8_t *x = s->input + at.input + channel;
+            const __mmask16 mask = lanes(s, channel);
+            const __m512 y = kind == DEPTHWISE ? depthwise(s, x, channel, mask)
+                           : kind == MEAN      ? mean(s, x, mask)
+                                               : map(s, x, mask);
+            finish(s, at, channel, y);
+        }
+    }
+}
+
+/* Rows of the real input (NCHW) -> codes (NHWC). */
+static void quantize(const struct step *s, const float *input, int images, int thread, int threads) {
+    const int64_t height = s->pixels / s->width, total = images * height;
+    const __m512 scale = _mm512_set1_ps(s->input_scale);
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const int64_t image = i / height, first = i % height * s->width;
+        for (int c = 0; c < s->channels; c++) {
+            const float *x = input + (image * s->channels + c) * s->plane + first;
+            uint8_t *y = (uint8_t *)s->output + image * s->output_stride
+                       + s->output_offsets[first] + c;
+            for (int64_t at = 0; at < s->width; at += LANES) {
+                const int left = s->width - at < LANES ? (int)(s->width - at) : LANES;
+                const __mmask16 mask = left == LANES ? 0xffff : (1u << left) - 1;
+                __m512 steps = _mm512_div_ps(_mm512_maskz_loadu_ps(mask, x + at), scale);
+                steps = _mm512_max_ps(_mm512_min_ps(steps, _mm512_set1_ps(1e6f)), _mm512_set1_ps(-1e6f));
+                __m512i codes = _mm512_cvtps_epi32(steps);
+                codes = _mm512_add_epi32(codes, _mm512_set1_epi32(s->output_zero));
+                codes = _mm512_max_epi32(codes, _mm512_setzero_si512());
+                uint8_t found[LANES];
+                _mm_storeu_si128((__m128i *)found, _mm512_cvtusepi32_epi8(codes));
+                for (int j = 0; j < left; j++) y[(at + j) * s->channels] = found[j];
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+/* A statically quantized network, step by step, on AVX-512 with VNNI: one call a prediction. */
+#include "step.h"
+#include "convolution.h"
+#include "pointwise.h"
+
+/* Whether this CPU runs what this file was compiled for. */
+int supported(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+
+int64_t step_bytes(void) { return sizeof(struct step); }
+
+static void take(const struct step *s, const float *input, int images, int thread, int threads) {
+    switch (s->kind) {
+        case QUANTIZE: quantize(s, input, images, thread, threads); break;
+        case CONVOLUTION: convolution(s, images, thread, threads); break;
+        case DEPTHWISE: pointwise(s, images, thread, threads, DEPTHWISE); break;
+        case MAXIMUM: maximum(s, images, thread, threads); break;
+        case MEAN: pointwise(s, images, thread, threads, MEAN); break;
+        default: pointwise(s, images, thread, threads, MAP);
+    }
+}
+
+/* Predict `images` images, at most `chunk` at a time; return how many steps ran on VNNI. */
+int64_t run(const struct step *steps, int count, const float *input, float *output, int64_t images,
+            int64_t chunk, int64_t input_numbers, int64_t output_numbers, int threads) {
+    int64_t kernels = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : kernels)
+    for (int64_t first = 0; first < images; first += chunk) {
+        const int some = (int)(images - first < chunk ? images - first : chunk);
+        for (int i = 0; i < count; i++) {
+            struct step s = steps[i];
+            if (!s.output) s.output = output + first * output_numbers;
+            take(&s, input + first * input_numbers, some, omp_get_thread_num(), omp_get_num_threads());
+            if (omp_get_thread_num() == 0) kernels += s.kind == CONVOLUTION;
+#pragma omp barrier
+        }
+    }
+    return kernels;
+}

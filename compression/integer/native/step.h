@@ -1,0 +1,96 @@
+/* One step of a quantized network, and what every step does with its results.
+
+   Codes are uint8, NHWC, in buffers with a border that holds the code of the real number 0, so that
+   no step looks for an image's edge. Layout of `struct step`: steps.py. */
+#include <immintrin.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS };
+enum kind { QUANTIZE, CONVOLUTION, DEPTHWISE, MAXIMUM, MEAN, MAP };
+
+/* Pixels that read the same part of their window: at the edges of an image, less than all of it. */
+struct band { int32_t first_pixel, pixels, first_run, runs, first_group, groups; };
+
+struct step {
+    const uint8_t *input;            /* NULL: the network's real input, NCHW */
+    void *output;                    /* NULL: the network's real output */
+    const uint8_t *residual;         /* NULL: none */
+    const int8_t *weights;           /* packed, see convolution.h */
+    const int32_t *bias;
+    const float *multiplier;         /* by channel: sums -> units of the output */
+    const int32_t *input_offsets;    /* of each pixel, in bytes; likewise below */
+    const int32_t *output_offsets;
+    const int32_t *residual_offsets;
+    const int32_t *run_offsets;      /* of each contiguous run of a window */
+    const struct band *bands;
+    int64_t input_stride, output_stride, residual_stride; /* from image to image */
+    int64_t width, plane;            /* QUANTIZE: of the real input; MEAN: width of a run */
+    int32_t kind, pixels, channels, runs, groups, band_count;
+    int32_t input_zero, residual_zero, output_zero, low, high, real;
+    float input_scale, residual_ratio;
+};
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Where pixel `index` of several images lies. */
+struct place { int64_t input, output, residual; };
+
+INLINE struct place place_of(const struct step *s, int64_t image, int64_t pixel) {
+    return (struct place){
+        image * s->input_stride + s->input_offsets[pixel],
+        image * s->output_stride + s->output_offsets[pixel],
+        s->residual ? image * s->residual_stride + s->residual_offsets[pixel] : 0,
+    };
+}
+
+INLINE __mmask16 lanes(const struct step *s, int channel) {
+    const int left = s->channels - channel;
+    return left >= LANES ? 0xffff : (1u << left) - 1;
+}
+
+INLINE __m512 centred(const uint8_t *codes, __mmask16 mask, int32_t zero) {
+    const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(wide, _mm512_set1_epi32(zero)));
+}
+
+/* `y` in units of the output, the residual still to be added -> codes (int32). */
+INLINE __m512 with_residual(const struct step *s, struct place at, int channel, __m512 y) {
+    if (!s->residual) return y;
+    const uint8_t *codes = s->residual + at.residual + channel;
+    const __m512 z = centred(codes, lanes(s, channel), s->residual_zero);
+    return _mm512_add_ps(y, _mm512_mul_ps(z, _mm512_set1_ps(s->residual_ratio)));
+}
+
+/* The bounds are whole numbers, so that to clamp and then to round is to round and then to clamp. */
+INLINE __m512i encode(const struct step *s, __m512 y) {
+    y = _mm512_min_ps(y, _mm512_set1_ps((float)(s->high - s->output_zero)));
+    y = _mm512_max_ps(y, _mm512_set1_ps((float)(s->low - s->output_zero)));
+    return _mm512_add_epi32(_mm512_cvtps_epi32(y), _mm512_set1_epi32(s->output_zero));
+}
+
+/* Store 16 channels, or as many as there are. */
+INLINE void finish(const struct step *s, struct place at, int channel, __m512 y) {
+    const __mmask16 mask = lanes(s, channel);
+    y = with_residual(s, at, channel, y);
+    if (s->real)
+        _mm512_mask_storeu_ps((float *)s->output + at.output + channel, mask, y);
+    else
+        _mm_mask_storeu_epi8((uint8_t *)s->output + at.output + channel, mask,
+                             _mm512_cvtepi32_epi8(encode(s, y)));
+}
+
+/* Store a whole block of 64 channels of codes at once. */
+INLINE void finish_block(const struct step *s, struct place at, int channel, const __m512 *y) {
+    __m512i codes[VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++)
+        codes[v] = encode(s, with_residual(s, at, channel + LANES * v, y[v]));
+    /* Packing interleaves 128-bit lanes: the permutation puts the channels back in order. */
+    const __m512i packed = _mm512_packus_epi16(_mm512_packs_epi32(codes[0], codes[1]),
+                                               _mm512_packs_epi32(codes[2], codes[3]));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_si512((uint8_t *)s->output + at.output + channel,
+                        _mm512_permutexvar_epi32(order, packed));
+}
