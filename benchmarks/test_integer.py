@@ -7,16 +7,23 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.data import Data, load_digits_224
 from benchmarks.harness.clock import CLOCK, replay, wall_timer
 from benchmarks.harness.interleave import interleave, latency_facts
-from benchmarks.harness.kernels import kernels_of
+from benchmarks.harness.kernels import INTEGER_KERNELS, kernels_of
 from benchmarks.harness.results import record
-from benchmarks.techniques import BY_NAME, INTEGER_KERNELS
-from compression.integer import code_differences, has_integer_kernels, lower_onednn
-from compression.quantization import quantize_static
+from benchmarks.techniques import BY_NAME
+from compression.integer import (
+    NativeModel,
+    code_differences,
+    deploy,
+    has_integer_kernels,
+    has_native,
+    lower_native,
+)
+from compression.quantization import StaticQuantizedModel, quantize_static
 from compression.training import predict
 
 NETWORKS = ("resnet18", "resnet50", "vgg11_bn", "mobilenet_v2", "densenet121")
@@ -29,8 +36,18 @@ BUDGET_S = 20.0
 pytestmark = [
     pytest.mark.integer,
     pytest.mark.benchmark(timer=CLOCK),
-    pytest.mark.skipif(not has_integer_kernels("cpu"), reason="the CPU has neither VNNI nor AMX"),
 ]
+without_native = pytest.mark.skipif(not has_native(), reason="no AVX-512 VNNI, or no C compiler")
+without_onednn = pytest.mark.skipif(
+    not has_integer_kernels("cpu"), reason="the CPU has neither VNNI nor AMX"
+)
+executors = pytest.mark.parametrize(
+    "executor",
+    [
+        pytest.param("native", marks=without_native),
+        pytest.param("onednn", marks=without_onednn),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,48 +70,61 @@ def network(name: str) -> nn.Module:
     return model
 
 
+def differences(reference: StaticQuantizedModel, integer: Any, inputs: Tensor) -> tuple[int, float]:
+    """Return the largest difference of codes, and the share that differs in the worst layer."""
+    if isinstance(integer, NativeModel):
+        integer = lower_native(reference, inputs, keep=True)
+    found = code_differences(reference, integer, inputs).values()
+    return max(largest for largest, _ in found), max(share for _, share in found)
+
+
+@executors
 @pytest.mark.parametrize("name", NETWORKS)
-def test_network(benchmark: Any, request: Any, images: Data, name: str) -> None:
+def test_network(benchmark: Any, request: Any, images: Data, name: str, executor: str) -> None:
     model = network(name)
     inputs = images.train.inputs(slice(0, CALIBRATION_IMAGES))
     reference = quantize_static(model, list(inputs.split(4)))
     example = images.validation.inputs(slice(0, 1))
-    integer = lower_onednn(reference, example, fallback=True)
-    differences = code_differences(reference, integer, images.validation.inputs(slice(0, 2)))
-    largest = max(difference for difference, _ in differences.values())
+    integer = deploy(reference, example, executor=executor)
+    largest, share = differences(reference, integer, images.validation.inputs(slice(0, 2)))
     ran = kernels_of(integer, example)
     with torch.inference_mode():
         timers = [wall_timer(partial(m, example), CPU) for m in (model, integer)]
         pairs = interleave(*timers, seed=0, budget_s=BUDGET_S)
+    stayed = getattr(integer, "stayed", ())
     replay(benchmark, pairs.technique_s)
     facts = latency_facts(pairs) | {"latency_ms": min(pairs.technique_s) * 1e3}
     record(
-        benchmark, request, technique=name, device="cpu", workload="networks",
+        benchmark, request, technique=f"{name}-{executor}", device="cpu", workload="networks",
         data="digits at 224x224", simulated=False, timing="wall", batch_size=1, **facts,
-        layers=len(differences),
         integer_kernels=sum(ran[kernel] for kernel in INTEGER_KERNELS),
-        stayed=list(integer.stayed), largest_code_difference=largest,
-        differing_codes=max(share for _, share in differences.values()),
+        stayed=list(stayed), largest_code_difference=largest, differing_codes=share,
     )  # fmt: skip
     assert largest <= 1
-    assert not integer.stayed
+    assert not stayed
 
 
+@executors
 @pytest.mark.parametrize("name", ["static-int8", "int8-qat"])
 def test_agreement(
-    benchmark: Any, request: Any, compressed: Callable[..., Any], data: Data, name: str
+    benchmark: Any,
+    request: Any,
+    compressed: Callable[..., Any],
+    data: Data,
+    name: str,
+    executor: str,
 ) -> None:
     subject = compressed(BY_NAME[name], CPU)
     reference = subject.load(CPU)
-    integer = lower_onednn(reference, data.test.inputs(slice(0, 50)))
+    integer = deploy(reference, data.test.inputs(slice(0, 50)), executor=executor)
     choices = [predict(model, data.test).argmax(1) for model in (reference, integer)]
     same = float((choices[0] == choices[1]).float().mean())
     simulated, deployed = (float((c == data.test.labels).float().mean()) for c in choices)
-    differences = code_differences(reference, integer, data.test.inputs(slice(0, 500)))
-    largest = max(difference for difference, _ in differences.values())
+    largest, _ = differences(reference, integer, data.test.inputs(slice(0, 500)))
     replay(benchmark, [subject.seconds])
     record(
-        benchmark, request, metric="agreement", **subject.facts, total=len(data.test),
+        benchmark, request, metric="agreement", **subject.facts, executor=executor,
+        total=len(data.test),
         same_choice=same, simulated_accuracy=simulated, deployed_accuracy=deployed,
         largest_code_difference=largest,
     )  # fmt: skip
