@@ -186,6 +186,10 @@ def test_disabled_benchmarks_fail(suite: Suite, arguments: list[str]) -> None:
     verdict(suite.gate(*arguments), 1, "benchmarks were disabled", "run with -n 0")
 
 
+def test_a_run_of_skipped_benchmarks_fails(suite: Suite) -> None:
+    verdict(suite.gate("--benchmark-skip"), 1, "no benchmark ran", "0 of 4 compared")
+
+
 def test_other_data_is_refused(suite: Suite) -> None:
     suite.write(suite={"dataset_fingerprint": "other"})
     verdict(suite.gate(), 1, "dataset_fingerprint is 'other', the history's 'd': nothing can be")

@@ -19,6 +19,11 @@ MISTAKES = {
     ),
     "module": (["--workload", "nowhere:THING"], "cannot be imported"),
     "baseline": (["--baseline", "nowhere.pt"], "nowhere.pt: no such file"),
+    "history": (
+        ["--benchmark-compare=benchmarks/references/none.json"],
+        "none.json: expected a saved run, No such file",
+    ),
+    "damaged history": (["--benchmark-compare={tmp}/bad.safetensors"], "not a JSON file"),
     "threads": (["--num-threads", "0"], "at least 1, found 0"),
     "data root": (["--workload", "cifar10", "--data-root", "/nowhere"], "/nowhere: no such folder"),
     "architecture": (["--baseline", "{tmp}/bad.safetensors"], "expected a safetensors file"),

@@ -30,13 +30,16 @@ _NARROWING = ("-k", "-m", "--deselect", "--lf", "--last-failed", "--sw", "--step
 def pytest_configure(config: pytest.Config) -> None:
     """Set the gate up, before pytest-benchmark reads the same file."""
     config.stash[SUITE] = {}
-    if not config.getoption("benchmark_compare_fail", None):
+    gated = bool(config.getoption("benchmark_compare_fail", None))
+    path = _history_path(config) if gated else _named_file(config)
+    if path is None:
         return
-    path = _history_path(config)
     try:
         history = read_history(path)
     except CompressionError as error:
         raise pytest.UsageError(f"--benchmark-compare: {error}") from error
+    if not gated:
+        return
     narrowed = any(a.startswith(_NARROWING) for a in _asked(config))
     gate = Gate(config, history, config.stash[SUITE], narrowed=narrowed)
     config.stash[KEY] = gate
@@ -53,7 +56,8 @@ def _history_path(config: pytest.Config) -> Path:
         )
     compare = config.getoption("benchmark_compare")
     if not isinstance(compare, str) or not Path(compare).is_file():
-        found = "the latest run" if compare is True else repr(compare or "no such option")
+        missing = repr(compare or "no such option")
+        found = "the latest run" if compare is True else f"{missing}, which is no file"
         raise pytest.UsageError(
             f"the gate compares with a named file: pass --benchmark-compare=FILE, found {found}"
         )
@@ -64,6 +68,16 @@ def _history_path(config: pytest.Config) -> Path:
             "the next run would pass: write to another file"
         )
     return Path(compare)
+
+
+def _named_file(config: pytest.Config) -> Path | None:
+    """Return the file to compare with, None where the plugin searches its storage for a number."""
+    compare = config.getoption("benchmark_compare", None)
+    if not isinstance(compare, str):
+        return None
+    path = Path(compare)
+    # What is longer than folder/name the plugin cannot search for: it ends in a traceback.
+    return path if path.is_file() or len(path.parts) > 2 else None
 
 
 def _asked(config: pytest.Config) -> list[str]:

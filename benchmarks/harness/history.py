@@ -30,7 +30,7 @@ def read_history(path: Path) -> History:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CompressionError(f"{path}: {error.strerror}") from error
+        raise CompressionError(f"{path}: expected a saved run, {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CompressionError(f"{path}: not a JSON file, or truncated ({error})") from error
     benchmarks = saved.get("benchmarks") if isinstance(saved, dict) else None

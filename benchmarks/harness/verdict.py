@@ -62,6 +62,9 @@ class Gate:
                 "run with -n 0"
             )
             return
+        if not benchmarks.benchmarks:
+            self.unusable.append("no benchmark ran: all were skipped, failed or deselected")
+            return
         differing = self._differing(EVIDENCE)
         if differing:
             self.unusable.append(f"{differing}: nothing can be compared")
