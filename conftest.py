@@ -60,14 +60,20 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--device cuda: this machine has no CUDA device that torch can use")
     checkpoint = config.getoption("--baseline")
     if checkpoint is not None and not checkpoint.is_file():
-        raise pytest.UsageError(f"--baseline {checkpoint}: no such file")
-    figures = config.getoption("--figures")
-    if figures is not None and figures.exists() and not figures.is_dir():
-        raise pytest.UsageError(f"--figures {figures}: a file is in the folder's place")
+        found = "expected a file, found a folder" if checkpoint.is_dir() else "no such file"
+        raise pytest.UsageError(f"--baseline {checkpoint}: {found}")
     try:
         config.stash[WORKLOAD] = resolve(config.getoption("--workload"))
     except CompressionError as error:
         raise pytest.UsageError(f"--workload: {error}") from error
+    figures = config.getoption("--figures")
+    if figures is not None:
+        from benchmarks.harness.figures import make_folder  # matplotlib costs half a second
+
+        try:  # now, not behind hours of measuring
+            make_folder(figures)
+        except CompressionError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -253,7 +253,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(line)
     folder = config.getoption("--figures")
     if folder is not None:
-        written, missing = write_figures(facts, folder)
+        try:
+            written, missing = write_figures(facts, folder)
+        except CompressionError as error:
+            terminalreporter.line(f"no figure: {error}", red=True)
+            return
         for path in written:
             terminalreporter.line(f"figure: {path}")
         for reason in missing:

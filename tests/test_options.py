@@ -19,6 +19,9 @@ MISTAKES = {
     ),
     "module": (["--workload", "nowhere:THING"], "cannot be imported"),
     "baseline": (["--baseline", "nowhere.pt"], "nowhere.pt: no such file"),
+    "baseline folder": (["--baseline", "{tmp}"], "expected a file, found a folder"),
+    "figures": (["--figures", "{tmp}/bad.safetensors/sub"], "a file is in the folder's place"),
+    "unwritable figures": (["--figures", "/proc/nowhere"], "expected a folder to write to"),
     "history": (
         ["--benchmark-compare=benchmarks/references/none.json"],
         "none.json: expected a saved run, No such file",

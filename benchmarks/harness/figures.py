@@ -1,6 +1,7 @@
 """The paper's figures 2 and 6, and size against accuracy, as SVG and PNG."""
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,7 @@ SHOWN_POINTS = 12.0
 
 def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], list[str]]:
     """Write what the facts allow; return the files, and a reason for each figure left out."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise CompressionError(f"--figures {folder}: a file is in the folder's place") from error
+    make_folder(folder)
     found = list(facts)
     accuracy = [f for f in found if f["metric"] == "accuracy"]
     written: list[Path] = []
@@ -45,9 +43,26 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
                 continue
             for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 path = folder / f"{name}.{ending}"
-                figure.savefig(path, dpi=200, metadata=metadata)
+                try:
+                    figure.savefig(path, dpi=200, metadata=metadata)
+                except OSError as error:
+                    raise CompressionError(f"{path}: not written, {error.strerror}") from error
                 written.append(path)
     return written, missing
+
+
+def make_folder(folder: Path) -> None:
+    """Make the figures' folder; CompressionError where there can be none, or none to write to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CompressionError(f"--figures {folder}: a file is in the folder's place") from error
+    except OSError as error:
+        raise CompressionError(
+            f"--figures {folder}: expected a folder to write to, {error.strerror}"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CompressionError(f"--figures {folder}: expected a folder to write to, read-only")
 
 
 def _title(facts: Sequence[Facts], what: str) -> str:
