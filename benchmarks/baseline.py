@@ -3,6 +3,8 @@
 import hashlib
 import io
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,12 @@ from benchmarks.workloads import Workload
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError, CompressionError
 from compression.paths import cache_folder
-from compression.training import EpochReport, correct_images, fit, has_bfloat16
+from compression.training import EpochReport, Split, correct_images, fit, has_bfloat16
 
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 12 * 3600
+LINE_EVERY_S = 60.0
 PROGRESS_IMAGES = 1_000  # of the validation images: an epoch's line need not cost a test
 
 
@@ -80,8 +83,8 @@ def trained_baseline(
     on behind the last finished epoch). `report` receives a line an epoch with the time left.
     """
     path = cache_path(workload, data, device)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
             if not path.exists():
                 model = _train(workload, data, device, path.with_suffix(".resume"), report)
@@ -91,6 +94,11 @@ def trained_baseline(
         raise CompressionError(
             f"{path}.lock: another process has trained this baseline for over "
             f"{LOCK_TIMEOUT_S // 3600} hours; end it, or delete the lock file"
+        ) from error
+    except OSError as error:
+        raise CompressionError(
+            f"{path.parent}: the baseline cannot be cached ({error.strerror or error}); set "
+            "XDG_CACHE_HOME to a folder that can be written"
         ) from error
     try:
         return load(path, workload.network).to(device).eval()
@@ -109,21 +117,18 @@ def _train(
     state = _read_resume(resume, report)
     torch.manual_seed(recipe.seed)
     start = workload.pretrained if workload.pretrained and state is None else workload.network
-    model = _start(start, workload).to(device).to(memory_format=torch.channels_last)
+    model = _start(start, workload, report).to(device).to(memory_format=torch.channels_last)
     spent = 0.0
     first = 0 if state is None else int(state["epoch"]) + 1
-    work = [recipe.relative_work(e, data.train.images.shape[-1]) for e in range(recipe.epochs)]
+    progress = _Progress(workload, data.train, first, report)
 
     def on_epoch(epoch: EpochReport) -> None:
         nonlocal spent
         spent += epoch.seconds
-        done, left = work[first : epoch.epoch + 1], work[epoch.epoch + 1 :]
-        left_s = spent / sum(done) * sum(left)
         correct = correct_images(model, data.validation.take(PROGRESS_IMAGES))
-        report(
-            f"{workload.name} baseline: epoch {epoch.epoch + 1}/{epoch.epochs}, "
-            f"loss {epoch.mean_loss:.3f}, validation {correct.float().mean():.2%}, "
-            f"{epoch.seconds:.0f} s an epoch, about {left_s / 60:.1f} min left"
+        progress.say(
+            f"epoch {epoch.epoch + 1}/{epoch.epochs}, loss {epoch.mean_loss:.3f}, "
+            f"validation {correct.float().mean():.2%}, {epoch.seconds:.0f} s an epoch"
         )
         if spent > 20:  # a training of seconds needs no checkpoint
             buffer = io.BytesIO()
@@ -131,20 +136,79 @@ def _train(
             write_atomically(resume, buffer.getvalue())
 
     report(f"{workload.name} baseline: training {recipe.epochs} epochs of {len(data.train)} images")
-    fit(model, data.train, recipe, on_epoch=on_epoch, resume_from=state)
+    fit(
+        model,
+        data.train,
+        recipe,
+        after_step=progress.on_step,
+        on_epoch=on_epoch,
+        resume_from=state,
+    )
     return model
 
 
-def _start(network: Callable[[], nn.Module], workload: Workload) -> nn.Module:
+class _Progress:
+    """Says the time left: behind each epoch, and every minute of a long one."""
+
+    def __init__(
+        self, workload: Workload, train: Split, first: int, report: Callable[[str], None]
+    ) -> None:
+        recipe, size = workload.recipe, train.images.shape[-1]
+        self.title, self.report = f"{workload.name} baseline", report
+        self.work = [recipe.relative_work(epoch, size) for epoch in range(first, recipe.epochs)]
+        self.first, self.steps = first, 0
+        self.steps_per_epoch = math.ceil(len(train) / recipe.batch_size)
+        self.started = self.said = time.monotonic()
+
+    def on_step(self) -> None:
+        self.steps += 1
+        if time.monotonic() - self.said >= LINE_EVERY_S:
+            epoch, step = divmod(self.steps - 1, self.steps_per_epoch)
+            epochs = self.first + len(self.work)
+            self.say(
+                f"epoch {self.first + epoch + 1}/{epochs}, step {step + 1}/{self.steps_per_epoch}"
+            )
+
+    def say(self, what: str) -> None:
+        epoch, step = divmod(self.steps - 1, self.steps_per_epoch)
+        done = sum(self.work[:epoch]) + self.work[epoch] * (step + 1) / self.steps_per_epoch
+        self.said = time.monotonic()
+        left_s = (self.said - self.started) * (sum(self.work) / done - 1)
+        self.report(f"{self.title}: {what}, about {left_s / 60:.1f} min left")
+
+
+def _start(
+    network: Callable[[], nn.Module], workload: Workload, report: Callable[[str], None]
+) -> nn.Module:
     try:
         return network()
     except OSError as error:
-        log.warning(
-            "%s: pretrained weights cannot be had (%s); training from random weights",
-            workload.name,
-            error,
+        report(
+            f"{workload.name} baseline: pretrained weights cannot be had ({error}); it starts from "
+            "random weights"
         )
         return workload.network()
+
+
+@torch.no_grad()
+def check_outputs(workload: Workload, data: Data) -> None:
+    """Refuse, before any training, a network that cannot take the images or has too few outputs."""
+    labels = torch.cat([s.labels.cpu() for s in (data.train, data.validation, data.test)])
+    lowest, highest = int(labels.min()), int(labels.max())
+    image = data.validation.inputs(slice(0, 1)).cpu()
+    for name, factory in (("network", workload.network), ("student", workload.student)):
+        try:
+            logits = factory().eval()(image)
+        except RuntimeError as error:
+            raise CompressionError(
+                f"workload {workload.name}: its {name} cannot take an input of shape "
+                f"{tuple(image.shape)} ({error})"
+            ) from error
+        if lowest < 0 or highest >= logits.shape[-1]:
+            raise CompressionError(
+                f"workload {workload.name}: its {name} has {logits.shape[-1]} outputs, expected "
+                f"labels from 0 to {logits.shape[-1] - 1}, found {lowest} to {highest}"
+            )
 
 
 def _read_resume(path: Path, report: Callable[[str], None]) -> dict[str, Any] | None:

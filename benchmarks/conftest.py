@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks import verifier
-from benchmarks.baseline import Baseline, trained_baseline, weights_fingerprint
+from benchmarks.baseline import Baseline, check_outputs, trained_baseline, weights_fingerprint
 from benchmarks.data import Data
 from benchmarks.harness.figures import write_figures
 from benchmarks.harness.gate import SUITE
@@ -117,6 +117,7 @@ def baseline_on(
     @cache
     def get(device: torch.device) -> Baseline:
         try:
+            check_outputs(workload, data)
             if checkpoint is not None:
                 model = load_checkpoint(checkpoint, workload.network).to(device)
             else:
@@ -171,7 +172,11 @@ def compressed(
 
     @cache
     def get(case: Case, device: torch.device) -> Compressed:
-        return _compress(case, baseline_on(device), folder / f"{device.type}-{case}.safetensors")
+        baseline = baseline_on(device)
+        try:
+            return _compress(case, baseline, folder / f"{device.type}-{case}.safetensors")
+        except CompressionError as error:  # of the user's network or recipe: the sentence is enough
+            pytest.fail(f"{case}: {error}", pytrace=False)
 
     return get
 

@@ -11,7 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.baseline import cache_path, trained_baseline, weights_fingerprint
+from benchmarks.baseline import (
+    cache_path,
+    check_outputs,
+    trained_baseline,
+    weights_fingerprint,
+)
 from benchmarks.data import Data
 from benchmarks.workloads import DIGITS, Workload
 from compression.errors import CheckpointError, CompressionError
@@ -29,6 +34,9 @@ def tiny_data(_: Path | None = None) -> Data:
 TINY: Workload = replace(
     DIGITS, name="tiny", network=residual, data=tiny_data, recipe=RECIPE, batch_sizes=(1, 4)
 )
+
+
+HOT: Workload = replace(TINY, fine_tune=replace(RECIPE, learning_rate=1e30))
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +59,51 @@ def test_it_trains_once_and_says_how_long() -> None:
     assert again == []
     assert weights_fingerprint(first) == weights_fingerprint(second)
     assert not first.training
+
+
+def test_a_long_epoch_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.baseline.LINE_EVERY_S", 0.0)
+    lines = train()[1]
+    within = [line for line in lines if ", step " in line]
+    assert len(within) == RECIPE.epochs * 64 // RECIPE.batch_size
+    assert "epoch 2/2, step 1/4, about " in within[4]
+    assert all(line.endswith("min left") for line in lines[1:])
+    assert "about 0.0 min left" in lines[-1]
+
+
+def test_weights_that_cannot_be_had_are_said() -> None:
+    def unreachable() -> torch.nn.Module:
+        raise OSError("Network is unreachable")
+
+    model, lines = train(replace(TINY, pretrained=unreachable))
+    assert "pretrained weights cannot be had (Network is unreachable)" in lines[0]
+    assert "random weights" in lines[0]
+    assert weights_fingerprint(model) == weights_fingerprint(train()[0])
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the folder's place")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(CompressionError, match=r"cannot be cached \(Not a directory\); set XDG"):
+        train()
+
+
+def narrow() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 1))
+
+
+@pytest.mark.parametrize("part", ["network", "student"])
+def test_a_label_without_an_output_is_refused(part: str) -> None:
+    check_outputs(replace(TINY, student=residual), tiny_data())
+    with pytest.raises(CompressionError, match=rf"its {part} has 1 outputs.* found 0 to 1"):
+        check_outputs(replace(replace(TINY, student=residual), **{part: narrow}), tiny_data())
+
+
+def test_a_network_that_cannot_take_the_images_is_refused() -> None:
+    with pytest.raises(CompressionError, match=r"cannot take an input of shape \(1, 3, 8, 8\)"):
+        check_outputs(replace(TINY, network=lambda: torch.nn.Linear(3, 2)), tiny_data())
 
 
 def test_another_recipe_or_other_data_trains_again() -> None:

@@ -1,5 +1,6 @@
 """A user's mistakes on the command line: one clear error, exit status 4, no traceback of ours."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,23 @@ def test_a_mistake_is_one_clear_error(name: str, tmp_path: Path) -> None:
     assert run.returncode == pytest.ExitCode.USAGE_ERROR, run.stdout + run.stderr
     assert message in run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_a_technique_that_cannot_be_carried_out_says_why_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    chosen = ["--workload", "tests.test_baseline:HOT", "-k", "l1-unstructured-60-tuned"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks/test_cost.py", "-q", *chosen],
+        cwd=ROOT,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
+    assert "l1-unstructured-60-tuned: training stopped: the loss became" in run.stdout
+    assert "loop.py" not in run.stdout
 
 
 def test_cuda_where_there_is_none_is_refused() -> None:
