@@ -49,7 +49,13 @@ def check_model(model: nn.Module) -> None:
 
 def copy_model(model: nn.Module) -> nn.Module:
     """Return a copy with storage of its own; tied tensors stay tied."""
-    return copy.deepcopy(model)
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:  # a weight that torch.nn.utils.prune computes at each call
+        raise UnsupportedTypeError(
+            f"{type(model).__name__} cannot be copied ({error}); make computed weights plain first, "
+            "by torch.nn.utils.prune.remove"
+        ) from error
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:

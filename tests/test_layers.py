@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model, compressible_layers, copy_model, fold_batch_norm
@@ -75,6 +76,13 @@ def broken(kind: str) -> nn.Module:
 def test_a_tensor_without_plain_finite_numbers_is_named(kind: str, message: str) -> None:
     with pytest.raises(CompressionError, match=message):
         check_model(broken(kind))
+
+
+def test_a_mask_of_torchs_pruning_left_in_place_is_refused() -> None:
+    model = residual()
+    prune.l1_unstructured(model.conv1, "weight", amount=0.5)
+    with pytest.raises(UnsupportedTypeError, match=r"cannot be copied .*prune\.remove"):
+        copy_model(model)
 
 
 def test_layers_are_found_by_name_and_copies_are_independent() -> None:
