@@ -221,7 +221,9 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     images: list[Tensor] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = sorted(p for p in (root / name).iterdir() if p.suffix in {".jpg", ".jpeg", ".png"})
+        files = sorted(
+            p for p in (root / name).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"}
+        )
         if not files:
             raise CompressionError(f"{root / name}: class folder without images (.jpg, .png)")
         for file in files:

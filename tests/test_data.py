@@ -67,8 +67,16 @@ def test_image_folders_are_read_in_order(tmp_path: Path) -> None:
     assert len(test[1]) == 20
 
 
+def test_an_ending_in_capitals_is_an_image_too(tmp_path: Path) -> None:
+    root = folders(tmp_path)
+    file = next((root / "train" / "cat").iterdir())
+    file.rename(file.with_suffix(".JPG"))
+    assert len(read_cifar10(root)[0][1]) == 20
+
+
 def test_the_papers_preparation_is_224_pixels(tmp_path: Path) -> None:
     data = load_cifar10_paper(folders(tmp_path))
+    assert data.train.prepare == Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=224)
     assert data.validation.inputs(slice(0, 2)).shape == (2, 3, 224, 224)
     assert data.train.augment == Augment(shift=0, degrees=10)
 
