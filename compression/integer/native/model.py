@@ -49,7 +49,7 @@ class NativeModel(nn.Module):
         outputs = torch.empty(len(images), *self._outputs)
         with self._lock:
             self.kernels_ran = self._library.run(
-                self._steps, len(self._steps),
+                self._steps, ctypes.c_int64(len(self._steps)),
                 ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(outputs.data_ptr()),
                 *map(ctypes.c_int64, (
                     len(images), self._chunk, self._inputs.numel(), self._outputs.numel(),

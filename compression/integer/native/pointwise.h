@@ -1,9 +1,5 @@
 /* What multiplies no matrices: one pixel's channels at a time. */
 
-INLINE __m512i widened(const uint8_t *codes, __mmask16 mask) {
-    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
-}
-
 /* A filter a channel; weights are packed as [run][channel]. */
 INLINE __m512 depthwise(const struct step *s, const uint8_t *x, int channel, __mmask16 mask) {
     __m512i sums = _mm512_loadu_si512(s->bias + channel);
@@ -46,7 +42,8 @@ INLINE __m512 mean(const struct step *s, const uint8_t *x, __mmask16 mask) {
 }
 
 INLINE __m512 map(const struct step *s, const uint8_t *x, __mmask16 mask) {
-    return _mm512_mul_ps(centred(x, mask, s->input_zero), _mm512_set1_ps(s->input_scale));
+    const __m512i left = _mm512_sub_epi32(widened(x, mask), _mm512_set1_epi32(s->input_zero));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(left), _mm512_set1_ps(s->input_scale));
 }
 
 INLINE void pointwise(const struct step *s, int images, int thread, int threads, const int kind) {

@@ -23,7 +23,7 @@ static void take(const struct step *s, const float *input, int images, int threa
 }
 
 /* Predict `images` images, at most `chunk` at a time; return how many steps ran on VNNI. */
-int64_t run(const struct step *steps, int count, const float *input, float *output, int64_t images,
+int64_t run(const struct step *steps, int64_t count, const float *input, float *output, int64_t images,
             int64_t chunk, int64_t input_numbers, int64_t output_numbers, int threads) {
     int64_t kernels = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : kernels)

@@ -50,17 +50,15 @@ INLINE __mmask16 lanes(const struct step *s, int channel) {
     return left >= LANES ? 0xffff : (1u << left) - 1;
 }
 
-INLINE __m512 centred(const uint8_t *codes, __mmask16 mask, int32_t zero) {
-    const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
-    return _mm512_cvtepi32_ps(_mm512_sub_epi32(wide, _mm512_set1_epi32(zero)));
+INLINE __m512i widened(const uint8_t *codes, __mmask16 mask) {
+    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
 }
 
-/* `y` in units of the output, the residual still to be added -> codes (int32). */
-INLINE __m512 with_residual(const struct step *s, struct place at, int channel, __m512 y) {
-    if (!s->residual) return y;
-    const uint8_t *codes = s->residual + at.residual + channel;
-    const __m512 z = centred(codes, lanes(s, channel), s->residual_zero);
-    return _mm512_add_ps(y, _mm512_mul_ps(z, _mm512_set1_ps(s->residual_ratio)));
+/* Add the residual's codes (int32), where there is one, to `y` in units of the output. */
+INLINE __m512 with_residual(const struct step *s, __m512i codes, __m512 y) {
+    const __m512i left = _mm512_sub_epi32(codes, _mm512_set1_epi32(s->residual_zero));
+    const __m512 ratio = _mm512_set1_ps(s->residual_ratio);
+    return _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(left), ratio));
 }
 
 /* The bounds are whole numbers, so that to clamp and then to round is to round and then to clamp. */
@@ -73,7 +71,7 @@ INLINE __m512i encode(const struct step *s, __m512 y) {
 /* Store 16 channels, or as many as there are. */
 INLINE void finish(const struct step *s, struct place at, int channel, __m512 y) {
     const __mmask16 mask = lanes(s, channel);
-    y = with_residual(s, at, channel, y);
+    if (s->residual) y = with_residual(s, widened(s->residual + at.residual + channel, mask), y);
     if (s->real)
         _mm512_mask_storeu_ps((float *)s->output + at.output + channel, mask, y);
     else
@@ -85,8 +83,12 @@ INLINE void finish(const struct step *s, struct place at, int channel, __m512 y)
 INLINE void finish_block(const struct step *s, struct place at, int channel, const __m512 *y) {
     __m512i codes[VECTORS];
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++)
-        codes[v] = encode(s, with_residual(s, at, channel + LANES * v, y[v]));
+    for (int v = 0; v < VECTORS; v++) {
+        const __m128i *z = (const __m128i *)(s->residual + at.residual + channel) + v;
+        const __m512 sum =
+            s->residual ? with_residual(s, _mm512_cvtepu8_epi32(_mm_loadu_si128(z)), y[v]) : y[v];
+        codes[v] = encode(s, sum);
+    }
     /* Packing interleaves 128-bit lanes: the permutation puts the channels back in order. */
     const __m512i packed = _mm512_packus_epi16(_mm512_packs_epi32(codes[0], codes[1]),
                                                _mm512_packs_epi32(codes[2], codes[3]));
