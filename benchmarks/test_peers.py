@@ -24,14 +24,10 @@ from benchmarks.workloads import Workload
 CALIBRATION_IMAGES = 300
 MAX_SECONDS = 5.0
 MAX_DROP = {"cifar10": 0.0015, "digits-224": 0.005}
-# (workload, batch size): what the torch executor must reach, in speeds of the fastest peer's INT8. The
-# goal of every row of ours is 1; the table says where it is missed.
-AT_LEAST = {
-    ("digits-224", 1): 0.7,
-    ("digits-224", 64): 0.85,
-    ("cifar10", 1): 0.55,
-    ("cifar10", 64): 0.9,
-}
+# batch size: what our own executor must reach, in speeds of the fastest peer's INT8. The goal of every
+# row of ours is 1; the table says where it is missed. At 64 the engines lie within what a shared
+# machine moves between two runs.
+AT_LEAST = {1: 1.0, 64: 0.95}
 GOAL = 1.0
 
 pytestmark = [
@@ -155,7 +151,7 @@ def test_peer_latency(
         target=GOAL if subject in OURS else None, target_met=met, rival=rival,
         rival_ratio=against.value, **latency_facts(Pairs(times[BASELINE.name], own)), **facts,
     )  # fmt: skip
-    least = AT_LEAST.get((workload.name, batch_size), 0.0) if subject is OURS[0] else 0.0
+    least = AT_LEAST[batch_size] if subject is OURS[0] else 0.0
     assert against.high >= least, f"{against.value:.2f} of {rival}, at least {least} expected"
 
 
