@@ -138,7 +138,6 @@ def test_peer_latency(
     subject: Engine,
     peers: Competition,
     facts: dict[str, Any],
-    workload: Workload,
     batch_size: int,
 ) -> None:
     times = peers.raced(batch_size)
