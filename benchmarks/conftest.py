@@ -226,6 +226,12 @@ def _compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
 
 
 @pytest.fixture(scope="session")
+def stored_baseline(compressed: Compress) -> Callable[[torch.device], nn.Module]:
+    """Return a function that gives the model of the baseline's file on a device, loaded once."""
+    return cache(lambda device: compressed(CASES[0], device).load(device))
+
+
+@pytest.fixture(scope="session")
 def verified(request: pytest.FixtureRequest, compressed: Compress) -> Iterator[Verify]:
     """Return a function that has a case's file loaded and evaluated by another process."""
     processes: dict[torch.device, Process] = {}

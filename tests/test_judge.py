@@ -92,6 +92,16 @@ def test_speed_fails_when_the_whole_interval_is_slower(
     assert bool(speed_up_regression(now, {"speed_up": 2.0})) == fails
 
 
+@pytest.mark.parametrize(
+    ("latency_ms", "fails"),
+    [(0.3, False), (3.0, True), (300.0, True)],  # half as slow again: by 0.15 ms, or more
+)
+def test_a_short_prediction_may_wait_for_its_threads(latency_ms: float, fails: bool) -> None:
+    now = {"speed_up": 13.0, "speed_up_low": 12.6, "speed_up_high": 13.4}
+    then = {"speed_up": 20.0, "latency_ms": latency_ms}
+    assert bool(speed_up_regression(now, then)) == fails
+
+
 def test_the_binomial_tail_is_exact() -> None:
     assert binomial_tail(10, 10) == 1 / 1024
     assert binomial_tail(9, 10) == 11 / 1024
