@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants", "ignore:Sparse invariant")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_fault_is_named(tmp_path: Path, kind: str) -> None:
     make, match = REFUSED[kind]

@@ -19,7 +19,7 @@ def kernels_of(model: nn.Module, inputs: Tensor) -> Counter[str]:
 
     The profiler sees torch's own; the native executor's compiled code counts for itself.
     """
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as seen:
         model(inputs)
     ran = Counter(event.name for event in seen.events())
     if isinstance(model, NativeModel):
