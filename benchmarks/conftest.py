@@ -27,6 +27,7 @@ from benchmarks.techniques import BY_NAME, CASES, SWEEP, Case
 from benchmarks.workloads import Workload
 from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
 from compression.errors import CompressionError
+from compression.layers import COMPRESSIBLE
 from compression.storage import contents, load, load_checkpoint, save
 from compression.training import EpochReport, correct_images
 
@@ -211,6 +212,7 @@ def _compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
         "workload": workload.name,
         "data": baseline.data.title,
         "simulated": baseline.device.type in case.simulated_on,
+        "in_float": _layers_in_float(model) if case.kernels else [],
         **case.facts,
         **({"epoch_accuracy": epochs} if epochs else {}),
     }
@@ -223,6 +225,10 @@ def _compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
         account=account,
         facts=facts,
     )
+
+
+def _layers_in_float(model: nn.Module) -> list[str]:
+    return [name for name, layer in model.named_modules() if isinstance(layer, COMPRESSIBLE)]
 
 
 @pytest.fixture(scope="session")

@@ -79,5 +79,6 @@ def test_latency(
     replay(benchmark, pairs.technique_s)
     facts |= {"batch_size": batch_size, "timing": timing}
     facts |= {"kernels": seen}
+    facts["in_float"] = [*subject.facts["in_float"], *getattr(models[1], "stayed", ())]
     record(benchmark, request, target=limit, target_met=met, **{**subject.facts, **facts})
     assert met is not False, f"{facts['speed_up']:.2f}x of the baseline, at least {limit}x expected"

@@ -72,6 +72,14 @@ def test_missing_facts_are_dashes_and_a_missed_target_shows() -> None:
     assert line.split() == ["baseline", *["-"] * 7, "2.0", "NO"]
 
 
+def test_layers_left_in_float_are_counted_below_the_table() -> None:
+    dynamic = next(case for case in CASES if case.name == "dynamic-int8")
+    fact = facts(cases=(dynamic,))[0] | {"in_float": ["conv1", "fc"]}
+    assert render(rows([fact, fact])).splitlines()[-1] == (
+        "dynamic-int8: layers that stay in float: 2 (conv1, fc)"
+    )
+
+
 def test_two_devices_are_told_apart_and_sweeps_left_out() -> None:
     both = [*facts("cpu", CASES[:2]), *facts("cuda", CASES[:2]), *facts("cpu", SWEEP[:3])]
     text = render(rows(both))

@@ -23,6 +23,7 @@ class Row:
     cost: Facts = field(default_factory=dict)
     latency: dict[tuple[str, int], Facts] = field(default_factory=dict)
     met: list[bool] = field(default_factory=list)
+    in_float: set[str] = field(default_factory=set)
 
 
 def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
@@ -37,6 +38,7 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
             row.latency[fact["timing"], fact["batch_size"]] = fact
         elif fact["metric"] in METRICS:
             setattr(row, fact["metric"], fact)
+        row.in_float |= set(fact.get("in_float", ()))
         if fact.get("target_met") is not None:
             row.met.append(bool(fact["target_met"]))
     return sorted(found.values(), key=lambda row: (row.device, row.technique != "baseline"))
@@ -45,11 +47,13 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
 def render(rows: list[Row], *, width: int = 100) -> str:
     """Return the table as text: blocks no wider than `width` under one another.
 
-    Quality and size stand above speed. Columns that do not fit go into a further block, whole: a
-    name or a number cut short would be a wrong one. Only a single column beyond `width` is wider.
+    Quality and size stand above speed, below it what an integer network left in float. Columns that
+    do not fit go into a further block, whole: a name or a number cut short would be a wrong one. Only
+    a single column beyond `width` is wider.
     """
     blocks = [*_blocks(_quality(rows), width), *_blocks(_speed(rows), width)]
-    return "\n\n".join(_text(block) for block in blocks)
+    notes = "\n".join(_left_in_float(row) for row in rows if row.in_float)
+    return "\n\n".join([*(_text(block) for block in blocks), *([notes] if notes else [])])
 
 
 def render_markdown(rows: list[Row]) -> str:
@@ -101,6 +105,12 @@ def _latency(rows: list[Row], timing: str, batch: int) -> Cells:
         simulated = row.simulated and row.device in timed
         cells.append(["simulated", "-"] if simulated else [_milliseconds(fact), _interval(fact)])
     return cells
+
+
+def _left_in_float(row: Row) -> str:
+    names = sorted(row.in_float)
+    some = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+    return f"{row.technique}: layers that stay in float: {len(names)} ({some})"
 
 
 def _names(rows: list[Row]) -> Cells:
