@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,26 @@ def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:
     return cache_folder() / "baselines" / f"{workload.name}-{name}.safetensors"
 
 
+def trainable(
+    workload: Workload, data: Data, device: torch.device, report: Callable[[str], None] = log.info
+) -> Workload:
+    """Return the workload as it can be trained here: without pretrained weights that cannot be had.
+
+    A baseline from random weights is another recipe, with a fingerprint and a place of its own.
+    """
+    if workload.pretrained is None or cache_path(workload, data, device).exists():
+        return workload
+    try:
+        workload.pretrained()
+    except (OSError, RuntimeError) as error:  # unreachable; or a download that is damaged
+        report(
+            f"{workload.name} baseline: pretrained weights cannot be had ({error}); it starts from "
+            "random weights"
+        )
+        return replace(workload, pretrained=None)
+    return workload
+
+
 def trained_baseline(
     workload: Workload,
     data: Data,
@@ -117,7 +137,7 @@ def _train(
     state = _read_resume(resume, report)
     torch.manual_seed(recipe.seed)
     start = workload.pretrained if workload.pretrained and state is None else workload.network
-    model = _start(start, workload, report).to(device).to(memory_format=torch.channels_last)
+    model = start().to(device).to(memory_format=torch.channels_last)
     spent = 0.0
     first = 0 if state is None else int(state["epoch"]) + 1
     progress = _Progress(workload, data.train, first, report)
@@ -175,19 +195,6 @@ class _Progress:
         self.said = time.monotonic()
         left_s = (self.said - self.started) * (sum(self.work) / done - 1)
         self.report(f"{self.title}: {what}, about {left_s / 60:.1f} min left")
-
-
-def _start(
-    network: Callable[[], nn.Module], workload: Workload, report: Callable[[str], None]
-) -> nn.Module:
-    try:
-        return network()
-    except OSError as error:
-        report(
-            f"{workload.name} baseline: pretrained weights cannot be had ({error}); it starts from "
-            "random weights"
-        )
-        return workload.network()
 
 
 @torch.no_grad()

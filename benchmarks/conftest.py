@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from benchmarks import verifier
-from benchmarks.baseline import Baseline, check_outputs, trained_baseline, weights_fingerprint
+from benchmarks.baseline import (
+    Baseline,
+    check_outputs,
+    trainable,
+    trained_baseline,
+    weights_fingerprint,
+)
 from benchmarks.data import Data
 from benchmarks.harness.figures import write_figures
 from benchmarks.harness.gate import SUITE
@@ -120,11 +126,11 @@ def baseline_on(
         try:
             check_outputs(workload, data)
             if checkpoint is not None:
-                model = load_checkpoint(checkpoint, workload.network).to(device)
+                recipe, model = "--baseline", load_checkpoint(checkpoint, workload.network)
             else:
-                model = trained_baseline(
-                    workload, data, device, load=load_checkpoint, report=report
-                )
+                usable = trainable(workload, data, device, report)
+                recipe = usable.recipe_fingerprint()
+                model = trained_baseline(usable, data, device, load=load_checkpoint, report=report)
         except CompressionError as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         request.config.stash[SUITE].update(
@@ -134,11 +140,11 @@ def baseline_on(
             num_threads=torch.get_num_threads(),
             torch=torch.__version__,
             dataset_fingerprint=data.fingerprint(),
-            recipe_fingerprint="--baseline" if checkpoint else workload.recipe_fingerprint(),
+            recipe_fingerprint=recipe,
             baseline_fingerprint=weights_fingerprint(model),
             seed=workload.recipe.seed,
         )
-        return Baseline(model, data.to(device), workload, device)
+        return Baseline(model.to(device), data.to(device), workload, device)
 
     return get
 

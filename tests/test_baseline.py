@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from benchmarks.baseline import (
     cache_path,
     check_outputs,
+    trainable,
     trained_baseline,
     weights_fingerprint,
 )
@@ -75,10 +76,15 @@ def test_weights_that_cannot_be_had_are_said() -> None:
     def unreachable() -> torch.nn.Module:
         raise OSError("Network is unreachable")
 
-    model, lines = train(replace(TINY, pretrained=unreachable))
+    lines: list[str] = []
+    wanted = replace(TINY, pretrained=unreachable)
+    usable = trainable(wanted, tiny_data(), CPU, lines.append)
     assert "pretrained weights cannot be had (Network is unreachable)" in lines[0]
     assert "random weights" in lines[0]
-    assert weights_fingerprint(model) == weights_fingerprint(train()[0])
+    assert usable.recipe_fingerprint() != wanted.recipe_fingerprint(), "another recipe"
+    train(usable)
+    reachable = replace(wanted, pretrained=lambda: residual(seed=1))
+    assert trainable(reachable, tiny_data(), CPU) is reachable, "and trained from them later on"
 
 
 def test_a_cache_that_cannot_be_written_is_named(
