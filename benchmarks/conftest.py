@@ -1,11 +1,8 @@
 """Session fixtures: the trained baseline on each device, and each case compressed once."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,22 +17,19 @@ from benchmarks.baseline import (
     trained_baseline,
     weights_fingerprint,
 )
+from benchmarks.compressed import Compressed, compress
 from benchmarks.data import Data
 from benchmarks.harness.figures import write_figures
 from benchmarks.harness.gate import SUITE
 from benchmarks.harness.machine import device_name
-from benchmarks.harness.memory import PeakMemory
 from benchmarks.harness.process import Process
 from benchmarks.harness.results import facts_of
 from benchmarks.harness.table import render, rows
 from benchmarks.options import WORKLOAD, devices
 from benchmarks.techniques import BY_NAME, CASES, SWEEP, Case
 from benchmarks.workloads import Workload
-from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
 from compression.errors import CompressionError
-from compression.layers import COMPRESSIBLE
-from compression.storage import contents, load, load_checkpoint, save
-from compression.training import EpochReport, correct_images
+from compression.storage import load_checkpoint
 
 TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
 
@@ -149,23 +143,6 @@ def baseline_on(
     return get
 
 
-@dataclass(frozen=True, slots=True)
-class Compressed:
-    """A case's file and what making it took; `facts` are those that every metric repeats."""
-
-    path: Path
-    factory: Callable[[], nn.Module]
-    fingerprint: str
-    seconds: float
-    peak_memory_bytes: int | None
-    account: dict[str, Any]
-    facts: dict[str, Any]
-
-    def load(self, device: torch.device) -> nn.Module:
-        """Return the model of the file."""
-        return load(self.path, self.factory).to(device)
-
-
 Compress = Callable[[Case, torch.device], Compressed]
 Verify = Callable[[Case, torch.device], dict[str, Any]]
 
@@ -181,60 +158,11 @@ def compressed(
     def get(case: Case, device: torch.device) -> Compressed:
         baseline = baseline_on(device)
         try:
-            return _compress(case, baseline, folder / f"{device.type}-{case}.safetensors")
+            return compress(case, baseline, folder / f"{device.type}-{case}.safetensors")
         except CompressionError as error:  # of the user's network or recipe: the sentence is enough
             pytest.fail(f"{case}: {error}", pytrace=False)
 
     return get
-
-
-def _compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
-    workload = baseline.workload
-    before = weights_fingerprint(baseline.model)
-    epochs: list[float] = []
-
-    def on_epoch(epoch: EpochReport) -> None:
-        epochs.append(correct_images(epoch.model, baseline.data.validation).float().mean().item())
-
-    with PeakMemory(baseline.device) as memory:
-        started = time.perf_counter()
-        model = case.how(replace(baseline, on_epoch=on_epoch)).eval()
-        seconds = time.perf_counter() - started
-    if weights_fingerprint(baseline.model) != before:
-        raise AssertionError(f"{case} changed the baseline that it was given")
-    save(model, path)
-    account = {
-        "stored_bytes": path.stat().st_size,
-        "contents": contents(path),
-        "dense_bytes": dense_bytes(model),
-        "parameters": count_parameters(model),
-        "nonzeros": count_nonzeros(model),
-        "macs": count_macs(model, baseline.data.validation.inputs(slice(0, 1))),
-    }
-    facts = {
-        "technique": case.name,
-        "family": case.family or case.name,
-        "device": baseline.device.type,
-        "workload": workload.name,
-        "data": baseline.data.title,
-        "simulated": baseline.device.type in case.simulated_on,
-        "in_float": _layers_in_float(model) if case.kernels else [],
-        **case.facts,
-        **({"epoch_accuracy": epochs} if epochs else {}),
-    }
-    return Compressed(
-        path=path,
-        factory=workload.student if case.student else workload.network,
-        fingerprint=weights_fingerprint(model),
-        seconds=seconds,
-        peak_memory_bytes=memory.peak_bytes,
-        account=account,
-        facts=facts,
-    )
-
-
-def _layers_in_float(model: nn.Module) -> list[str]:
-    return [name for name, layer in model.named_modules() if isinstance(layer, COMPRESSIBLE)]
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ FLOORS = {
         {"workloads"},
         {"options", "baseline"},
         {"techniques", "verifier", "peers"},
+        {"compressed"},
         {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost"}
         | {"test_peers", "test_integer"},
     ],
