@@ -1,5 +1,6 @@
 """Do the integer kernels give the reference executor's codes?"""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,36 +11,28 @@ from compression.integer.native import NativeModel
 from compression.integer.onednn import IntegerModel
 from compression.quantization import StaticQuantizedModel
 
+Find = Callable[[fx.Node, list[Tensor]], Tensor | None]
+"""A node and the reference's inputs of it -> the kernels' codes of its output, where it has any."""
 
-class _Both(fx.Interpreter):
-    """Runs the reference, and each integer layer on the reference's own codes."""
 
-    def __init__(self, reference: StaticQuantizedModel, integer: IntegerModel) -> None:
+class _Compared(fx.Interpreter):
+    """Runs the reference, and compares each layer's codes with those that `find` gives."""
+
+    def __init__(self, reference: StaticQuantizedModel, find: Find) -> None:
         super().__init__(reference.network)
-        self.integer = integer.network
+        self.find = find
         self.differences: dict[str, tuple[int, float]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         wanted = super().run_node(n)
         if n.op == "call_module" and wanted.dtype == torch.int8:
-            args = [_input(a) for a in self.fetch_args_kwargs_from_env(n)[0]]
-            found = self.integer.get_submodule(str(n.target))(*args)
-            self.differences[n.name] = _difference(unsigned(wanted), found)
+            found = self.find(n, list(self.fetch_args_kwargs_from_env(n)[0]))
+            if found is not None:
+                codes = unsigned(wanted).short()
+                difference = (codes - found.reshape(codes.shape).short()).abs()
+                share = float(difference.gt(0).float().mean())
+                self.differences[n.name] = int(difference.max()), share
         return wanted
-
-
-class _Codes(fx.Interpreter):
-    """Runs the reference, and keeps each layer's codes (uint8, as kernels write them)."""
-
-    def __init__(self, reference: StaticQuantizedModel) -> None:
-        super().__init__(reference.network)
-        self.codes: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.op == "call_module" and value.dtype == torch.int8:
-            self.codes[n.name] = unsigned(value)
-        return value
 
 
 @torch.inference_mode()
@@ -51,23 +44,23 @@ def code_differences(
     A layer of an IntegerModel gets the reference's own codes, so that a difference is the layer's
     alone; a NativeModel, lowered with `keep` for all of `inputs`, runs from end to end.
     """
+    find: Find
     if isinstance(integer, NativeModel):
-        wanted = _Codes(reference)
-        wanted.run(inputs)
         integer(inputs)
-        found = integer.codes()
-        pairs = {
-            name: (codes, found[name]) for name, codes in wanted.codes.items() if name in found
-        }
-        return {name: _difference(a, b.reshape(a.shape)) for name, (a, b) in pairs.items()}
-    both = _Both(reference, integer)
-    both.run(inputs)
-    return both.differences
+        codes = integer.codes()
 
+        def find(node: fx.Node, _: list[Tensor]) -> Tensor | None:
+            return codes.get(node.name)  # what flattens has no memory of its own
+    else:
+        network = integer.network
 
-def _difference(wanted: Tensor, found: Tensor) -> tuple[int, float]:
-    difference = (wanted.short() - found.short()).abs()
-    return int(difference.max()), float(difference.gt(0).float().mean())
+        def find(node: fx.Node, args: list[Tensor]) -> Tensor | None:
+            found: Tensor = network.get_submodule(str(node.target))(*map(_input, args))
+            return found
+
+    compared = _Compared(reference, find)
+    compared.run(inputs)
+    return compared.differences
 
 
 def _input(codes: Tensor) -> Tensor:

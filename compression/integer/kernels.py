@@ -31,8 +31,7 @@ def pair(value: Any) -> list[int]:
     return [value, value] if isinstance(value, int) else [int(v) for v in value]
 
 
-def padding_of(layer: q.QuantizedLayer) -> list[int]:
-    """Return a convolution's padding of rows and columns."""
+def _padding(layer: q.QuantizedLayer) -> list[int]:
     padding = layer.options["padding"]
     if padding == "valid":
         return [0, 0]
@@ -45,6 +44,17 @@ def padding_of(layer: q.QuantizedLayer) -> list[int]:
             raise UnsupportedTypeError("the integer kernels pad both sides alike: even kernel")
         return [span // 2 for span in spans]
     return pair(padding)
+
+
+def sliding(layer: q.QuantizedLayer) -> list[list[int]]:
+    """Return a convolution's stride, padding and dilation, each of rows and columns."""
+    options = layer.options
+    return [pair(options["stride"]), _padding(layer), pair(options["dilation"])]
+
+
+def pool_window(pool: nn.MaxPool2d) -> list[list[int]]:
+    """Return a max-pool's size, stride, padding and dilation, each of rows and columns."""
+    return [pair(v) for v in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)]
 
 
 def unsigned(codes: Tensor) -> Tensor:
@@ -129,9 +139,8 @@ class Convolution(_Layer):
     def __init__(self, layer: q.QuantizedLayer, shape: list[int], *, keep_residual: bool) -> None:
         """Pack the weights for inputs of `shape`; `keep_residual` spares the residual's memory."""
         super().__init__(layer)
-        options = layer.options
-        self.geometry = (pair(options["stride"]), padding_of(layer), pair(options["dilation"]))
-        self.groups, self.keep_residual = options["groups"], keep_residual
+        self.geometry = sliding(layer)
+        self.groups, self.keep_residual = layer.options["groups"], keep_residual
         self.packed = _onednn.qconv_prepack(
             layer.codes, self.w_scale, self.x_scale, self.x_zero_point, *self.geometry,
             self.groups, shape,
@@ -179,8 +188,7 @@ class MaxPool(nn.Module):
     def __init__(self, pool: nn.MaxPool2d) -> None:
         """Take the window of `pool`."""
         super().__init__()
-        stride = pool.kernel_size if pool.stride is None else pool.stride
-        self.window = [pair(v) for v in (pool.kernel_size, stride, pool.padding, pool.dilation)]
+        self.window = pool_window(pool)
         self.ceil_mode = pool.ceil_mode
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.kernels import OFFSET, padding_of, pair
+from compression.integer.kernels import OFFSET, pair, pool_window, sliding
 from compression.integer.shapes import shapes_of
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
@@ -155,10 +155,10 @@ class _Builder:
         if layer.codes.ndim == 2:
             real = self._node("Gemm", inputs, transB=1)
         else:
-            options = layer.options
+            stride, padding, dilation = sliding(layer)
             real = self._node(
-                "Conv", inputs, group=options["groups"], strides=pair(options["stride"]),
-                pads=padding_of(layer) * 2, dilations=pair(options["dilation"]),
+                "Conv", inputs, group=layer.options["groups"], strides=stride,
+                pads=padding * 2, dilations=dilation,
             )  # fmt: skip
         if len(node.args) > 1:
             real = self._node("Add", [real, self._read(node.args[1])])
@@ -186,11 +186,10 @@ class _Builder:
         return self._node("ReduceMean", [real], axes=[2, 3], keepdims=int(kept))
 
     def _max_pool(self, node: fx.Node, pool: nn.MaxPool2d) -> str:
-        stride = pool.kernel_size if pool.stride is None else pool.stride
+        size, stride, padding, dilation = pool_window(pool)
         return self._node(
-            "MaxPool", [self._read(node.args[0])], kernel_shape=pair(pool.kernel_size),
-            strides=pair(stride), pads=pair(pool.padding) * 2,
-            dilations=pair(pool.dilation), ceil_mode=int(pool.ceil_mode),
+            "MaxPool", [self._read(node.args[0])], kernel_shape=size, strides=stride,
+            pads=padding * 2, dilations=dilation, ceil_mode=int(pool.ceil_mode),
         )  # fmt: skip
 
     def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> str:

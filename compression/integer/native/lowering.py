@@ -102,11 +102,10 @@ class Lowering:
     def _compressible(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
         inputs = self.layout.value(node.args[0])
         geometry, outputs = inputs.geometry, self.layout.spatial(node)
-        sides = [geometry.channels, geometry.height, geometry.width]
-        window, weights = window_of(layer, sides), layer.codes
+        window, weights = window_of(layer, geometry.sides), layer.codes
         assert window is not None
         if weights.ndim == 2:
-            weights = weights.view(len(weights), *sides)
+            weights = weights.view(len(weights), *geometry.sides)
         groups = layer.options.get("groups", 1)
         depthwise = groups > 1 and len(weights) == groups == geometry.channels
         if groups > 1 and not depthwise:
@@ -130,7 +129,7 @@ class Lowering:
 
     def _max_pool(self, node: fx.Node, layer: q.OnCodes) -> None:
         geometry, outputs = self.layout.value(node.args[0]).geometry, self.layout.spatial(node)
-        window = window_of(layer, [geometry.channels, geometry.height, geometry.width])
+        window = window_of(layer, geometry.sides)
         assert window is not None
         if geometry.zero and any(window.padding):  # the border must lose against every code
             raise _unknown(node, layer.function)
@@ -144,7 +143,7 @@ class Lowering:
     def _mean(self, node: fx.Node, layer: q.QuantizedMean) -> None:
         inputs, outputs = self.layout.value(node.args[0]), self.layout.spatial(node)
         geometry = inputs.geometry
-        window = mean_window(layer.pool, [0, geometry.height, geometry.width], outputs[1:])
+        window = mean_window(layer.pool, geometry.sides, outputs[1:])
         if window is None:
             raise _unknown(node, layer.pool)
         fields = inputs.pixels() | self._output(node, layer.output_zero_point)

@@ -70,6 +70,11 @@ class Geometry:
     zero: int
 
     @property
+    def sides(self) -> list[int]:
+        """Return the channels, rows and columns."""
+        return [self.channels, self.height, self.width]
+
+    @property
     def row(self) -> int:
         """Return the bytes from row to row."""
         return (self.width + 2 * self.border) * self.channels

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.integer.kernels import padding_of, pair
+from compression.integer.kernels import pair, pool_window, sliding
 from compression.integer.native.step import ALIGNMENT, Geometry, aligned
 from compression.quantization import modules as q
 
@@ -98,28 +98,26 @@ def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
     """Return how `layer` slides over `inputs` (channels, rows, columns); None if it does not."""
     match layer:
         case q.QuantizedLayer() if layer.codes.ndim == 4:
-            options = layer.options
-            sides = [pair(options["stride"]), padding_of(layer), pair(options["dilation"])]
-            return Window(list(layer.codes.shape[2:]), *sides)
+            return Window(list(layer.codes.shape[2:]), *sliding(layer))
         case q.QuantizedLayer():  # of a flattened image: a window as large as the image
             return Window(inputs[1:], [1, 1], [0, 0], [1, 1])
         case q.OnCodes(function=nn.MaxPool2d() as pool):
-            stride = pool.kernel_size if pool.stride is None else pool.stride
-            sides = [pair(v) for v in (pool.kernel_size, stride, pool.padding, pool.dilation)]
-            return Window(*sides)
+            return Window(*pool_window(pool))
     return None
 
 
 def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int]) -> Window | None:
-    """Return the window of an average without padding, all windows alike; None for others."""
+    """Return the window of an average of `inputs` (channels, rows, columns); None for one that pads.
+
+    None, too, where not all windows are alike.
+    """
     sides = inputs[1:]
     match pool:
         case nn.AdaptiveAvgPool2d() if all(n % m == 0 for n, m in zip(sides, outputs, strict=True)):
             size = [n // m for n, m in zip(sides, outputs, strict=True)]
             return Window(size, size, [0, 0], [1, 1])
         case nn.AvgPool2d(padding=0 | (0, 0), ceil_mode=False, divisor_override=None):
-            size = pair(pool.kernel_size)
-            return Window(size, pair(pool.stride or pool.kernel_size), [0, 0], [1, 1])
+            return Window(pair(pool.kernel_size), pair(pool.stride), [0, 0], [1, 1])
     return None
 
 
