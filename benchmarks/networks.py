@@ -1,5 +1,6 @@
 """The networks of the paper: ResNet-18 with two stems, and the five-layer student."""
 
+import torch
 from torch import nn
 from torchvision.models import resnet18
 
@@ -44,3 +45,13 @@ def five_layer_cnn() -> nn.Module:
         nn.ReLU(inplace=True),
         nn.Linear(600, 10),
     )
+
+
+@torch.no_grad()
+def uneven_norms(model: nn.Module) -> nn.Module:
+    """Draw each batch norm's scale and shift in place, so that none is the identity of a new one."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    return model

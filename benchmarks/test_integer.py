@@ -14,13 +14,13 @@ from benchmarks.harness.clock import CLOCK, replay, wall_timer
 from benchmarks.harness.interleave import interleave, latency_facts
 from benchmarks.harness.kernels import INTEGER_KERNELS, kernels_of
 from benchmarks.harness.results import record
+from benchmarks.networks import uneven_norms
 from benchmarks.techniques import BY_NAME
 from compression.integer import (
     NativeModel,
     code_differences,
     deploy,
-    has_integer_kernels,
-    has_native,
+    lacking,
     lower_native,
 )
 from compression.quantization import StaticQuantizedModel, quantize_static
@@ -37,17 +37,18 @@ pytestmark = [
     pytest.mark.integer,
     pytest.mark.benchmark(timer=CLOCK),
 ]
-without_native = pytest.mark.skipif(not has_native(), reason="no AVX-512 VNNI, or no C compiler")
-without_onednn = pytest.mark.skipif(
-    not has_integer_kernels("cpu"), reason="the CPU has neither VNNI nor AMX"
-)
-executors = pytest.mark.parametrize(
-    "executor",
-    [
-        pytest.param("native", marks=without_native),
-        pytest.param("onednn", marks=without_onednn),
-    ],
-)
+
+
+executors = pytest.mark.parametrize("executor", ["native", "onednn"], indirect=True)
+
+
+@pytest.fixture
+def executor(request: Any) -> str:
+    """Return an executor that runs here."""
+    reason = lacking(request.param)
+    if reason:
+        pytest.skip(reason)
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,7 @@ def network(name: str) -> nn.Module:
     What an image costs and how codes round depends on the architecture, not on training.
     """
     torch.manual_seed(0)
-    model: nn.Module = getattr(torchvision.models, name)().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-    return model
+    return uneven_norms(getattr(torchvision.models, name)().eval())
 
 
 def differences(reference: StaticQuantizedModel, integer: Any, inputs: Tensor) -> tuple[int, float]:
@@ -97,7 +93,7 @@ def test_network(benchmark: Any, request: Any, images: Data, name: str, executor
     record(
         benchmark, request, technique=f"{name}-{executor}", device="cpu", workload="networks",
         data="digits at 224x224", simulated=False, timing="wall", batch_size=1, **facts,
-        integer_kernels=sum(ran[kernel] for kernel in INTEGER_KERNELS),
+        integer_kernels=sum(ran[kernel] for kernels in INTEGER_KERNELS for kernel in kernels),
         stayed=list(stayed), largest_code_difference=largest, differing_codes=share,
     )  # fmt: skip
     assert largest <= 1

@@ -1,6 +1,5 @@
 """Which executor runs, and that each gives the reference's answers."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from compression.errors import CompressionError
-from compression.integer import EXECUTORS, deploy, has_integer_kernels, has_native
+from compression.integer import EXECUTORS, deploy, has_integer_kernels, lacking
 from compression.quantization import quantize_static
 from tests.nets import images, residual
 
@@ -23,24 +22,21 @@ TOLERANCES = {
 }
 WITHOUT_VNNI = """
 import torch
-from compression.integer import deploy, has_integer_kernels, has_native
+from compression.integer import deploy, has_integer_kernels, lacking
 from compression.quantization import quantize_static
 from tests.nets import images, residual
 model = quantize_static(residual(), images())
 found = deploy(model, images())
-print(has_integer_kernels("cpu"), has_native(), found is model)
+print(has_integer_kernels("cpu"), not lacking("native"), found is model)
 torch.save(found(images()), {path!r})
 """
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_every_executor_gives_the_outputs_of_the_reference(executor: str) -> None:
-    here = {"native": has_native(), "onednn": has_integer_kernels("cpu")}
-    if not here.get(executor, True):
-        pytest.skip(f"this machine cannot run the executor {executor}")
-    absent = [p for p in EXECUTORS[executor] if importlib.util.find_spec(p) is None]
-    if absent:
-        pytest.skip(f"{', '.join(absent)} not installed: the extra peers")
+    reason = lacking(executor)
+    if reason:
+        pytest.skip(reason)
     model = quantize_static(residual(), images())
     with torch.inference_mode():
         wanted = model(images())

@@ -7,6 +7,7 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.harness.kernels import kernels_of
+from benchmarks.networks import uneven_norms
 from compression.errors import UnsupportedTypeError
 from compression.integer import (
     IntegerModel,
@@ -35,12 +36,7 @@ def network(name: str) -> Any:
     model: Any = getattr(torchvision.models, name)(num_classes=10).eval()
     if name == "vgg11_bn":  # its 100 million weights of a linear layer say nothing new
         model.classifier = nn.Sequential(nn.Linear(25_088, 32), nn.ReLU(), nn.Linear(32, 10))
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):  # not the identity that it starts as
-                nn.init.uniform_(module.weight, 0.8, 1.2)
-                nn.init.uniform_(module.bias, -0.2, 0.2)
-    return model
+    return uneven_norms(model)
 
 
 def inputs(size: int = 32, count: int = 2) -> Tensor:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,23 +15,21 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.harness.kernels import NATIVE, kernels_of
+from benchmarks.networks import uneven_norms
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import (
     IntegerModel,
     NativeModel,
     code_differences,
     deploy,
-    has_integer_kernels,
-    has_native,
+    lacking,
     lower_native,
 )
 from compression.quantization import modules as q
 from compression.quantization import quantize_static
 from tests.nets import images, mlp, residual
 
-pytestmark = pytest.mark.skipif(
-    not has_native(), reason="no CPU with AVX-512 and VNNI, or no C compiler"
-)
+pytestmark = pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
 WITHOUT_COMPILER = """
 import sys, torch
 from compression.errors import CompressionError
@@ -46,15 +43,6 @@ except CompressionError as error:
 """
 
 
-def normalized(model: Any) -> Any:
-    """Make each batch norm something else than the identity that it starts as."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-    return model.eval()
-
-
 def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -62,7 +50,7 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121"])
 def test_every_layer_of_a_network_gives_the_codes_of_the_reference(name: str) -> None:
     torch.manual_seed(0)
-    model = normalized(getattr(torchvision.models, name)(num_classes=10))
+    model = uneven_norms(getattr(torchvision.models, name)(num_classes=10)).eval()
     x = numbers(3, 3, 64, 64)
     reference = quantize_static(model, x)
     integer = lower_native(reference, x, keep=True)
@@ -172,7 +160,7 @@ def test_deploy_chooses_native_and_leaves_what_it_cannot_to_onednn() -> None:
     reference = quantize_static(model.eval(), x)
     with pytest.raises(UnsupportedTypeError, match=r"no kernel for 0 \(QuantizedLayer\)"):
         lower_native(reference, x)
-    if has_integer_kernels("cpu"):
+    if not lacking("onednn"):
         assert isinstance(deploy(reference, x), IntegerModel)
 
 

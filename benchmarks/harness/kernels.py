@@ -10,7 +10,8 @@ from compression.integer import NativeModel
 
 NATIVE = "native::vpdpbusd"
 """Layers of the native executor that multiplied codes on VNNI, as its compiled code counts them."""
-INTEGER_KERNELS = (NATIVE, "onednn::qconv2d_pointwise", "onednn::qlinear_pointwise")
+INTEGER_KERNELS = ((NATIVE,), ("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise"))
+"""Sets of kernels, of which one must run whole."""
 
 
 @torch.inference_mode()

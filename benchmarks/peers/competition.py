@@ -12,6 +12,7 @@ import torch
 from benchmarks.harness.process import Process
 from benchmarks.harness.race import race
 from benchmarks.peers.engines import ENGINES, Engine
+from compression.integer import lacking
 
 BUDGET_S = 150.0
 
@@ -22,7 +23,9 @@ def missing(engine: Engine) -> str | None:
     if absent:
         return f"{engine} needs {', '.join(absent)}: pip install -e '.[test,peers]'"
     unknown = [p for p in engine.programs if shutil.which(p) is None]
-    return f"{engine} needs the program {', '.join(unknown)}" if unknown else None
+    if unknown:
+        return f"{engine} needs the program {', '.join(unknown)}"
+    return lacking(engine.executor) if engine.executor else None
 
 
 class Competition:

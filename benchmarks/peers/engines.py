@@ -43,7 +43,7 @@ class Engine:
     """An engine: `build` writes its file from the trained network, `start` returns its prediction.
 
     `build` takes the network in eval mode, calibration inputs (N, C, H, W) and the file's path;
-    `packages` must be importable, `programs` be found by the shell.
+    `packages` must be importable, `programs` be found by the shell, and our `executor` run here.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Engine:
     start: Callable[[Path, Setting], Predict]
     packages: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    executor: str | None = None
 
     def __str__(self) -> str:
         """Return the name, which is the test's id."""
@@ -184,6 +185,7 @@ OURS = tuple(
         partial(_save, how=_int8),
         partial(_executor, executor=name),
         packages,
+        executor=name,
     )
     for name, packages in EXECUTORS.items()
 )

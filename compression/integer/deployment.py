@@ -1,5 +1,6 @@
 """The executors of a statically quantized network: our kernels, torch's, or another engine."""
 
+import importlib.util
 import logging
 import shutil
 import weakref
@@ -18,7 +19,7 @@ from compression.integer.engines import (
     compile_onnxruntime,
     compile_openvino,
 )
-from compression.integer.native import lower_native
+from compression.integer.native import library, lower_native
 from compression.integer.onednn import has_integer_kernels, lower_onednn
 from compression.integer.onnx_file import export_onnx
 from compression.quantization import StaticQuantizedModel
@@ -36,6 +37,21 @@ _COMPILERS: dict[str, Callable[..., Predict]] = {
     "openvino": compile_openvino,
     "onnxruntime": compile_onnxruntime,
 }
+
+
+def lacking(executor: str) -> str | None:
+    """Say what an executor lacks on this machine, None where it can run."""
+    absent = [p for p in EXECUTORS[executor] if importlib.util.find_spec(p) is None]
+    if absent:
+        return f"executor {executor} needs {', '.join(absent)}: pip install {' '.join(absent)}"
+    if executor == "native":
+        try:
+            library()
+        except CompressionError as error:
+            return str(error)
+    if executor == "onednn" and not has_integer_kernels("cpu"):
+        return "executor onednn needs a CPU with VNNI or AMX: on this one its products saturate"
+    return None
 
 
 def deploy(model: nn.Module, example: Tensor, *, executor: str | None = None) -> nn.Module:
@@ -62,10 +78,13 @@ def deploy(model: nn.Module, example: Tensor, *, executor: str | None = None) ->
             f"executor {executor} runs statically quantized networks on the CPU, found "
             f"{type(model).__name__} on {example.device.type}; quantize_static makes one"
         )
+    reason = lacking(executor)
+    if reason:
+        raise CompressionError(reason)
     if executor == "native":
         return lower_native(model, example)
     if executor == "onednn":
-        return _onednn(model, example)
+        return lower_onednn(model, example, fallback=True)
     return _compiled(model, example, executor)
 
 
@@ -74,15 +93,7 @@ def _fastest(model: StaticQuantizedModel, example: Tensor) -> nn.Module:
         return lower_native(model, example)
     except CompressionError as reason:
         log.info("not on the native executor: %s", reason)
-    return _onednn(model, example) if has_integer_kernels(example.device) else model
-
-
-def _onednn(model: StaticQuantizedModel, example: Tensor) -> nn.Module:
-    if not has_integer_kernels(example.device):
-        raise CompressionError(
-            "executor onednn needs a CPU with VNNI or AMX: on this one its products saturate"
-        )
-    return lower_onednn(model, example, fallback=True)
+    return model if lacking("onednn") else lower_onednn(model, example, fallback=True)
 
 
 def _compiled(model: StaticQuantizedModel, example: Tensor, executor: str) -> nn.Module:

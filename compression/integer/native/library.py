@@ -26,15 +26,6 @@ FLAGS = (
 COMPILERS = ("cc", "gcc", "clang")
 
 
-def has_native() -> bool:
-    """Tell whether this machine compiles and runs the native executor."""
-    try:
-        library()
-    except CompressionError:
-        return False
-    return True
-
-
 @cache
 def library() -> Any:
     """Return the compiled functions.
