@@ -8,7 +8,7 @@ FLOORS = {
     "compression": [
         {"errors", "modes", "paths"},
         {"layers", "affine", "bits", "training", "atomic"},
-        {"pruning", "recalibration", "quantization", "distillation", "accounting"},
+        {"pruning", "clustering", "recalibration", "quantization", "distillation", "accounting"},
         {"storage", "integer"},
     ],
     "benchmarks": [

@@ -1,0 +1,262 @@
+"""Weight sharing: a codebook for a tensor first, then networks whose layers take few values.
+
+Scalar k-means (Han, Mao, Dally 2016, arXiv:1510.00149, section 3); with a price on bits, entropy-
+constrained quantization (Chou et al. 1989; Choi, El-Khamy, Lee 2017, arXiv:1612.01543). In one
+dimension cells are intervals: sorted values with prefix sums give a cell's mean by two searches.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.layers import compressible_layers, copy_model
+from compression.training import Recipe, Split, fit
+
+MAX_CLUSTERS = 256  # what an index of one byte can name
+INITS = ("linear", "density", "random")
+Array = NDArray[Any]
+
+
+def initial_centroids(values: Tensor, *, num_clusters: int, init: str, seed: int = 0) -> Tensor:
+    """Return where k-means on `values` (n,) starts: centroids (num_clusters,), float64, ascending.
+
+    "linear": evenly from the smallest to the largest value; "density": the quantiles at
+    (i + 0.5) / num_clusters; "random": values drawn by `seed`, distinct while there are enough
+    (Han et al. 2016, section 3.2).
+    """
+    _check_options(num_clusters, init)
+    return torch.from_numpy(_initial(np.sort(_numbers(values)), num_clusters, init, seed))
+
+
+def cluster(
+    values: Tensor,
+    *,
+    num_clusters: int,
+    init: str = "linear",
+    seed: int = 0,
+    bit_cost: float = 0.0,
+    zero: bool = False,
+    iterations: int = 1000,
+) -> tuple[Tensor, Tensor]:
+    """Return a codebook (k,), float32, ascending, and each value's index in it, uint8 as `values`.
+
+    Lloyd's algorithm from `initial_centroids`, until nothing moves or for `iterations`, and from
+    there once more with the price: a value w goes to the i that minimises (w - c_i)^2 + bit_cost *
+    mean(w^2) * bits_i, with bits_i = -log2 of the share of cluster i one iteration earlier, and c_i
+    is its mean. k is at most `num_clusters`: empty clusters are dropped. `zero` pins one to 0.0,
+    which zeros never leave. Up to `num_clusters` distinct values stay as they are at bit_cost 0.
+    """
+    _check_options(num_clusters, init, bit_cost, iterations)
+    flat = _numbers(values)
+    ordered = np.sort(flat[flat != 0] if zero else flat).astype(np.float64)
+    if not len(ordered):
+        return torch.zeros(1, device=values.device), torch.zeros_like(values, dtype=torch.uint8)
+    centers = _start(ordered, num_clusters, init, seed, zero)
+    # Finite even for the largest numbers, and still above every squared distance of float32.
+    price = min(bit_cost * float(ordered @ ordered) / len(flat), 1e200)
+    zeros = len(flat) - len(ordered)
+    # The price is asked from where the error alone is least: it never makes the sum of both worse.
+    for cost in sorted({0.0, price}):
+        centers, edges, codes = _lloyd(ordered, centers, cost, zero, zeros, iterations)
+    cells = torch.bucketize(torch.from_numpy(flat).double(), torch.from_numpy(edges))
+    indices = torch.from_numpy(codes).index_select(0, cells)
+    if zero:
+        indices[torch.from_numpy(flat == 0)] = int(codes[-1])
+    codebook = torch.from_numpy(centers).float()
+    return codebook.to(values.device), indices.view(values.shape).to(values.device)
+
+
+@torch.no_grad()
+def share_weights(
+    model: nn.Module, *, num_clusters: int, init: str = "linear", bit_cost: float = 0, seed: int = 0
+) -> nn.Module:
+    """Return a copy in eval mode whose compressible layers take at most `num_clusters` values each.
+
+    `num_clusters` is 2..256 and counts 0.0, where zeros stay. At bit_cost 0 no other weight joins
+    them but by chance, and a layer without zeros has all clusters for its weights; a price on bits
+    lets small weights become zero. It is one price for all layers, as the least error of a file's
+    size asks for: a bit is worth bit_cost times the mean square of all their weights. Weights keep
+    their dtype and their ties.
+    """
+    _check_options(num_clusters, init, bit_cost, fewest=2)
+    shared, priced = copy_model(model).eval(), bit_cost > 0
+    options: dict[str, Any] = {"init": init, "seed": seed, "zero": priced}
+    weights = _floating_weights(shared)
+    squares = {name: float(weight.double().square().sum()) for name, weight in weights.items()}
+    mean = sum(squares.values()) / sum(weight.numel() for weight in weights.values())
+    for name, weight in weights.items():
+        if priced and squares[name]:  # `cluster` takes the price in the layer's own mean square
+            options["bit_cost"] = bit_cost * mean * weight.numel() / squares[name]
+        new, free = torch.zeros_like(weight), weight != 0
+        if free.any():
+            count = num_clusters if priced or free.all() else num_clusters - 1
+            free |= priced
+            codebook, indices = cluster(weight[free], num_clusters=count, **options)
+            # A float16 may round to -0.0, which would be one value more.
+            new[free] = codebook.to(weight.dtype)[indices.long()] + 0.0
+        weight.copy_(new)
+    return shared
+
+
+def keep_sharing(model: nn.Module) -> Callable[[], None]:
+    """Return a function that makes weights that are equal now, layer by layer, equal again.
+
+    Run behind every optimizer step: it sets them to their mean, and zeros to zero. CompressionError
+    where a layer takes more than 256 values.
+    """
+    sharings = []
+    for name, weight in _weights(model):
+        values, members, counts = _sharing(weight)
+        if len(values) > MAX_CLUSTERS:
+            raise CompressionError(
+                f"{name}: expected at most 256 values, found {len(values)}; call share_weights first"
+            )
+        sharings.append((weight, members, counts, values == 0))
+
+    @torch.no_grad()
+    def share_again() -> None:
+        for weight, members, counts, zero in sharings:
+            # In float64: a float32 sum of a million members would lose the step.
+            sums = torch.bincount(members, weights=weight.double().flatten(), minlength=len(counts))
+            means = (sums / counts).masked_fill(zero, 0).to(weight.dtype)
+            weight.copy_(means.index_select(0, members).view(weight.shape))
+
+    return share_again
+
+
+def fine_tune_centroids(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
+    """Return a copy trained by `recipe` whose weights share values as those of `model`; zeros stay.
+
+    Each step is projected onto the networks of the same sharing: a centroid moves by the mean of
+    its members' gradients, where Han et al. 2016, section 3.3, take the sum, so that ordinary
+    learning rates fit. Biases and batch norms train as usual.
+    """
+    tuned = copy_model(model)
+    fit(tuned, train, recipe, after_step=keep_sharing(tuned))
+    return tuned
+
+
+def shared_values(model: nn.Module) -> dict[str, int]:
+    """Return how many distinct values each compressible layer's weight takes, by dotted name."""
+    layers: dict[str, Any] = dict(compressible_layers(model))
+    return {name: len(_sharing(layer.weight)[0]) for name, layer in layers.items()}
+
+
+def _check_options(
+    num_clusters: int, init: str, bit_cost: float = 0.0, iterations: int = 1, fewest: int = 1
+) -> None:
+    if type(num_clusters) is not int or not fewest <= num_clusters <= MAX_CLUSTERS:
+        raise CompressionError(f"num_clusters must lie in {fewest}..256, found {num_clusters!r}")
+    if init not in INITS:
+        raise CompressionError(f"init must be one of {', '.join(INITS)}, found {init!r}")
+    if type(bit_cost) not in (float, int) or not (math.isfinite(bit_cost) and bit_cost >= 0):
+        raise CompressionError(f"bit_cost must be finite and at least 0, found {bit_cost!r}")
+    if type(iterations) is not int or iterations < 1:
+        raise CompressionError(f"iterations must be at least 1, found {iterations!r}")
+
+
+def _numbers(values: Tensor) -> Array:
+    if not values.is_floating_point():
+        raise UnsupportedTypeError(f"values: expected floating numbers, found {values.dtype}")
+    flat = values.detach().reshape(-1).float().cpu().numpy()
+    finite = int(np.isfinite(flat).sum())
+    if finite < max(len(flat), 1):
+        raise CompressionError(f"values: expected finite float32, found {finite} of {len(flat)}")
+    return flat
+
+
+def _initial(ordered: Array, count: int, init: str, seed: int) -> Array:
+    if init == "linear":
+        return np.linspace(float(ordered[0]), float(ordered[-1]), count)
+    if init == "density":
+        places = (np.arange(count) + 0.5) / count * len(ordered)
+        return ordered[places.astype(np.int64)].astype(np.float64)
+    distinct = np.unique(ordered)
+    order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).numpy()
+    return np.sort(np.resize(distinct[order], count)).astype(np.float64)
+
+
+def _start(ordered: Array, num_clusters: int, init: str, seed: int, zero: bool) -> Array:
+    """Return the first iteration's centers: the values themselves where they are few enough."""
+    free, distinct = num_clusters - zero, ordered[np.diff(ordered, prepend=-np.inf) > 0]
+    centers = distinct if len(distinct) <= free else _initial(ordered, free, init, seed)
+    return np.unique(np.append(centers, [0.0] * zero))
+
+
+def _lloyd(
+    ordered: Array, centers: Array, price: float, zero: bool, zeros: int, iterations: int
+) -> tuple[Array, Array, Array]:
+    """Return the codebook, the cells' inner edges, and the cells' codes with that of zeros last."""
+    prefix = np.append(0.0, np.cumsum(ordered))
+    counts = np.ones(len(centers))  # equal shares: the first cells are those of the nearest center
+    for _ in range(iterations):
+        before = centers, counts
+        kept, edges = _envelope(centers, -price * np.log2(counts / (len(ordered) + zeros)))
+        centers, counts, codes = _means(ordered, prefix, edges, zero & (centers[kept] == 0), zeros)
+        if np.array_equal(before[0], centers) and np.array_equal(before[1], counts):
+            break
+    return centers, edges, codes
+
+
+def _envelope(centers: Array, costs: Array) -> tuple[list[int], Array]:
+    """Return which centers are cheapest somewhere, and the edges between them, both ascending.
+
+    (w - c)^2 + cost is w^2 plus a line of w whose slope falls with c: the lower envelope of lines.
+    """
+    c, cost = centers.tolist(), costs.tolist()
+
+    def between(i: int, j: int) -> float:
+        return (c[i] + c[j]) / 2 + (cost[j] - cost[i]) / (2 * (c[j] - c[i]))
+
+    kept, edges = [0], [-math.inf]
+    for j in range(1, len(c)):
+        while (edge := between(kept[-1], j)) <= edges[-1]:
+            del kept[-1], edges[-1]
+        kept.append(j)
+        edges.append(edge)
+    return kept, np.array(edges[1:])
+
+
+def _means(
+    ordered: Array, prefix: Array, edges: Array, pinned: Array, zeros: int
+) -> tuple[Array, Array, Array]:
+    """Return the codebook, its counts, and the cells' codes with that of zeros last."""
+    cuts = np.concatenate([[0], np.searchsorted(ordered, edges, side="right"), [len(ordered)]])
+    full = np.diff(cuts) > 0
+    starts, stops = cuts[:-1][full], cuts[1:][full]
+    means = (prefix[stops] - prefix[starts]) / (stops - starts)
+    # Beside far larger values the prefix sums lose a cell's own: its mean is still within it.
+    means = np.clip(means, ordered[starts], ordered[stops - 1]).astype(np.float32)
+    means[pinned[full]] = 0
+    live = np.append(full, zeros > 0)
+    codes = np.zeros(len(live), dtype=np.uint8)
+    # A mean may be zero too, or lie on the other side of the pinned zero: one value, in order.
+    codebook, codes[live] = np.unique(np.append(means, [0.0] * (zeros > 0)), return_inverse=True)
+    sizes = np.append(stops - starts, [zeros] * (zeros > 0))
+    return codebook.astype(np.float64) + 0.0, np.bincount(codes[live], weights=sizes), codes
+
+
+def _sharing(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weight's distinct values (k,), each weight's index (n,), and the counts (k,)."""
+    # -0.0 + 0.0 is 0.0: finite numbers are then equal where their bits are.
+    return torch.unique(weight.detach().flatten() + 0.0, return_inverse=True, return_counts=True)
+
+
+def _floating_weights(model: nn.Module) -> dict[str, Tensor]:
+    weights = dict(_weights(model))
+    for name, weight in weights.items():
+        if not weight.is_floating_point():
+            raise UnsupportedTypeError(f"{name}: expected floating weights, found {weight.dtype}")
+    return weights
+
+
+def _weights(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """Return the compressible layers' weights, a tied one once, with a layer's name."""
+    layers: dict[str, Any] = dict(compressible_layers(model))
+    return {id(layer.weight): (name, layer.weight) for name, layer in layers.items()}.values()
