@@ -4,18 +4,17 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
+from compression.architectures import Architecture
+
 
 def resnet18_10() -> nn.Module:
     """torchvision's ResNet-18 with 10 classes: the paper's 42.69 MiB."""
-    return resnet18(num_classes=10)  # type: ignore[no-any-return]
+    return Architecture("resnet18", 10)()
 
 
 def resnet18_cifar() -> nn.Module:
     """ResNet-18 with a CIFAR stem: 3x3 stride-1 conv1 and no max-pool (He et al. 2016, 4.2)."""
-    model = resnet18(num_classes=10)
-    model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
-    model.maxpool = nn.Identity()
-    return model  # type: ignore[no-any-return]
+    return Architecture("resnet18-cifar", 10)()
 
 
 def resnet18_imagenet() -> nn.Module:
@@ -26,25 +25,8 @@ def resnet18_imagenet() -> nn.Module:
 
 
 def five_layer_cnn() -> nn.Module:
-    """Three convolutions and two linear layers (the paper's student, after Li), at most 5.19 MiB.
-
-    Takes any input of 32 pixels or more: the last pool is adaptive, to 4x4.
-    """
-
-    def stage(inputs: int, outputs: int) -> list[nn.Module]:
-        conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-
-    return nn.Sequential(
-        *stage(3, 32),
-        *stage(32, 64),
-        *stage(64, 128),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(128 * 4 * 4, 600),
-        nn.ReLU(inplace=True),
-        nn.Linear(600, 10),
-    )
+    """The paper's student, at most 5.19 MiB, for inputs of 32 pixels or more."""
+    return Architecture("five-layer-cnn", 10)()
 
 
 @torch.no_grad()

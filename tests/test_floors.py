@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "compression": [
         {"errors", "modes", "paths"},
-        {"layers", "affine", "bits", "training", "atomic"},
+        {"layers", "affine", "bits", "training", "atomic", "architectures"},
         {"pruning", "clustering", "recalibration", "quantization", "distillation", "accounting"},
         {"storage", "integer"},
     ],

@@ -1,0 +1,83 @@
+"""Networks that a file can name, so that it loads without a factory of the user's."""
+
+from dataclasses import dataclass
+
+from torch import nn
+from torchvision import models
+
+from compression.errors import CompressionError
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A network by name and number of classes; called, it returns a fresh one, as a factory does.
+
+    `name` is one of torchvision's classification models, "resnet18-cifar" (He et al. 2016,
+    arXiv:1512.03385, 4.2: conv1 3x3 of stride 1, no max-pool) or "five-layer-cnn" (the paper's
+    student). Raises CompressionError for another.
+    """
+
+    name: str
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.name not in OWN and self.name not in models.list_models(models):
+            raise CompressionError(
+                f"unknown architecture {self.name!r}: choose {', '.join(OWN)}, or one of "
+                "torchvision.models.list_models(torchvision.models)"
+            )
+        count = self.num_classes
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST_CLASSES:
+            raise CompressionError(f"num_classes must lie in 1..{_MOST_CLASSES}, found {count!r}")
+
+    def __call__(self) -> nn.Module:
+        """Return the network with weights drawn at random."""
+        if self.name in OWN:
+            return OWN[self.name](self.num_classes)
+        return models.get_model(self.name, weights=None, num_classes=self.num_classes)  # type: ignore[no-any-return]
+
+    def about_bytes(self) -> int:
+        """Return what the network takes in float32, about, without building it."""
+        head = 4096 * self.num_classes  # of the widest last layer there is
+        if self.name in OWN:
+            return 4 * (sum(p.numel() for p in OWN[self.name](1).parameters()) + head)
+        weights = next(iter(models.get_model_weights(self.name)))
+        return 4 * (int(weights.meta["num_params"]) + head)
+
+
+# A hostile file must not have a last layer of terabytes built before it is compared.
+_MOST_CLASSES = 100_000
+
+
+def resnet18_cifar(num_classes: int) -> nn.Module:
+    """Return ResNet-18 with a CIFAR stem."""
+    model = models.resnet18(num_classes=num_classes)
+    model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model  # type: ignore[no-any-return]
+
+
+def five_layer_cnn(num_classes: int) -> nn.Module:
+    """Three convolutions and two linear layers (the paper's student, after Li), at most 5.19 MiB.
+
+    Takes any input of 32 pixels or more: the last pool is adaptive, to 4x4.
+    """
+
+    def stage(inputs: int, outputs: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+
+    return nn.Sequential(
+        *stage(3, 32),
+        *stage(32, 64),
+        *stage(64, 128),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(128 * 4 * 4, 600),
+        nn.ReLU(inplace=True),
+        nn.Linear(600, num_classes),
+    )
+
+
+OWN = {"resnet18-cifar": resnet18_cifar, "five-layer-cnn": five_layer_cnn}
