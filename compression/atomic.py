@@ -6,19 +6,22 @@ import fcntl
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from compression.errors import CheckpointError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: Path | str, data: bytes) -> None:
+def write_atomically(path: Path | str, data: bytes | Callable[[BinaryIO], object]) -> None:
     """Write `data` to `path` so that a crash or a full disk leaves the old file or none.
 
-    A temporary file in the same folder is written, synced and renamed over the target (POSIX
-    rename(2) is atomic), then the folder is synced; a link is followed. Leftovers of writers killed
-    at the same target are swept. Raises CheckpointError that names the file and the reason.
+    `data` is bytes, or a function that writes them to the open file that it is given. A temporary
+    file in the same folder is written, synced and renamed over the target (POSIX rename(2) is
+    atomic), then the folder is synced; a link is followed. Leftovers of writers killed at the same
+    target are swept. Raises CheckpointError that names the file and the reason.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -44,11 +47,11 @@ def write_atomically(path: Path | str, data: bytes) -> None:
             ) from error
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _replace(target: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
     handle, temporary = _create(target)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            data(file) if callable(data) else file.write(data)
             file.flush()
             os.fsync(handle)
             # While the file is open, and so locked: no other writer sweeps it.

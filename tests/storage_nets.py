@@ -31,6 +31,15 @@ class Small(nn.Module):
         return logits
 
 
+class Wide(Small):
+    """Small with a layer of so many weights that each encoding may pay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(6, 800)
+        self.head = nn.Linear(800, 8)
+
+
 class Pair(nn.Module):
     """Two linear layers that share their weight where `tied`."""
 
@@ -52,6 +61,11 @@ class Bag(nn.Module):
                 self.register_parameter(name, nn.Parameter(tensor))
             else:
                 self.register_buffer(name, tensor)
+
+
+def empty(tensors: dict[str, Tensor]) -> nn.Module:
+    """Return a bag of zeros, which only a file can fill."""
+    return Bag({name: torch.zeros_like(tensor) for name, tensor in tensors.items()})
 
 
 def raw(tensor: Tensor) -> bytes:
@@ -88,6 +102,27 @@ def odd_bits(model: nn.Module) -> nn.Module:
     return model
 
 
+def shared(model: nn.Module) -> nn.Module:
+    """Let each weight have one of 16 values, nine of ten of them zero."""
+    model = sparse(model, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                codebook = torch.randn(16)
+                parameter.copy_(codebook[torch.randint(0, 16, parameter.shape)])
+    return sparse(model, 0.9)
+
+
+def rounded_norms(model: nn.Module) -> nn.Module:
+    """Round batch norms to bfloat16, in float32: half of their bytes are zero."""
+    model = copy_model(model)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.startswith("norm.") and tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor).bfloat16())
+    return model
+
+
 def tied() -> nn.Module:
     return Pair(tied=True)
 
@@ -118,6 +153,9 @@ KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "static": (Small, lambda m: quantize_static(m, torch.randn(IMAGES))),
     "weights": (Small, lambda m: quantize_weights(m)),
     "weights-3-bit-sparse": (Small, lambda m: quantize_weights(sparse(m, 0.9), num_bits=3)),
+    "shared": (Wide, shared),
+    "rounded-norms": (Wide, rounded_norms),
+    "static-wide": (Wide, lambda m: quantize_static(sparse(m), torch.randn(IMAGES))),
     "weights-4-bit-groups": (Small, lambda m: quantize_weights(m, num_bits=4, group_size=5)),
 }
 
@@ -129,5 +167,72 @@ def make(kind: str) -> nn.Module:
 
 
 def print_digests(folder: str) -> None:
-    """Load each kind; run in a process of its own."""
-    print(json.dumps({k: digest(load(Path(folder) / k, f)) for k, (f, _) in KINDS.items()}))
+    """Load each file, named by its kind and how it was saved; run in a process of its own."""
+    files = sorted(Path(folder).iterdir())
+    print(json.dumps({f.name: digest(load(f, KINDS[f.name.split()[0]][0])) for f in files}))
+
+
+def numbers(*shape: int, step: int = 7919) -> Tensor:
+    """Return float32 numbers of all sorts, in arithmetic that is exact everywhere."""
+    count = torch.Size(shape).numel()
+    return (((torch.arange(count) + 1) * step) % 1013 - 506.5).view(shape) / 64
+
+
+def every(tensor: Tensor, step: int) -> Tensor:
+    """Return the tensor with zeros but at every so many-th element."""
+    places = torch.arange(tensor.numel()).view(tensor.shape) % step == step - 1
+    return torch.where(places, tensor, torch.zeros_like(tensor))
+
+
+# tests/golden has files of the tensors below: add others rather than change them.
+
+
+def raw_tensors() -> dict[str, Tensor]:
+    """Return a tensor of each encoding that is not entropy-coded."""
+    codes = (torch.arange(63) * 5 % 8 - 4).to(torch.int8)
+    few = torch.tensor([0.5, 0.25, -1.5, 3.0, 7.0, -0.0])
+    clustered = few[torch.arange(72) * 5 % 7 % 6].view(8, 9)
+    values = few[torch.arange(2400) // 3 % 6]
+    return {
+        "dense": numbers(3, 4, 5),
+        "brain": numbers(9).bfloat16(),
+        "empty": numbers(0, 3),
+        "count": torch.tensor(2**40),
+        "flags": torch.tensor([True, False, True]),
+        "mask": every(numbers(5, 20), 2),
+        "gaps": every(numbers(4, 600), 256),  # gaps of 255 take a byte more
+        "packed": codes.view(7, 9),
+        "packed-mask": every(codes.repeat(4) | 1, 4),
+        "packed-gaps": every(codes.repeat(40) | 1, 300),
+        "clustered": clustered,
+        "clustered-mask": every(values, 4),
+        "clustered-gaps": every(values, 20),
+    }
+
+
+RAW_BITS = {"packed": 3, "packed-mask": 4, "packed-gaps": 5}
+
+
+def coded_tensors() -> dict[str, Tensor]:
+    """Return a tensor of each entropy-coded encoding, and small ones to be joined."""
+    few = torch.tensor([0.5, 0.25, -1.5, 3.0, 7.0, -0.0])
+    skewed = torch.arange(600) % 7 * (torch.arange(600) % 11 == 0)
+    grid = (numbers(64, 64).frac() * 6).to(torch.int8)
+    grid[::3], grid[:, 1::4] = 0, 0  # dead rows and columns: with contexts
+    taps = few[(numbers(16, 32, 3, 3) * 64).long() % 6]
+    taps[2:14] = 0.5
+    mask = torch.zeros(64, 128, dtype=torch.float16)
+    mask[:3] = numbers(3, 128)  # too many values for a codebook
+    return {
+        "bias": numbers(60).bfloat16().float(),
+        "scale": torch.tensor(0.5),
+        "float16": numbers(40).half(),
+        "count": torch.tensor(300),
+        "flags": torch.tensor([True, False] * 20),
+        "values": numbers(16, 32).bfloat16().float(),
+        "mask": mask,
+        "codes": skewed[:300].to(torch.int8).view(10, 30),
+        "indices": few[skewed % 6].view(20, 30),
+        "grid": grid,
+        "taps": taps,
+    }

@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: rezipped(zipped(state()), zipfile.ZIP_DEFLATED),
         "compressed entries, which torch.save never writes",
     ),
-    "truncated safetensors": (lambda: safetensors.torch.save(state())[:-1], "damaged safetensors"),
+    "truncated safetensors": (lambda: safetensors.torch.save(state())[:-1], "damaged header"),
     "whole model": (lambda: zipped(network()), "holds more than tensors .* model.state_dict"),
     "a tensor": (lambda: zipped(torch.ones(3)), "expected a state dict, found Tensor"),
     "a list": (lambda: zipped([torch.ones(3)]), "expected a state dict, found list"),

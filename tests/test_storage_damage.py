@@ -1,6 +1,7 @@
 """A damaged file is a CheckpointError: never another exception, never other weights."""
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from compression.errors import CheckpointError
 from compression.storage import contents, load, load_checkpoint, save
 from compression.storage.container import KEY
-from tests.storage_faults import Net, intact_bytes, net, refuses
+from tests.storage_faults import FILES, Net, examples, intact_bytes, net, refuses
 
 INTACT = intact_bytes()
 
@@ -51,21 +52,63 @@ def test_a_flip_in_every_byte(tmp_path: Path) -> None:
             refuses(tmp_path / "model", bytes(damaged))
 
 
-@settings(max_examples=200, deadline=None)
-@given(edit=st.data())
-def test_any_edit(tmp_path_factory: pytest.TempPathFactory, edit: st.DataObject) -> None:
-    start = edit.draw(st.integers(0, len(INTACT)))
-    stop = edit.draw(st.integers(start, min(len(INTACT), start + 20)))
+@settings(max_examples=examples(4))
+@given(st.sampled_from(sorted(FILES)), st.data())
+def test_any_edit(tmp_path_factory: pytest.TempPathFactory, kind: str, edit: st.DataObject) -> None:
+    build, factory = FILES[kind]
+    intact = build()
+    start = edit.draw(st.integers(0, len(intact)))
+    stop = edit.draw(st.integers(start, min(len(intact), start + 20)))
     inserted = edit.draw(st.binary(max_size=20))
-    damaged = INTACT[:start] + inserted + INTACT[stop:]
-    if damaged != INTACT:
-        refuses(tmp_path_factory.getbasetemp() / "edited", damaged)
+    damaged = intact[:start] + inserted + intact[stop:]
+    if damaged != intact:
+        refuses(tmp_path_factory.getbasetemp() / "edited", damaged, factory=factory)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(3))
 @given(data=st.binary(max_size=200))
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     refuses(tmp_path_factory.getbasetemp() / "bytes", data)
+
+
+# Under these names stand the small tensors of a dtype, and no tensor: the first of them are named.
+GROUPS = {
+    "float32": r"small tensors of float32 \(bias, scale",
+    "float16": r"small tensors of float16 \(float16",
+    "int64": r"small tensors of int64 \(count",
+    "bool": r"small tensors of bool \(flags",
+}
+
+
+def spans(data: bytes) -> dict[str, tuple[int, int]]:
+    """Return where the bytes of each entry lie."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    del header["__metadata__"]
+    begins = {name: field["data_offsets"] for name, field in header.items()}
+    return {name: (end + begin, end + stop) for name, (begin, stop) in begins.items()}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_damaged_tensor_is_named(tmp_path: Path, kind: str) -> None:
+    build, factory = FILES[kind]
+    intact, path = build(), tmp_path / "model"
+    for entry, (begin, stop) in spans(intact).items():
+        name = entry.split("#")[0]
+        named = GROUPS[name] if kind == "coded" and name in GROUPS else rf"\b{re.escape(name)}: "
+        for position in {begin, (begin + stop) // 2, stop - 1} if stop > begin else ():
+            damaged = bytearray(intact)
+            damaged[position] ^= 0x40
+            match = f"damaged; .*{named}.*, its SHA-256 does not match; copy the file again"
+            refuses(path, bytes(damaged), match=match, factory=factory)
+
+
+def test_damage_of_the_header_alone_says_so(tmp_path: Path) -> None:
+    intact = intact_bytes()
+    position = intact.index(b"sha256") + len('sha256\\":\\"')
+    digit = b"1" if intact[position : position + 1] == b"0" else b"0"
+    damaged = intact[:position] + digit + intact[position + 1 :]
+    refuses(tmp_path / "model", damaged, match="damaged in its header, .*copy the file again")
 
 
 def test_a_damaged_key_does_not_make_it_a_plain_file(tmp_path: Path) -> None:
@@ -98,7 +141,7 @@ def raw(header: object, body: bytes = b"", *, length: int | None = None) -> byte
     return struct.pack("<Q", len(text) if length is None else length) + text + body
 
 
-def at(*offsets: int, shape: list[int] | None = None, dtype: str = "F32") -> dict[str, Any]:
+def at(*offsets: Any, shape: Any = None, dtype: Any = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": [1] if shape is None else shape, "data_offsets": offsets}
 
 
@@ -128,6 +171,20 @@ CONTAINERS = {
     "offsets backward": raw({"a": at(4, 0)}, bytes(4)),
     "shape beyond its bytes": raw({"a": at(0, 4, shape=[2**40])}, bytes(4)),
     "shape overflowing": raw({"a": at(0, 4, shape=[2**33, 2**33])}, bytes(4)),
+    # No sizes at all, as a number has none: one element.
+    "shape a text": raw({"a": {"dtype": "F32", "shape": "", "data_offsets": [0, 4]}}, bytes(4)),
+    "shape an object": raw({"a": {"dtype": "F32", "shape": {}, "data_offsets": [0, 4]}}, bytes(4)),
+    "shape null": raw({"a": {"dtype": "F32", "shape": None, "data_offsets": [0, 4]}}, bytes(4)),
+    "shape of texts": raw({"a": at(0, 4, shape=["1"])}, bytes(4)),
+    "shape of fractions": raw({"a": at(0, 4, shape=[1.0])}, bytes(4)),
+    "shape of truths": raw({"a": at(0, 4, shape=[True])}, bytes(4)),
+    "shape overflowing of nothing": raw({"a": at(0, 0, shape=[0, 2**62, 2**62])}),
+    "offsets of a text": raw({"a": {"dtype": "F32", "shape": [1], "data_offsets": "04"}}, bytes(4)),
+    "offsets of fractions": raw({"a": at(0.0, 4.0)}, bytes(4)),
+    "one offset": raw({"a": at(4)}, bytes(4)),
+    "an entry a list": raw({"a": [1]}),
+    "an entry null": raw({"a": None}),
+    "dtype a list": raw({"a": at(0, 4, dtype=["F32"])}, bytes(4)),
     "shape negative": raw({"a": at(0, 4, shape=[-1])}, bytes(4)),
     "dtype unknown": raw({"a": at(0, 4, dtype="F31")}, bytes(4)),
     "dtype without torch's": raw({"a": at(0, 4, dtype="F4", shape=[8])}, bytes(4)),

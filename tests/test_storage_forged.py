@@ -1,56 +1,56 @@
 """Files whose hash is right and whose content is not, or not for this network."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compression.errors import CheckpointError
 from compression.quantization import quantize_weights
 from compression.storage import container, load, save
-from tests.storage_faults import intact_bytes, refuses
-
-Entries = dict[str, Tensor]
-About = dict[str, Any]
+from tests.storage_faults import About, Change, Entries, forge, pack, refuses
 
 
-def forge(change: Callable[[Entries, About], object]) -> bytes:
-    entries, about = container.unpack(Path("intact"), intact_bytes())
-    assert about is not None
-    del about["version"], about["sha256"]
-    change(entries, about)
-    return container.pack(entries, about)
-
-
-def tensors(**changes: Any) -> Callable[[Entries, About], object]:
+def tensors(**changes: Any) -> Change:
     """Return a change of the description of `sparse`."""
     return lambda _, about: about["tensors"]["sparse"].update(changes)
 
 
 def codes_called_floats(entries: Entries, about: About) -> None:
-    entries.clear()
-    entries["x#codes"] = torch.zeros(1, dtype=torch.uint8)
-    about["tensors"] = {"x": {"encoding": "packed", "bits": 4, "shape": [2], "dtype": "float32"}}
+    del entries["sparse#mask"], entries["sparse#values"]
+    entries["sparse#codes"] = torch.zeros(10, dtype=torch.uint8)
+    claim = {"encoding": "packed", "bits": 4, "shape": [20], "dtype": "float32"}
+    about["tensors"]["sparse"] = claim
 
 
-FORGERIES: dict[str, tuple[Callable[[Entries, About], object], str]] = {
+FORGERIES: dict[str, tuple[Change, str]] = {
     "negative shape": (tensors(shape=[-4, -5]), "sparse: a shape cannot be negative"),
-    "larger shape": (tensors(shape=[4, 7]), "sparse: damaged description or entry"),
+    "larger shape": (
+        tensors(shape=[4, 7]),
+        r"sparse expected torch.float32 \(20,\), found torch.float32 \(4, 7\)",
+    ),
     "another shape": (
         tensors(shape=[4, 5]),
         r"sparse expected torch.float32 \(20,\), found .*\(4, 5\)",
     ),
-    "bomb": (tensors(shape=[10**12]), "sparse: damaged description or entry"),
-    "overflowing shape": (tensors(shape=[10**30]), "sparse: damaged description or entry"),
-    "overflowing empty shape": (tensors(shape=[10**30, 0]), "sparse: "),
+    "bomb": (
+        tensors(shape=[10**12]),
+        r"sparse expected .*, found torch.float32 \(1000000000000,\)",
+    ),
+    "overflowing shape": (tensors(shape=[10**30]), "sparse expected"),
+    "overflowing empty shape": (tensors(shape=[10**30, 0]), "sparse expected"),
+    # int() would take each of these for a size, and infinity for none.
+    "shape of a fraction": (tensors(shape=[20.5]), "sparse: "),
+    "shape of digits": (tensors(shape=["20"]), "sparse: "),
+    "shape of infinity": (tensors(shape=[float("inf")]), "sparse: "),
+    "shape of null": (tensors(shape=[None]), "sparse: damaged description or entry"),
     "shape of text": (tensors(shape="many"), "sparse: damaged description or entry"),
     "no shape": (lambda _, a: a["tensors"]["sparse"].pop("shape"), "sparse: damaged description"),
     "unknown dtype": (tensors(dtype="float128"), "sparse: damaged description or entry"),
     "unhashable dtype": (tensors(dtype=[]), "sparse: damaged description or entry"),
-    "another dtype": (tensors(dtype="int32"), "sparse: expected 1 values of torch.int32"),
+    "another dtype": (tensors(dtype="int32"), "sparse expected .*, found torch.int32"),
     "unknown encoding": (tensors(encoding="zstd"), "sparse: unknown encoding 'zstd'"),
     "not so encoded": (tensors(encoding="dense"), "sparse: damaged description or entry"),
     "codes of 9 bits": (
@@ -62,15 +62,15 @@ FORGERIES: dict[str, tuple[Callable[[Entries, About], object], str]] = {
     ),
     "codes called floats": (
         codes_called_floats,
-        r"x: expected torch.float32 \[2\], found torch.int8",
+        r"sparse: expected torch.float32 \[20\], found torch.int8",
     ),
     "too many values": (
         lambda e, _: e.update({"sparse#values": torch.ones(2)}),
-        r"sparse: expected 1 values .* found torch.float32 of shape \(2,\)",
+        r"sparse: expected 8 values .* found torch.float32 of shape \(2,\)",
     ),
     "0-dim values": (
         lambda e, _: e.update({"sparse#values": torch.tensor(1.0)}),
-        "sparse: expected 1 values",
+        "sparse: expected 8 values",
     ),
     "short mask": (
         lambda e, _: e.update({"sparse#mask": torch.zeros(2, dtype=torch.uint8)}),
@@ -113,7 +113,11 @@ FORGERIES: dict[str, tuple[Callable[[Entries, About], object], str]] = {
         lambda _, a: a["tensors"].pop("linear.bias"),
         "expected but missing: linear.bias",
     ),
-    "description no object": (lambda _, a: a["tensors"].update(sparse=1), "damaged metadata"),
+    "description a number": (
+        lambda _, a: a["tensors"].update(sparse=1),
+        "sparse: damaged description",
+    ),
+    "description a text": (lambda _, a: a["tensors"].update(sparse="dense"), "sparse: damaged"),
     "tensors no object": (lambda _, a: a.update(tensors=[]), "damaged metadata"),
     "structure of a newer version": (
         lambda _, a: a.update(structure={"kind": "sparse-grid"}),
@@ -124,6 +128,12 @@ FORGERIES: dict[str, tuple[Callable[[Entries, About], object], str]] = {
         "does not fit the network .*bits",
     ),
     "structure no object": (lambda _, a: a.update(structure=[1]), "does not fit the network"),
+    "structure a text": (lambda _, a: a.update(structure="abc"), "does not fit the network"),
+    "structure of a huge group": (
+        # No machine has so many bytes; a smaller number would be gigabytes of padding.
+        lambda _, a: a.update(structure={"kind": "weights", "bits": 4, "group_size": 10**15}),
+        "does not fit the network|of another architecture",
+    ),
     "structure of another network": (
         lambda _, a: a.update(structure={"kind": "static"}),
         "does not fit the network",
@@ -141,7 +151,7 @@ def test_a_forgery_with_its_hash(tmp_path: Path, kind: str) -> None:
 def test_a_newer_version_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(container, "VERSION", 2)
-        newer = container.pack({}, {"tensors": {}})
+        newer = pack({}, {"tensors": {}})
     refuses(tmp_path / "model", newer, match="version 2 of the format, .* reads 1; update it")
 
 

@@ -13,7 +13,8 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.quantization import quantize_weights
 from compression.storage import contents, load, save
 from compression.storage.encoding import DTYPES, decode, encode
-from tests.storage_nets import Bag, Factory, digest, raw, tied, untied
+from tests.storage_faults import examples, small_descriptions
+from tests.storage_nets import Bag, Factory, digest, empty, raw, tied, untied
 
 
 def _layout(flat: Tensor, shape: list[int], layout: str) -> Tensor:
@@ -48,31 +49,33 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return _layout(flat, shape, layout)
 
 
+STREAMS = ("mask", "gaps", "values", "codes", "codebook", "indices")
 names = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1, max_size=8)
 # Data, never paths or other entries of the file.
 odd_names = st.sampled_from(["/x", "a/b", "x#mask", "x#values", "x#codes", "\n", '"', "é", "\0"])
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.dictionaries(odd_names | names, tensors(), max_size=4))
+@settings(max_examples=examples(2))
+@given(st.dictionaries(odd_names | names, tensors(), max_size=4), st.booleans())
 def test_any_tensor_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, bag: dict[str, Tensor]
+    tmp_path_factory: pytest.TempPathFactory, bag: dict[str, Tensor], coded: bool
 ) -> None:
     reserved = {n for n in bag if n == "__metadata__" or hasattr(nn.Module(), n)}
     bag = {n: t for n, t in bag.items() if n not in reserved}
     path = tmp_path_factory.mktemp("bag") / "model"
     model = Bag(bag)
-    if any(f"{name}{suffix}" in bag for name in bag for suffix in ("#mask", "#values")):
+    if any(f"{name}#{stream}" in bag for name in bag for stream in STREAMS):
         return  # may be refused: test_refuses_extra_state_and_reserved_names
-    for name, tensor in bag.items():
-        about, entries = encode(name, tensor, num_bits=None)
-        assert raw(decode(name, json.loads(json.dumps(about)), entries)) == raw(tensor)
-    if not all(tensor.isfinite().all() for tensor in bag.values()):
-        with pytest.raises(CompressionError, match="NaN or infinite"):
-            save(model, path)
-        return
-    save(model, path)
-    loaded = load(path, lambda: Bag({n: torch.zeros_like(t) for n, t in bag.items()}))
+    with small_descriptions():
+        for name, tensor in bag.items():
+            about, entries = encode(name, tensor, num_bits=None, entropy_coded=coded)
+            assert raw(decode(name, json.loads(json.dumps(about)), entries)) == raw(tensor)
+        if not all(tensor.isfinite().all() for tensor in bag.values()):
+            with pytest.raises(CompressionError, match="NaN or infinite"):
+                save(model, path, entropy_coded=coded)
+            return
+        save(model, path, entropy_coded=coded)
+    loaded = load(path, lambda: empty(bag))
     assert digest(loaded) == digest(model)
     assert sum(contents(path).values()) == path.stat().st_size
     for tensor in loaded.state_dict().values():
@@ -80,16 +83,37 @@ def test_any_tensor_comes_back(
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
-def test_contents_by_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("present", "index"),
+    [(8, 8), (13, 13), (20, 13)],  # a byte a gap, or 100 bits of mask
+)
+def test_contents_by_hand(tmp_path: Path, present: int, index: int) -> None:
     weight = torch.zeros(10, 10)
-    weight[0, :7] = 1.0
-    weight[1, 0] = -0.0  # a value
+    weight.view(-1)[: present - 1] = torch.arange(1.0, present)
+    weight[9, 0] = -0.0  # a value
     path = tmp_path / "model"
-    stored_bytes = save(Bag({"weight": weight, "bias": torch.ones(3)}), path)
+    stored_bytes = save(Bag({"weight": weight, "bias": torch.arange(3.0) + 1}), path)
     found = contents(path)
-    assert found["values"] == 8 * 4 + 3 * 4
-    assert found["index"] == 13  # 100 bits
-    assert found["metadata"] == stored_bytes - 44 - 13
+    assert found["values"] == present * 4 + 3 * 4
+    assert found["index"] == index
+    assert found["codebook"] == 0
+    assert found["metadata"] == stored_bytes - found["values"] - index
+
+
+def test_few_values_are_a_codebook_and_indices(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    codebook = torch.randn(16)
+    weight = codebook[torch.randint(0, 16, (1000,))]
+    save(Bag({"weight": weight}), tmp_path / "model")
+    found = contents(tmp_path / "model")
+    assert (found["values"], found["index"], found["codebook"]) == (500, 0, 16 * 4)
+    weight[torch.rand(1000) < 0.9] = 0
+    left = int((weight != 0).sum())
+    save(Bag({"weight": weight}), tmp_path / "model")
+    found = contents(tmp_path / "model")
+    assert found["values"] == -(-left // 2)
+    assert left <= found["index"] <= left + 2  # gaps
+    assert found["codebook"] == 16 * 4
 
 
 @pytest.mark.parametrize(("num_bits", "values"), [(8, 1000), (5, 625), (4, 500), (2, 250)])
@@ -104,11 +128,20 @@ def test_codes_take_their_bits(tmp_path: Path, num_bits: int, values: int) -> No
     assert found["values"] + found["index"] > 0.9 * values or num_bits == 2
 
 
+def test_another_encoding_must_save_more_than_its_description(tmp_path: Path) -> None:
+    for zeros in (43, 44):  # 13 bytes of mask and 160 of description; a zero saves 4
+        weight = torch.arange(1.0, 101.0)
+        weight[:zeros] = 0
+        save(Bag({"weight": weight}), tmp_path / "model")
+        assert contents(tmp_path / "model")["index"] == (13 if zeros == 44 else 0)
+
+
 @pytest.mark.parametrize("zeros", [0, 3, 4])
 def test_a_mask_is_stored_only_where_it_pays(tmp_path: Path, zeros: int) -> None:
-    weight = torch.ones(100)
+    weight = torch.arange(1.0, 101.0)
     weight[:zeros] = 0
-    save(Bag({"weight": weight}), tmp_path / "model")
+    with small_descriptions():
+        save(Bag({"weight": weight}), tmp_path / "model")
     found = contents(tmp_path / "model")
     # 13 bytes of mask: 3 zeros save 12 bytes, 4 save 16.
     assert found["index"] == (13 if zeros == 4 else 0)
@@ -176,6 +209,6 @@ def test_refuses_extra_state_and_reserved_names(tmp_path: Path) -> None:
         save(ExtraState(2, 2), tmp_path / "model")
     with pytest.raises(CompressionError, match="__metadata__: safetensors reserves"):
         save(Bag({"__metadata__": torch.ones(2)}), tmp_path / "model")
-    sparse_beside_its_mask = {"x": torch.zeros(9), "x#mask": torch.ones(1)}
-    with pytest.raises(CompressionError, match="already has an entry"):
-        save(Bag(sparse_beside_its_mask), tmp_path / "model")
+    sparse_beside_its_gaps = {"x": torch.zeros(9), "x#gaps": torch.ones(1)}
+    with small_descriptions(), pytest.raises(CompressionError, match="already has an entry"):
+        save(Bag(sparse_beside_its_gaps), tmp_path / "model")

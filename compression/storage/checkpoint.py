@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from compression.errors import CheckpointError, CompressionError
 from compression.layers import check_model
-from compression.storage.container import unpack
-from compression.storage.encoding import check_storable, memory_of, same_bits
-from compression.storage.file import compare, fill, read_bytes, rebuild
+from compression.storage.container import read
+from compression.storage.encoding import check_storable, kind_of, memory_of, same_bits
+from compression.storage.rebuild import compare, fill, rebuild
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _WRAPPERS = ("state_dict", "model")
@@ -28,23 +28,33 @@ def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Mo
     another architecture, integers for floats, NaN, code, damage.
     """
     path = Path(path)
-    data = read_bytes(path)
-    if data.startswith(_ZIP_MAGIC):
-        state, about = _torch_state(path, data), None
-    else:
-        state, about = unpack(path, data)
+    zipped = _zipped(path)
     try:
-        model = (
-            _plain(path, state, factory())
-            if about is None
-            else rebuild(path, state, about, factory)
-        )
+        if zipped is not None:
+            model = _plain(path, _torch_state(path, zipped), factory())
+        else:
+            content = read(path)
+            model = (
+                _plain(path, content.entries, factory())
+                if content.about is None
+                else rebuild(path, content, content.about, factory)
+            )
         check_model(model)
     except CheckpointError:
         raise
     except CompressionError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return model
+
+
+def _zipped(path: Path) -> bytes | None:
+    """Return the bytes of a zip of torch.save, None for another file."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_ZIP_MAGIC))
+            return magic + file.read() if magic == _ZIP_MAGIC else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: expected a model file, {error}") from error
 
 
 def _plain(path: Path, state: dict[str, Tensor], model: nn.Module) -> nn.Module:
@@ -61,7 +71,10 @@ def _plain(path: Path, state: dict[str, Tensor], model: nn.Module) -> nn.Module:
             state[name] = tensor  # older torch did not write it, and eval does not read it
         elif source not in state and name in state:
             state[source] = state[name]
-    compare(path, model, state)
+    try:
+        compare(model, {name: kind_of(tensor) for name, tensor in state.items()})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     for name, tensor in expected.items():
         source = first[memory_of(name, tensor)]
         if not same_bits(state[name], state[source]):

@@ -1,24 +1,24 @@
-"""A tensor <-> the entries that stand for it in the file."""
+"""A tensor <-> the entries that stand for it in the file, lossless in every encoding."""
 
 import math
+import zlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compression.bits import pack_codes, pack_mask, unpack_codes, unpack_mask
 from compression.errors import CheckpointError, UnsupportedTypeError
+from compression.storage.codebook import look_up
+from compression.storage.container import DTYPES as CONTAINED
+from compression.storage.container import Entries, octets
+from compression.storage.plan import bit_patterns, choose, without_zero
+from compression.storage.streams import Reader, Writer
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
-        *(torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64),
-    )
-}
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in CONTAINED.values()}
 
-Entries = dict[str, Tensor]
+Description = dict[str, Any]
+About = int | Description
+"""What the file says of a tensor: of a plain dense one, its CRC-32 alone."""
 
 
 def check_storable(name: str, tensor: Any) -> None:
@@ -34,11 +34,6 @@ def check_storable(name: str, tensor: Any) -> None:
     raise UnsupportedTypeError(
         f"{name}: expected a plain dense tensor of {', '.join(DTYPES)}, found {found}"
     )
-
-
-def bit_patterns(tensor: Tensor) -> Tensor:
-    """Return a tensor's elements, 1-dim, as integers of the same width."""
-    return tensor.contiguous().view(-1).view(_INTEGERS[tensor.element_size()])
 
 
 def same_bits(left: Tensor, right: Tensor) -> bool:
@@ -57,74 +52,115 @@ def memory_of(name: str, tensor: Tensor) -> tuple[Any, ...]:
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
-def encode(name: str, tensor: Tensor, *, num_bits: int | None) -> tuple[dict[str, Any], Entries]:
+def kind_of(tensor: Tensor) -> str:
+    """Name a tensor's dtype and shape."""
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
+
+
+def encode(
+    name: str, tensor: Tensor, *, num_bits: int | None, entropy_coded: bool = False
+) -> tuple[About, Entries]:
     """Return the description and the entries of a tensor, in its smallest lossless encoding.
 
-    `num_bits` says that the tensor holds integer codes of so many bits.
+    `num_bits` says that the tensor holds integer codes of so many bits. Entries may be views of it.
     """
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    about: dict[str, Any] = {"dtype": dtype, "shape": list(tensor.shape)}
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    width = flat.element_size()
-    # Zeros by bit pattern: -0.0 is a value to keep.
-    present = bit_patterns(flat) != 0
-    sizes = {
-        "dense": flat.numel() * width,
-        "sparse": int(present.sum()) * width + -(-flat.numel() // 8),
-    }
-    if num_bits is not None:
-        sizes["packed"] = -(-flat.numel() * num_bits // 8)
-    encoding = min(sizes, key=lambda key: sizes[key])  # the first, plainest one on a tie
-    about["encoding"] = encoding
-    if encoding == "sparse":
-        entries = {f"{name}#mask": pack_mask(present), f"{name}#values": flat[present]}
-    elif encoding == "packed" and num_bits is not None:
-        about["bits"] = num_bits
-        entries = {f"{name}#codes": pack_codes(flat, num_bits)}
+    # One element may have any stride and be contiguous.
+    flat = whole = tensor.detach().cpu().contiguous().as_strided((tensor.numel(),), (1,))
+    checksum = zlib.crc32(octets(flat))
+    plan = choose(flat, num_bits, entropy_coded=entropy_coded)
+    about: dict[str, Any] = {"encoding": plan.values}
+    writer, shape = Writer(name, entropy_coded), list(tensor.shape)
+    if plan.where is not None:
+        about = {"encoding": "sparse", "index": plan.where, "values": plan.values}
+        writer.mask(plan.present) if plan.where == "mask" else writer.gaps(plan.present)
+        flat, shape = flat[plan.present], []
+    if plan.values == "packed":
+        about["bits"] = plan.num_bits
+        writer.codes(flat, plan.num_bits, shape)
+    elif plan.values == "clustered" and plan.shared is not None:
+        codebook, indices = plan.shared if plan.where is None else without_zero(*plan.shared)
+        writer.codebook(codebook.view(flat.dtype))
+        writer.indices(indices, len(codebook), shape)
     else:
-        entries = {name: flat.view(tensor.shape)}
-    return about, {key: entry.clone() for key, entry in entries.items()}
+        writer.values(flat)
+    if plan.where is None and plan.values == "dense" and not writer.coded:
+        return checksum, {name: whole.view(tensor.shape)}
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    about |= {"dtype": dtype, "shape": list(tensor.shape), "crc32": checksum}
+    return about | ({"coded": writer.coded} if writer.coded else {}), writer.entries
 
 
-def decode(name: str, about: dict[str, Any], entries: Entries) -> Tensor:
+def claimed_kind(name: str, about: About, entries: Entries) -> str:
+    """Name the dtype and shape that a description claims, before anything is decoded."""
+    try:
+        if isinstance(about, int):
+            return kind_of(entries[name])
+        return f"{DTYPES[about['dtype']]} {tuple(_shape_of(about))}"
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(name, error) from error
+
+
+def decode(name: str, about: About, entries: Entries) -> Tensor:
     """Take out of `entries` the tensor that `about` describes; CheckpointError where they differ.
 
-    Nothing is allocated before the entries in hand show that the claimed shape is theirs.
+    It allocates what the description claims: compare claimed_kind with the network first.
     """
     try:
-        shape, dtype = [int(size) for size in about["shape"]], DTYPES[about["dtype"]]
-        if any(size < 0 for size in shape):
-            raise CheckpointError(f"{name}: a shape cannot be negative, found {shape}")
-        numel = math.prod(shape)
-        match about["encoding"]:
-            case "dense":
-                tensor = entries.pop(name)
-            case "packed":
-                codes = entries.pop(f"{name}#codes")
-                tensor = unpack_codes(codes, num_bits=int(about["bits"]), numel=numel).view(shape)
-            case "sparse":
-                tensor = _decode_sparse(name, entries, numel, dtype).view(shape)
-            case unknown:
-                raise CheckpointError(f"{name}: unknown encoding {unknown!r}")
-    except CheckpointError:
-        raise
+        tensor = entries.pop(name) if isinstance(about, int) else _decode(name, about, entries)
+        checksum = about if isinstance(about, int) else about.get("crc32")
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(f"{name}: damaged description or entry ({error!r})") from error
-    if tensor.dtype != dtype or list(tensor.shape) != shape:
-        raise CheckpointError(
-            f"{name}: expected {dtype} {shape}, found {tensor.dtype} {list(tensor.shape)}"
-        )
+        raise damaged(name, error) from error
+    if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
+        raise CheckpointError(f"{name}: a bool is 0 or 1")
+    if checksum is not None and zlib.crc32(octets(tensor)) != checksum:
+        raise CheckpointError(f"{name}: damaged, its CRC-32 does not match")
     return tensor
 
 
-def _decode_sparse(name: str, entries: Entries, numel: int, dtype: torch.dtype) -> Tensor:
-    values = entries.pop(f"{name}#values")
-    present = unpack_mask(entries.pop(f"{name}#mask"), numel=numel)
-    if values.ndim != 1 or values.dtype != dtype or len(values) != int(present.sum()):
-        raise CheckpointError(
-            f"{name}: expected {int(present.sum())} values of {dtype}, found {values.dtype} of "
-            f"shape {tuple(values.shape)}"
-        )
-    flat = torch.zeros(numel, dtype=dtype)
-    flat[present] = values
-    return flat
+def _decode(name: str, about: dict[str, Any], entries: Entries) -> Tensor:
+    dtype, whole = DTYPES[about["dtype"]], _shape_of(about)
+    encoding, numel = about["encoding"], math.prod(whole)
+    reader = Reader(name, entries, list(about.get("coded", ())))
+    if encoding == "dense" and not reader.coded:
+        tensor = entries.pop(name)
+        if (tensor.dtype, list(tensor.shape)) != (dtype, whole):
+            raise CheckpointError(f"expected {dtype} {whole}, found {kind_of(tensor)}")
+        return tensor
+    present, count, shape, values = None, numel, whole, encoding
+    if encoding == "sparse":
+        gaps = about.get("index") == "gaps"
+        present = reader.gaps(numel) if gaps else reader.mask(numel)
+        count, shape, values = int(present.sum()), [], about.get("values", "dense")
+    match values:
+        case "dense":
+            flat = reader.values(count, dtype)
+        case "packed":
+            flat = reader.codes(int(about["bits"]), count, shape)
+        case "clustered":
+            codebook = reader.codebook(dtype)
+            flat = look_up(codebook, reader.indices(len(codebook), count, shape))
+        case unknown:
+            raise CheckpointError(f"unknown encoding {unknown!r}")
+    if flat.dtype != dtype:
+        raise CheckpointError(f"expected {dtype} {whole}, found {flat.dtype}")
+    if present is None:
+        return flat.view(whole)
+    tensor = torch.zeros(numel, dtype=dtype)
+    tensor[present] = flat
+    return tensor.view(whole)
+
+
+def _shape_of(about: dict[str, Any]) -> list[int]:
+    shape = [int(size) for size in about["shape"]]
+    if any(size < 0 for size in shape):
+        raise CheckpointError(f"a shape cannot be negative, found {shape}")
+    return shape
+
+
+def damaged(name: str, error: Exception) -> CheckpointError:
+    """Return what to raise where a description or an entry is not what it should be."""
+    return CheckpointError(f"{name}: damaged description or entry ({error!r})")

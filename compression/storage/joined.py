@@ -1,0 +1,84 @@
+"""Small tensors coded as one: biases and batch norms are too short for a model each."""
+
+import math
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compression.errors import CheckpointError
+from compression.storage.container import Entries, octets
+from compression.storage.encoding import DTYPES, Description, damaged
+from compression.storage.streams import Reader, Writer
+
+_MAX_ELEMENTS = 4096
+
+
+def is_small(tensor: Tensor) -> bool:
+    """Tell whether a tensor is better coded among others: a vector or a number, no codes."""
+    return tensor.ndim < 2 and tensor.numel() < _MAX_ELEMENTS and tensor.dtype != torch.int8
+
+
+def join(tensors: dict[str, Tensor]) -> tuple[dict[str, Description], Entries]:
+    """Return descriptions by dtype, and the entries, of small tensors coded as one a dtype."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        groups.setdefault(dtype, {})[name] = tensor.detach().cpu()
+    about: dict[str, Description] = {}
+    entries: Entries = {}
+    for dtype, group in groups.items():
+        flat = torch.cat([tensor.reshape(-1) for tensor in group.values()])
+        writer = Writer(dtype, entropy_coded=True)
+        writer.values(flat)
+        shapes = {name: list(tensor.shape) for name, tensor in group.items()}
+        about[dtype] = {"shapes": shapes, "crc32": zlib.crc32(octets(flat)), "coded": writer.coded}
+        entries |= writer.entries
+    return about, entries
+
+
+def joined_kinds(about: dict[str, Description]) -> dict[str, str]:
+    """Return the dtype and shape that the descriptions claim of each tensor."""
+    kinds = {}
+    for dtype, group in _groups(about):
+        for name, shape in group["shapes"].items():
+            kinds[name] = f"{DTYPES[dtype]} {tuple(shape)}"
+    return kinds
+
+
+def split(about: dict[str, Description], entries: Entries) -> dict[str, Tensor]:
+    """Take the tensors that `join` described out of `entries`; CheckpointError where they differ.
+
+    It allocates what the descriptions claim: compare joined_kinds with the network first.
+    """
+    tensors: dict[str, Tensor] = {}
+    for dtype, group in _groups(about):
+        sizes = [math.prod(shape) for shape in group["shapes"].values()]
+        names = f"the small tensors of {dtype} ({', '.join(list(group['shapes'])[:3])}, ...)"
+        try:
+            reader = Reader(dtype, entries, list(group["coded"]))
+            flat = reader.values(sum(sizes), DTYPES[dtype])
+        except CheckpointError as error:
+            raise CheckpointError(f"{names}: {error}") from error
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise damaged(names, error) from error
+        if zlib.crc32(octets(flat)) != group["crc32"]:
+            raise CheckpointError(f"{names}: damaged, the CRC-32 does not match")
+        for (name, shape), part in zip(group["shapes"].items(), flat.split(sizes), strict=True):
+            tensors[name] = part.clone().view(shape)
+    return tensors
+
+
+def _groups(about: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return the groups by dtype, each of them with shapes of whole numbers from 0."""
+    try:
+        for dtype, group in about.items():
+            for shape in group["shapes"].values():
+                if any(type(size) is not int or size < 0 for size in shape):
+                    raise CheckpointError(f"{dtype}: sizes are whole numbers from 0, found {shape}")
+            if dtype not in DTYPES or not {"crc32", "coded"} <= group.keys():
+                raise CheckpointError(f"{dtype}: damaged description of small tensors")
+        return list(about.items())
+    except (AttributeError, KeyError, TypeError) as error:
+        raise damaged("small tensors", error) from error

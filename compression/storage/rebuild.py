@@ -1,0 +1,182 @@
+"""A file's content -> a network."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.architectures import Architecture
+from compression.errors import CheckpointError, CompressionError
+from compression.quantization import restructure
+from compression.storage.container import Content, Entries
+from compression.storage.encoding import claimed_kind, decode, kind_of, same_bits
+from compression.storage.joined import joined_kinds, split
+
+State = dict[str, Tensor]
+_MOST_TIMES_SMALLER = 1000  # a file than its network: what a hostile one can have allocated
+_SHOWN = 3  # names that an error lists
+
+
+def rebuild(
+    path: Path, content: Content, about: dict[str, Any], factory: Callable[[], nn.Module] | None
+) -> nn.Module:
+    """Return the model that a file's content describes."""
+    try:
+        model = _build(path, content, about, factory)
+        state = _state(path, model, content.entries, about)
+    except CheckpointError as error:
+        if content.intact:
+            raise
+        raise damaged(path, f"; {error}") from error
+    if not content.intact:
+        raise damaged(path, " in its header")
+    fill(path, model, state)
+    return model.eval()
+
+
+def damaged(path: Path, where: str) -> CheckpointError:
+    """Return what to raise for a file whose hash is not right; `where` follows the word damaged."""
+    return CheckpointError(
+        f"{path}: damaged{where}, its SHA-256 does not match; copy the file again"
+    )
+
+
+def _build(
+    path: Path, content: Content, about: dict[str, Any], factory: Callable[[], nn.Module] | None
+) -> nn.Module:
+    """Return a network of the file's structure, whose values are of no account."""
+    if factory is None:
+        factory = _named(path, content, about.get("architecture"))
+    model, structure = factory(), about.get("structure")
+    if structure is None:
+        return model
+    try:
+        return restructure(model, structure)
+    except (CompressionError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: its structure {structure} does not fit the network ({error})"
+        ) from error
+
+
+def _named(path: Path, content: Content, named: Any) -> Architecture:
+    """Return the architecture that a file names, unless it is far larger than the file."""
+    if named is None:
+        raise CheckpointError(f"{path}: names no architecture; pass a factory of the network")
+    try:
+        architecture = Architecture(**named)
+    except (CompressionError, TypeError) as error:
+        raise CheckpointError(f"{path}: its architecture {named}: {error}") from error
+    needed = architecture.about_bytes()
+    stored = content.header_bytes + sum(tensor.nbytes for tensor in content.entries.values())
+    if needed > _MOST_TIMES_SMALLER * stored:
+        raise CheckpointError(
+            f"{path}: {stored} bytes name {architecture}, which takes about {needed}; pass a factory "
+            "if you trust the file"
+        )
+    return architecture
+
+
+def _state(path: Path, model: nn.Module, entries: Entries, about: dict[str, Any]) -> State:
+    """Return the state dict, in which tied names hold one and the same tensor.
+
+    Nothing is decoded before what the file claims is what the network holds.
+    """
+    tensors, joined = about["tensors"], about.get("joined", {})
+    aliases = {
+        n: d.get("of")
+        for n, d in tensors.items()
+        if isinstance(d, dict) and d.get("encoding") == "alias"
+    }
+    own = {n: d for n, d in tensors.items() if n not in aliases}
+    try:
+        kinds = {n: claimed_kind(n, d, entries) for n, d in own.items()}
+        kinds |= joined_kinds(joined)
+        lost = [n for n, of in aliases.items() if not isinstance(of, str) or of not in kinds]
+        if lost:
+            raise CheckpointError(f"aliases of tensors that are not there: {_few(lost)}")
+        compare(model, kinds | {n: kinds[of] for n, of in aliases.items()})
+        _release(model)
+        state = split(joined, entries) | {n: decode(n, d, entries) for n, d in own.items()}
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if entries:
+        raise CheckpointError(f"{path}: entries that belong to no tensor: {_few(sorted(entries))}")
+    return state | {n: state[of] for n, of in aliases.items()}
+
+
+def compare(model: nn.Module, kinds: dict[str, str]) -> None:
+    """Raise CheckpointError where a name, shape or dtype differs from the network's."""
+    expected = {name: _kind(tensor) for name, tensor in model.state_dict().items()}
+    missing, extra = sorted(expected.keys() - kinds), sorted(kinds.keys() - expected)
+    if missing or extra:
+        raise CheckpointError(
+            f"of another architecture; expected but missing: {_few(missing)}; found but "
+            f"not expected: {_few(extra)}"
+        )
+    wrong = [
+        f"{name} expected {want}, found {kinds[name]}"
+        for name, want in expected.items()
+        if want != kinds[name]
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"of another architecture or type; convert the weights first: {_few(wrong, '; ')}"
+        )
+
+
+def _release(model: nn.Module) -> None:
+    """Free the values of a network that is about to be filled: two of them never stand in memory."""
+    for tensor in model.state_dict(keep_vars=True).values():
+        tensor.data = tensor.new_zeros(()).expand(tensor.shape)
+
+
+def fill(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give `model` the tensors of `state`, tied where they are one and the same tensor.
+
+    Assigned rather than copied in: copying into a network that ties what the file does not would
+    let the last name win, and copying into an expanded buffer is an error.
+    """
+    own: dict[int, Tensor] = {}
+    memory: set[int] = set()
+    for tensor in state.values():
+        if id(tensor) not in own:
+            place = tensor.untyped_storage().data_ptr()
+            own[id(tensor)] = _alone(tensor, shared=place in memory)
+            memory.add(place)
+    parameters: dict[int, nn.Parameter] = {}
+    assigned: dict[str, Tensor] = {}
+    for name, want in model.state_dict(keep_vars=True).items():
+        key = id(state[name])
+        assigned[name] = own[key]
+        if isinstance(want, nn.Parameter):
+            parameter = nn.Parameter(own[key], requires_grad=want.requires_grad)
+            assigned[name] = parameters.setdefault(key, parameter)
+    model.load_state_dict(assigned, strict=True, assign=True)
+    lost = [
+        n for n, tensor in model.state_dict().items() if not same_bits(tensor, own[id(state[n])])
+    ]
+    if lost:
+        raise CheckpointError(
+            f"{path}: the network keeps other values than the file's in {_few(lost)}; does it share "
+            "a layer that the file has twice?"
+        )
+
+
+def _alone(tensor: Tensor, *, shared: bool) -> Tensor:
+    """Return the tensor packed and in memory of its own, which a slice of a file's is not."""
+    if shared or not tensor.is_contiguous() or tensor.untyped_storage().nbytes() != tensor.nbytes:
+        return tensor.detach().clone(memory_format=torch.contiguous_format)
+    return tensor.detach()
+
+
+def _kind(tensor: Any) -> str:
+    if not isinstance(tensor, Tensor):
+        return type(tensor).__name__
+    return kind_of(tensor)
+
+
+def _few(names: list[str], between: str = ", ") -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (between.join(names[:_SHOWN]) + more) if names else "none"
