@@ -1,6 +1,6 @@
 """Quantized networks: dynamic and static INT8, weights of 2 to 8 bits, float16 and bfloat16."""
 
-from compression.quantization.cast import CastModel, cast
+from compression.quantization.cast import CastModel, cast, round_vectors
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
 from compression.quantization.qat import quantize_aware
 from compression.quantization.static import StaticQuantizedModel, quantize_static
@@ -18,5 +18,6 @@ __all__ = [
     "quantize_static",
     "quantize_weights",
     "restructure",
+    "round_vectors",
     "structure_of",
 ]

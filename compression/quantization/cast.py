@@ -50,3 +50,20 @@ def cast(model: nn.Module, dtype: torch.dtype) -> CastModel:
                 f"{largest:.4g}; cast to torch.bfloat16"
             )
     return CastModel(network.to(dtype), dtype)
+
+
+@torch.no_grad()
+def round_vectors(model: nn.Module) -> nn.Module:
+    """Return a copy whose biases and batch norms hold bfloat16 numbers, in the dtype they had.
+
+    These are the floating tensors of fewer than two dimensions. The arithmetic stays what it was; an
+    entropy-coded file stores them in half their bytes.
+    """
+    check_model(model)
+    rounded = copy_model(model)
+    for tensor in rounded.state_dict().values():
+        if tensor.ndim < 2 and tensor.is_floating_point():
+            # to nearest, and the largest numbers down: they would be infinite
+            limit = torch.finfo(torch.bfloat16).max
+            tensor.copy_(tensor.clamp(-limit, limit).to(torch.bfloat16))
+    return rounded
