@@ -50,7 +50,7 @@ def compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
         seconds = time.perf_counter() - started
     if weights_fingerprint(baseline.model) != before:
         raise AssertionError(f"{case} changed the baseline that it was given")
-    save(model, path)
+    save(model, path, entropy_coded=case.entropy_coded)
     account = {
         "stored_bytes": path.stat().st_size,
         "contents": contents(path),

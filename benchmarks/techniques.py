@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.baseline import Baseline
 from benchmarks.harness.kernels import INTEGER_KERNELS
+from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
 from compression.integer import lacking
 from compression.pruning import (
@@ -24,6 +25,7 @@ from compression.quantization import (
     quantize_dynamic,
     quantize_static,
     quantize_weights,
+    round_vectors,
 )
 from compression.recalibration import recalibrate_batch_norm
 
@@ -43,7 +45,8 @@ class Case:
 
     `targets` go by workload; another workload is measured without. On the devices of `simulated_on`
     the arithmetic stands for kernels that do not run there, so that it has no latency; elsewhere
-    all of one of the sets `kernels` must be seen to run before one is claimed.
+    all of one of the sets `kernels` must be seen to run before one is claimed. `entropy_coded` is
+    how its file is stored.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Case:
     student: bool = False
     simulated_on: tuple[str, ...] = ()
     kernels: tuple[tuple[str, ...], ...] = ()
+    entropy_coded: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -63,6 +67,25 @@ class Case:
 def tuned(b: Baseline, model: nn.Module) -> nn.Module:
     """Fine-tune by the workload's recipe, zeros kept."""
     return fine_tune(model, b.data.train.take(b.workload.fine_tune_images), b.workload.fine_tune)
+
+
+def retrained(b: Baseline, amount: float) -> nn.Module:
+    """Prune globally, and train what is left by the workload's recipe for a sparse network."""
+    pruned = prune_l1_global(b.model, amount=amount)
+    recipe = b.workload.sparse or b.workload.fine_tune
+    return fine_tune(pruned, b.data.train.take(b.workload.sparse_images), recipe)
+
+
+def shared(b: Baseline, *, amount: float, bit_cost: float) -> nn.Module:
+    """Prune, train, share weights at a price on bits, train what is shared, round the rest.
+
+    Deep Compression's pipeline (Han et al. 2016, arXiv:1510.00149) with an entropy-constrained
+    codebook.
+    """
+    few = share_weights(retrained(b, amount), num_clusters=32, bit_cost=bit_cost)
+    images = b.data.train.take(b.workload.fine_tune_images)
+    recipe = replace(b.workload.fine_tune, epochs=1)
+    return round_vectors(fine_tune_centroids(few, images, recipe))
 
 
 def recalibrated(b: Baseline, model: nn.Module) -> nn.Module:
@@ -125,6 +148,10 @@ CASES = (
     Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.0015, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
     Case("int8-qat",                qat,                                                                       both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
     Case("int4-weights",            lambda b: quantize_weights(b.model, num_bits=4, group_size=64),            both(0.15, 0.02, 0.02, None)),
+    Case("shared-16",               lambda b: share_weights(b.model, num_clusters=16),                         both(0.13, 0.02, 0.02, 0.9)),
+    Case("static-int8-coded",       lambda b: quantize_static(b.model, calibration(b)),                        both(0.23, 0.01, 0.0015, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS, entropy_coded=True),
+    Case("pruned-int8-coded",       lambda b: quantize_static(retrained(b, 0.8), calibration(b)),              both(0.08, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS, entropy_coded=True),
+    Case("pruned-shared-coded",     lambda b: shared(b, amount=0.85, bit_cost=0.05),                           both(0.04, 0.005, 0.005, 0.9), entropy_coded=True, facts={"pruned": 0.85, "bit_cost": 0.05}),
     Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None), simulated_on=("cpu",)),
     Case("bfloat16",                lambda b: cast(b.model, torch.bfloat16),                                   both(0.51, 0.01, 0.005, None)),
     Case("student",                 lambda b: student(b, alpha=0.0),                                           both(0.122, None, None, 1.0), student=True),
@@ -156,6 +183,17 @@ def pruning_point(family: str, amount: float, *, fine_tuned: bool) -> Case:
     return Case(name, how, family=family, facts=facts)
 
 
+def size_point(amount: float, bit_cost: float) -> Case:
+    """Return one point of the curve of size against accuracy."""
+    return Case(
+        f"sweep-pruned-shared-{amount * 100:.0f}",
+        lambda b: shared(b, amount=amount, bit_cost=bit_cost),
+        family="pruned-shared",
+        facts={"pruned": amount, "bit_cost": bit_cost, "sweep": True},
+        entropy_coded=True,
+    )
+
+
 def distillation_point(temperature: float, alpha: float) -> Case:
     """Return one point of the paper's figure 6."""
 
@@ -167,7 +205,11 @@ def distillation_point(temperature: float, alpha: float) -> Case:
     return Case(name, how, family="distilled", student=True, facts=facts)
 
 
+# Pruned, and the price of a bit. The first is the control: as much training, 32 values, nothing else.
+SIZES = ((0.0, 0.0), (0.75, 0.05), (0.88, 0.1), (0.92, 0.1), (0.96, 0.1))
+
 SWEEP = (
+    *(size_point(*point) for point in SIZES),
     *(
         pruning_point(family, amount, fine_tuned=fine_tuned)
         for family in PRUNING

@@ -32,7 +32,9 @@ def test_accuracy(
     met = None if limit is None else base - accuracy <= limit
     measured = {key: found[key] for key in ("correct", "total", "correct_images")}
     measured |= {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
-    facts = {**subject.facts, **measured, "stored_bytes": subject.account["stored_bytes"]}
+    sizes = {"stored_bytes": subject.account["stored_bytes"]}
+    sizes["baseline_stored_bytes"] = compressed(CASES[0], device).account["stored_bytes"]
+    facts = {**subject.facts, **measured, **sizes}
     record(benchmark, request, metric="accuracy", target=limit, target_met=met, **facts)
     assert met is not False, (
         f"a drop of {base - accuracy:.2%} to {accuracy:.2%}, at most {limit:.2%}"

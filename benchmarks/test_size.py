@@ -25,7 +25,8 @@ def test_size(
     whole = compressed(CASES[0], device).account["stored_bytes"]
     model = subject.load(device)
     path = subject.path.with_suffix(".again")
-    benchmark.pedantic(save, args=(model, path), rounds=1)
+    options = {"entropy_coded": technique.entropy_coded}
+    benchmark.pedantic(save, args=(model, path), kwargs=options, rounds=1)
     assert path.read_bytes() == subject.path.read_bytes(), "the same model gives the same bytes"
     path.unlink()
     target = technique.targets.get(workload.name)

@@ -17,7 +17,10 @@ from compression.training import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A network, the data it is measured on, and the recipes of baseline, fine-tuning and student.
+    """A network, the data it is measured on, and the recipes that train it and what it becomes.
+
+    `fine_tune` repairs what a technique did; `sparse`, or else `fine_tune`, trains a network of which
+    most is pruned.
 
     `network` returns a fresh network with the state-dict keys of the baseline; `pretrained`, where
     it is given, returns the one that training starts from. The batch sizes are those of the latency
@@ -34,6 +37,8 @@ class Workload:
     pretrained: Callable[[], nn.Module] | None = None
     fine_tune_images: int | None = None
     student_images: int | None = None
+    sparse: Recipe | None = None
+    sparse_images: int | None = None
     calibration_images: int = 256
     batch_sizes: tuple[int, int] = (1, 64)
 
@@ -53,6 +58,7 @@ DIGITS = Workload(
     fine_tune=Recipe(epochs=2, batch_size=64, learning_rate=0.01),
     student=networks.five_layer_cnn,
     student_recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.02),
+    sparse=Recipe(epochs=2, batch_size=64, learning_rate=0.02),
     batch_sizes=(1, 32),
 )
 
@@ -68,6 +74,7 @@ DIGITS_224 = dataclasses.replace(
         coarse_sizes=(*[64] * 8, 112, 112),
     ),
     fine_tune=Recipe(epochs=1, batch_size=64, learning_rate=0.01, precision="bfloat16"),
+    sparse=None,
     batch_sizes=(1, 64),
 )
 """The default's network at the paper's image size, for what an image costs there."""
@@ -88,7 +95,9 @@ CIFAR10 = Workload(
     ),
     student=networks.five_layer_cnn,
     student_recipe=Recipe(epochs=6, batch_size=128, learning_rate=0.05, precision="bfloat16"),
+    sparse=Recipe(epochs=1, batch_size=128, learning_rate=0.02, warmup=0.1, precision="bfloat16"),
     fine_tune_images=6_400,
+    sparse_images=12_000,
     student_images=10_000,
     calibration_images=512,
 )

@@ -67,6 +67,17 @@ def pruning_sweep(device: str = "cpu") -> list[dict[str, Any]]:
     ]
 
 
+def size_sweep(device: str = "cpu") -> list[dict[str, Any]]:
+    """Return the points of the curve of size against accuracy."""
+    return [
+        _common(f"sweep-pruned-shared-{pruned * 100:.0f}", device)
+        | measured(accuracy)
+        | {"family": "pruned-shared", "sweep": True, "pruned": pruned, "bit_cost": 0.1}
+        | {"stored_bytes": int(42.72 * MIB / times), "baseline_stored_bytes": int(42.72 * MIB)}
+        for pruned, accuracy, times in ((0.75, 0.943, 25), (0.88, 0.941, 42), (0.96, 0.925, 101))
+    ]
+
+
 def distillation_sweep(device: str = "cpu") -> list[dict[str, Any]]:
     """Return the points of figure 6 and their control."""
     control = _common("sweep-student", device) | measured(0.8474) | _epochs(0.8474)

@@ -4,13 +4,13 @@ import pytest
 
 from benchmarks.harness.figures import write_figures
 from compression.errors import CompressionError
-from tests.made_up import default_run, distillation_sweep, pruning_sweep
+from tests.made_up import default_run, distillation_sweep, pruning_sweep, size_sweep
 
-NAMES = ("figure2-pruning", "figure6-distillation", "pareto-size-accuracy")
+NAMES = ("figure2-pruning", "figure6-distillation", "pareto-size-accuracy", "size-curve")
 
 
 def everything() -> list[dict[str, object]]:
-    return [*default_run(), *pruning_sweep(), *distillation_sweep()]
+    return [*default_run(), *pruning_sweep(), *distillation_sweep(), *size_sweep()]
 
 
 def test_all_facts_give_all_figures_as_svg_and_png(tmp_path: Path) -> None:
@@ -31,12 +31,13 @@ def test_the_same_facts_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "missing"),
     [
-        (default_run(), ["figure2", "figure6"]),
-        (pruning_sweep(), ["figure6", "pareto"]),
-        (distillation_sweep(), ["figure2", "pareto"]),
-        ([], ["figure2", "figure6", "pareto"]),
+        (default_run(), ["figure2", "figure6", "size"]),
+        (pruning_sweep(), ["figure6", "pareto", "size"]),
+        (distillation_sweep(), ["figure2", "pareto", "size"]),
+        (size_sweep(), ["figure2", "figure6", "pareto"]),
+        ([], ["figure2", "figure6", "pareto", "size"]),
     ],
-    ids=["default", "pruning", "distillation", "nothing"],
+    ids=["default", "pruning", "distillation", "sizes", "nothing"],
 )
 def test_a_figure_that_lacks_its_points_says_what_it_needs(
     tmp_path: Path, facts: list[dict[str, object]], missing: list[str]
@@ -44,7 +45,7 @@ def test_a_figure_that_lacks_its_points_says_what_it_needs(
     written, reasons = write_figures(facts, tmp_path)
     assert [r.partition("-")[0] for r in reasons] == missing
     assert all("needs" in r for r in reasons)
-    assert len(written) == 2 * (3 - len(missing))
+    assert len(written) == 2 * (len(NAMES) - len(missing))
 
 
 def test_a_file_in_the_folders_place_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from benchmarks.techniques import CASES, SWEEP, Case
 from compression.errors import CompressionError
 
 
+CONTENTS = {"values": 43_990_000, "index": 2048, "codebook": 512, "metadata": 7440}
+
+
 def common(case: Case, device: str = "cpu") -> dict[str, Any]:
     return {
         "technique": case.name,
@@ -26,7 +29,8 @@ def facts(device: str = "cpu", cases: tuple[Case, ...] = CASES) -> list[dict[str
     found: list[dict[str, Any]] = []
     for i, case in enumerate(cases):
         base = common(case, device)
-        size = {"stored_bytes": 44_000_000 - 2_000_000 * i, "baseline_stored_bytes": 44_000_000}
+        size: dict[str, Any] = {"stored_bytes": 44_000_000 - 1_500_000 * i}
+        size |= {"baseline_stored_bytes": 44_000_000, "contents": CONTENTS}
         counts = {"parameters": 11_181_642, "nonzeros": 4_500_000, "macs": 37_016_576}
         found.append({**base, "metric": "size", **size, **counts})
         found.append(
@@ -35,6 +39,7 @@ def facts(device: str = "cpu", cases: tuple[Case, ...] = CASES) -> list[dict[str
                 "metric": "accuracy",
                 "accuracy": 0.95 - i / 500,
                 "baseline_accuracy": 0.95,
+                "baseline_stored_bytes": 44_000_000,
                 "drop": i / 500,
                 "total": 1000,
                 "stored_bytes": max(1_000_000, size["stored_bytes"]),
@@ -54,16 +59,19 @@ def test_every_technique_has_its_row_and_no_line_is_too_wide() -> None:
     text = render(rows(facts()))
     assert all(len(line) <= 100 for line in text.splitlines())
     for case in CASES:
-        assert sum(line.split()[:1] == [case.name] for line in text.splitlines()) == 2, case
+        # quality, what the file is made of, speed
+        assert sum(line.split()[:1] == [case.name] for line in text.splitlines()) == 3, case
     first = next(line for line in text.splitlines() if line.startswith("baseline"))
     assert first.split()[1:5] == ["41.96", "100.0", "95.00", "+0.00"]
     assert "1.50 (1.25-1.75)" in text
+    assert "values KiB  index KiB  codebook KiB  metadata KiB" in text
+    assert "42,959.0        2.0           0.5           7.3" in text
 
 
 def test_a_simulated_row_claims_no_latency() -> None:
     lines = [x for x in render(rows(facts())).splitlines() if x.startswith("float16 ")]
-    assert "simulated" in lines[1]
-    assert "1.50" not in lines[1]
+    assert "simulated" in lines[2]
+    assert "1.50" not in lines[2]
 
 
 def test_missing_facts_are_dashes_and_a_missed_target_shows() -> None:
@@ -85,7 +93,7 @@ def test_two_devices_are_told_apart_and_sweeps_left_out() -> None:
     text = render(rows(both))
     assert "cuda baseline" in text
     assert "sweep" not in text
-    assert render_markdown(rows(both)).count("| cpu ") == 4
+    assert render_markdown(rows(both)).count("| cpu ") == 6  # three tables of two rows
 
 
 def test_figures_are_written_and_the_same_again(tmp_path: Path) -> None:
@@ -94,7 +102,12 @@ def test_figures_are_written_and_the_same_again(tmp_path: Path) -> None:
     assert missing == []
     assert sorted(p.name for p in written) == sorted(
         f"{name}.{ending}"
-        for name in ("figure2-pruning", "figure6-distillation", "pareto-size-accuracy")
+        for name in (
+            "figure2-pruning",
+            "figure6-distillation",
+            "pareto-size-accuracy",
+            "size-curve",
+        )
         for ending in ("svg", "png")
     )
     before = {path: path.read_bytes() for path in written}
@@ -107,7 +120,7 @@ def test_figures_are_written_and_the_same_again(tmp_path: Path) -> None:
 def test_a_figure_without_its_facts_is_said(tmp_path: Path) -> None:
     written, missing = write_figures(facts(), tmp_path)
     assert {p.stem for p in written} == {"pareto-size-accuracy"}
-    assert len(missing) == 2
+    assert len(missing) == 3
     assert all("-m sweep" in reason for reason in missing)
 
 

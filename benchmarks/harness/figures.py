@@ -36,6 +36,7 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
             ("figure2-pruning", _pruning),
             ("figure6-distillation", _distillation),
             ("pareto-size-accuracy", _pareto),
+            ("size-curve", _size_curve),
         ):
             figure = draw(accuracy)
             if isinstance(figure, str):
@@ -199,6 +200,44 @@ def _pareto(accuracy: list[Facts]) -> Figure | str:
     # A legend, not labels at the points: half of the techniques lie on top of one another.
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def _size_curve(accuracy: list[Facts]) -> Figure | str:
+    points = [f for f in accuracy if "pruned" in f]
+    if not points:
+        return "needs the sweep of pruned and shared weights: add -m sweep"
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    axes = figure.subplots()
+    line = sorted(points, key=_times_smaller)
+    axes.errorbar(
+        [_times_smaller(f) for f in line],
+        [_percent(f) for f in line],
+        yerr=[_standard_error(f) for f in line],
+        color=PALETTE[0],
+        marker="o",
+        markersize=4,
+        label="pruned, shared, entropy-coded",
+    )
+    for fact in line:
+        axes.annotate(
+            f"{fact['pruned']:.0%} pruned",
+            (_times_smaller(fact), _percent(fact)),
+            textcoords="offset points",
+            xytext=(4, 6),
+            fontsize=8,
+        )
+    base = 100 * points[0]["baseline_accuracy"]
+    axes.axhline(base, color="grey", linestyle=":", label="baseline")
+    axes.axhline(base - 0.5, color="grey", linestyle="--", label="0.5 points below")
+    axes.set(xlabel="baseline's file / stored file", ylabel="test accuracy, %")
+    axes.set_title(_title(points, "Size of the file and accuracy"), fontsize=10)
+    axes.margins(x=0.2)  # room for the last label
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def _times_smaller(fact: Facts) -> float:
+    return float(fact["baseline_stored_bytes"] / fact["stored_bytes"])
 
 
 def _front(points: list[Facts]) -> list[Facts]:

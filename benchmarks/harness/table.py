@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.harness.results import Facts
 
-MIB = 2**20
+KIB, MIB = 2**10, 2**20
 TIMINGS = ("wall", "event", "graph")
 METRICS = ("size", "accuracy", "cost")
 
@@ -47,19 +47,19 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
 def render(rows: list[Row], *, width: int = 100) -> str:
     """Return the table as text: blocks no wider than `width` under one another.
 
-    Quality and size stand above speed, below it what an integer network left in float. Columns that
+    Quality and size stand above what the files are made of and speed, below it what an integer network
+    left in float. Columns that
     do not fit go into a further block, whole: a name or a number cut short would be a wrong one. Only
     a single column beyond `width` is wider.
     """
-    blocks = [*_blocks(_quality(rows), width), *_blocks(_speed(rows), width)]
+    blocks = [block for groups in _parts(rows) for block in _blocks(groups, width)]
     notes = "\n".join(_left_in_float(row) for row in rows if row.in_float)
     return "\n\n".join([*(_text(block) for block in blocks), *([notes] if notes else [])])
 
 
 def render_markdown(rows: list[Row]) -> str:
-    """Return quality and speed as two Markdown tables."""
-    groups = (_quality(rows), _speed(rows))
-    return "\n\n".join(_markdown(_join(group)) for group in groups if len(group) > 1)
+    """Return quality, files and speed as Markdown tables."""
+    return "\n\n".join(_markdown(_join(group)) for group in _parts(rows) if len(group) > 1)
 
 
 Cells = list[list[str]]
@@ -67,6 +67,10 @@ Cells = list[list[str]]
 
 Groups = list[Cells]
 """Columns that stay together; the first group holds the names."""
+
+
+def _parts(rows: list[Row]) -> tuple[Groups, Groups, Groups]:
+    return _quality(rows), _files(rows), _speed(rows)
 
 
 def _quality(rows: list[Row]) -> Groups:
@@ -88,6 +92,18 @@ def _quality(rows: list[Row]) -> Groups:
         long = row.cost.get("seconds", 0) >= 100
         cost.append([_count(size, "macs"), _number(row.cost, "seconds", 1, f".{1 - long}f"), met])
     return [_names(rows), quality, cost]
+
+
+def _files(rows: list[Row]) -> Groups:
+    """Return what each file is made of; nothing where no row knows."""
+    kinds = ("values", "index", "codebook", "metadata")
+    if not any("contents" in row.size for row in rows):
+        return [_names(rows)]
+    cells = [[f"{kind} KiB" for kind in kinds]]
+    for row in rows:
+        found = row.size.get("contents", {})
+        cells.append([_number(found, kind, KIB, ",.1f") for kind in kinds])
+    return [_names(rows), cells]
 
 
 def _speed(rows: list[Row]) -> Groups:
