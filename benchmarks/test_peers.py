@@ -5,6 +5,8 @@ has a process of its own; they are woken in turn, so that their rounds interleav
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,17 @@ from benchmarks.data import Data
 from benchmarks.harness.clock import CLOCK, replay
 from benchmarks.harness.interleave import Pairs, SpeedUp, latency_facts, speed_up
 from benchmarks.harness.results import record
+from benchmarks.peers.coders import (
+    Coded,
+    by_compression,
+    by_nncodec,
+    missing_nncodec,
+    smallest,
+)
 from benchmarks.peers.competition import Competition, missing
 from benchmarks.peers.engines import BASELINE, BY_NAME, ENGINES, OURS, PEERS, Engine
 from benchmarks.workloads import Workload
+from compression.pruning import prune_l1_global
 
 CALIBRATION_IMAGES = 300
 MAX_SECONDS = 5.0
@@ -29,6 +39,10 @@ MAX_DROP = {"cifar10": 0.0015, "digits-224": 0.005}
 # machine moves between two runs.
 AT_LEAST = {1: 1.0, 64: 0.95}
 GOAL = 1.0
+# What nncodec and our files are compared at: squared error over squared norm, of weights of which
+# 85% are pruned.
+ERROR_BUDGETS = (0.001, 0.01, 0.05)
+SPARSITY = 0.85
 
 pytestmark = [
     pytest.mark.peers,
@@ -152,6 +166,51 @@ def test_peer_latency(
     )  # fmt: skip
     least = AT_LEAST[batch_size] if subject is OURS[0] else 0.0
     assert against.high >= least, f"{against.value:.2f} of {rival}, at least {least} expected"
+
+
+@pytest.fixture(scope="module")
+def coded(
+    baseline_on: Callable[[torch.device], Baseline], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, float], Coded]:
+    """Return a function that gives a coder's smallest file of the sparse baseline within a budget."""
+    model = prune_l1_global(baseline_on(torch.device("cpu")).model, amount=SPARSITY).eval()
+    folder = tmp_path_factory.mktemp("coders")
+    of_nncodec = cache(lambda: list(by_nncodec(model, folder)))
+
+    @cache
+    def get(coder: str, budget: float) -> Coded:
+        files = of_nncodec() if coder == "nncodec" else by_compression(model, budget, folder)
+        found = smallest(files, budget)
+        assert found is not None, f"{coder} has no file within {budget:.1%}"
+        return found
+
+    return get
+
+
+@pytest.mark.parametrize("coder", ["nncodec", "compression"])
+@pytest.mark.parametrize("budget", ERROR_BUDGETS, ids="error{:g}".format)
+def test_peer_coder(
+    benchmark: Any,
+    request: Any,
+    coded: Callable[[str, float], Coded],
+    workload: Workload,
+    data: Data,
+    coder: str,
+    budget: float,
+) -> None:
+    reason = missing_nncodec()
+    if reason and coder == "nncodec":
+        pytest.skip(reason)
+    found = coded(coder, budget)
+    rival = None if reason or coder == "nncodec" else coded("nncodec", budget).stored_bytes
+    replay(benchmark, [found.encode_s])
+    met = None if rival is None else found.stored_bytes <= rival
+    record(
+        benchmark, request, metric="coder", technique=f"{coder}-error{budget:g}", device="cpu",
+        workload=workload.name, data=data.title, simulated=False, error_budget=budget,
+        sparsity=SPARSITY, target=rival, target_met=met, **asdict(found),
+    )  # fmt: skip
+    assert met is not False, f"{found.stored_bytes:,} bytes, nncodec's {rival:,}"
 
 
 def _against_peers(
