@@ -13,12 +13,12 @@ FLOORS = {
     ],
     "benchmarks": [
         {"harness", "data", "networks"},
-        {"workloads"},
+        {"workloads", "storing"},
         {"options", "baseline"},
         {"techniques", "verifier", "peers"},
         {"compressed"},
         {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost"}
-        | {"test_peers", "test_integer"},
+        | {"test_peers", "test_integer", "test_storage"},
     ],
 }
 
