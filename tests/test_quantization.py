@@ -14,6 +14,7 @@ from compression.quantization import (
     quantize_static,
     quantize_weights,
     restructure,
+    round_vectors,
     structure_of,
 )
 from compression.quantization.dynamic import integer_matmul
@@ -190,3 +191,21 @@ def test_a_bias_beyond_int32_saturates() -> None:
         layer.bias.fill_(1e9)
     inputs = choose_qparams(torch.tensor([1e-3]), symmetric=False)
     assert QuantizedLayer(layer, inputs, None, "fc").bias.tolist() == [2**31 - 1]
+
+
+def test_rounded_vectors_are_bfloat16_numbers_and_nothing_else_changes() -> None:
+    model = residual()
+    largest = torch.finfo(torch.float32).max  # to nearest it would be infinite
+    with torch.no_grad():
+        model.get_parameter("bn1.bias")[0] = largest
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rounded = round_vectors(model).state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+        vector = tensor.ndim < 2 and tensor.is_floating_point()
+        assert rounded[name].dtype == tensor.dtype
+        assert torch.equal(rounded[name], tensor) or vector, name
+        if vector:
+            assert torch.equal(rounded[name].bfloat16().float(), rounded[name]), name
+            # 8 significant bits: half of 2^-7; the largest float32 goes down by 2^-8 of itself
+            assert ((rounded[name] - tensor).abs() <= tensor.abs() * 2.0**-8).all(), name
