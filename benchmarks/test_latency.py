@@ -23,7 +23,7 @@ from benchmarks.techniques import Case
 from benchmarks.workloads import Workload
 from compression.integer import deploy
 
-BUDGET_S = {"digits": 0.9}
+BUDGET_S = {"digits": 0.7}
 DEFAULT_BUDGET_S = 10.0
 
 

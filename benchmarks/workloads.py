@@ -58,7 +58,7 @@ DIGITS = Workload(
     fine_tune=Recipe(epochs=2, batch_size=64, learning_rate=0.01),
     student=networks.five_layer_cnn,
     student_recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.02),
-    sparse=Recipe(epochs=2, batch_size=64, learning_rate=0.02),
+    sparse=Recipe(epochs=1, batch_size=64, learning_rate=0.02),
     batch_sizes=(1, 32),
 )
 

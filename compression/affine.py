@@ -172,6 +172,7 @@ def _ranges(x: Tensor, axis: int | None, group_size: int | None) -> tuple[Tensor
     _check_axis(x, axis, group_size)
     if group_size is not None:
         rows = x.reshape(len(x), -1) if x.numel() else x.new_zeros(len(x), 1)
+        group_size = min(group_size, rows.shape[1])  # a row is one group then, and needs no padding
         short = -rows.shape[1] % group_size
         # Padding with 0 changes no range: 0 is in every range.
         rows = torch.nn.functional.pad(rows, (0, short)).reshape(len(x), -1, group_size)
@@ -199,7 +200,8 @@ def _expand(parameter: Tensor, x: Tensor, qparams: QParams) -> Tensor:
             f"{tuple(x.shape)}, found {tuple(parameter.shape)}"
         )
     if group_size is not None:
-        return parameter.repeat_interleave(group_size, dim=1)[:, :row].reshape(x.shape)
+        repeats = min(group_size, max(row, 1))
+        return parameter.repeat_interleave(repeats, dim=1)[:, :row].reshape(x.shape)
     if axis is not None:
         return parameter.view(-1, *[1] * (x.ndim - axis - 1))
     return parameter

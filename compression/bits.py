@@ -151,5 +151,5 @@ def _check_dtype(elements: Tensor, dtype: torch.dtype, what: str) -> None:
 
 
 def _check_bits(num_bits: int, fewest: int) -> None:
-    if not fewest <= num_bits <= 8:
+    if type(num_bits) is not int or not fewest <= num_bits <= 8:
         raise CompressionError(f"num_bits must lie in {fewest}..8, found {num_bits!r}")

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +167,20 @@ def make(kind: str) -> nn.Module:
     factory, compress = KINDS[kind]
     torch.manual_seed(0)
     return compress(factory().eval()).eval()
+
+
+def in_a_fresh_process(program: str, *arguments: object) -> str:
+    """Run a Python program that may import the tests, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def print_digests(folder: str) -> None:

@@ -86,7 +86,7 @@ def test_the_same_commit_passes_its_own_gate(cache: Path, history: tuple[Path, s
         "--benchmark-compare-fail=min:1000000%",
     )
     assert "0 regressions, 0 not usable" in out
-    assert "gate: 8 of " in out
+    assert "gate: 10 of " in out
 
 
 def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
@@ -96,5 +96,5 @@ def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
         for line in out.splitlines()
         if line.startswith(("baseline ", "l1-g", "static-", "float16"))
     ]
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert "min left" not in out, "the baseline comes from the cache"

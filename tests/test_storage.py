@@ -58,6 +58,11 @@ ODD = {
     "transposed": torch.arange(12.0).view(3, 4).t(),
     "int64": torch.arange(5),
     "bool": torch.tensor([True, False]),
+    # One value alone is put among the zeros as a number, and torch has a NaN of its own then.
+    "one NaN of bfloat16": torch.tensor([0, -1], dtype=torch.int16).view(torch.bfloat16),
+    "one NaN of float16": torch.tensor([0, -1], dtype=torch.int16).view(torch.float16),
+    "one NaN of float32": torch.tensor([0, 0x7F800001], dtype=torch.int32).view(torch.float32),
+    "one largest number": torch.tensor([0, 2**63 - 1, 0]),
     "257 values": torch.arange(257.0).repeat(3),
     "a value that comes late": torch.ones(70_000).index_fill(0, torch.tensor([69_999]), 2.0),
     "values that come late": torch.cat([torch.ones(66_000), torch.arange(300.0)]),

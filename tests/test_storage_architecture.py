@@ -1,9 +1,6 @@
 """A file that names its architecture loads alone; one that names another is refused."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,8 @@ from compression.quantization import quantize_static
 from compression.storage import load, save
 from compression.storage.container import read
 from tests.storage_faults import FILES, forge, intact_bytes, loaded, refuses
-from tests.storage_nets import digest
+from tests.storage_nets import digest, in_a_fresh_process
 
-ROOT = Path(__file__).parents[1]
 STUDENT = Architecture("five-layer-cnn", 10)
 
 ARCHITECTURES: dict[str, tuple[Any, str]] = {
@@ -96,16 +92,8 @@ def test_a_fresh_process_loads_a_file_alone(tmp_path: Path) -> None:
     models["static"] = quantize_static(student(), torch.randn(4, 3, 32, 32))
     for kind, options in SAVED.items():
         save(models[kind], tmp_path / kind, architecture=STUDENT, **options)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {kind: digest(model) for kind, model in models.items()}
+    printed = in_a_fresh_process(PROGRAM, tmp_path)
+    assert json.loads(printed) == {kind: digest(model) for kind, model in models.items()}
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(load(tmp_path / "static")(images), models["static"](images))
 

@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[bytes, Shape, str]] = {
     "words cut": (b"\0\0\1\x10\x10\1\1\1", (1, 1, 9), r"damaged words .*\(3 bytes\)"),
     "a zero word last": (b"\0\0\1\x10\x10\1\0\0\0\0\0\0\0", (1, 1, 9), "damaged words"),
     "words behind one symbol": (b"\0\7\7\0\1\0\0\0", (1, 1, 9), "does not end with its last"),
-    "words of no symbols": (b"\0\1\0\0\0", (1, 1, 0), "does not end with its last"),
+    "words of no symbols": (b"\0\1\0\0\0", (1, 1, 0), "5 bytes for no symbol"),
     "words for more": (b"\0\0\1\x10\x10" + b"\xff" * 40, (1, 1, 9), "does not end with its last"),
     "a class beyond": (b"\1\x88\0\0\0\0", (1, 1, 1), r"classes lie in 0\.\.7, found 8"),
     "classes cut": (b"\1\0", (3, 4, 1), "ends before byte 5"),

@@ -90,8 +90,8 @@ KINDS = "bias expected torch.float32 .60,., found "
 FORGERIES: dict[str, tuple[Change, str]] = {
     "a size below zero": (shapes(bias=[-60]), "sizes are whole numbers from 0, found .-60"),
     "a huge size": (shapes(bias=[10**12]), KINDS + r"torch.float32 \(1000000000000,\)"),
-    "an overflowing size": (shapes(bias=[10**30]), KINDS),
-    "an overflowing empty size": (shapes(bias=[10**30, 0]), KINDS),
+    "an overflowing size": (shapes(bias=[10**30]), "sizes are whole numbers"),
+    "an overflowing empty size": (shapes(bias=[10**30, 0]), "sizes are whole numbers"),
     "a size of a fraction": (shapes(bias=[60.0]), r"sizes are whole numbers from 0, found \[60\.0"),
     "a size of text": (shapes(bias=["60"]), "sizes are whole numbers"),
     "a size of null": (shapes(bias=[None]), "sizes are whole numbers"),
@@ -120,10 +120,10 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     "no CRC-32": (lambda _, a: a["joined"]["float32"].pop("crc32"), "float32: damaged description"),
     "no word of a coder": (
         lambda _, a: a["joined"]["float32"].pop("coded"),
-        "float32: damaged description of small tensors",
+        "small tensors of float32 .*expected 61 values",
     ),
     "not coded": (groups(coded=[]), "small tensors of float32 .*expected 61 values"),
-    "coded null": (groups(coded=None), "small tensors of float32 .*damaged description"),
+    "coded null": (groups(coded=None), "small tensors of float32 .*None cannot be coded"),
     "an unknown stream coded": (groups(coded=["values", "tables"]), "float32.*tables"),
     "no shapes": (lambda _, a: a["joined"]["float32"].pop("shapes"), "small tensors: damaged"),
     "shapes of a list": (groups(shapes=["bias", "scale"]), "small tensors: damaged"),

@@ -1,9 +1,6 @@
 """Every kind of model comes back bit for bit, here and in another process."""
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -15,9 +12,8 @@ from torch import nn
 from compression.storage import contents, load, load_checkpoint, save
 from compression.storage.container import read
 from tests.storage_faults import small_descriptions
-from tests.storage_nets import IMAGES, KINDS, digest, make
+from tests.storage_nets import IMAGES, KINDS, digest, in_a_fresh_process, make
 
-ROOT = Path(__file__).parents[1]
 CODED = {"raw": False, "coded": True}
 SMALL = {"": nullcontext, "small": small_descriptions}
 made = cache(make)
@@ -89,14 +85,6 @@ def test_a_fresh_process_loads_the_same_bits(tmp_path: Path) -> None:
         for coded in CODED:
             save(made(kind), tmp_path / f"{kind} {coded}", entropy_coded=CODED[coded])
     program = "import sys; from tests.storage_nets import print_digests; print_digests(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = in_a_fresh_process(program, tmp_path)
     expected = {f"{kind} {coded}": digest(made(kind)) for kind in KINDS for coded in CODED}
-    assert json.loads(done.stdout) == expected
+    assert json.loads(printed) == expected

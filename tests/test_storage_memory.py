@@ -1,10 +1,7 @@
 """What loading and saving take of memory, hostile files first; each in a fresh process."""
 
 import json
-import os
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +12,11 @@ import torch
 
 from compression.storage.container import KEY
 from tests.storage_faults import About, Entries, forge
+from tests.storage_nets import in_a_fresh_process
 
-ROOT = Path(__file__).parents[1]
 MIB = 2**20
+# One worker: all files are measured at once.
+pytestmark = pytest.mark.xdist_group("memory")
 HEADER = 2**22  # bytes, the most that are read
 # Smallest objects of JSON, and what takes longest to write: an empty object is 64 bytes in memory
 # and 8 in its list for 3 in the file; one of a key is 184 and 8 for 8. Twice that is allowed: the
@@ -68,16 +67,9 @@ found["load"] = measure(lambda: load(path, factory))
 
 def run(program: str, folder: Path) -> dict[str, tuple[str, int]]:
     """Return how the work on each file ended, and its peak of memory in bytes."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM + program + "print(json.dumps(found))", str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,  # a file that takes so long is as good as one that hangs
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {name: (end, peak) for name, (end, peak) in json.loads(done.stdout).items()}
+    # It ends after two minutes: a file that takes so long is as good as one that hangs.
+    printed = in_a_fresh_process(PROGRAM + program + "print(json.dumps(found))", folder)
+    return {name: (end, peak) for name, (end, peak) in json.loads(printed).items()}
 
 
 def raw(text: bytes) -> bytes:

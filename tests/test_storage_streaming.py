@@ -4,8 +4,6 @@ import errno
 import io
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,7 @@ from torch import nn
 from compression.errors import CheckpointError
 from compression.storage import container, file, load, save
 from tests.storage_faults import net
-from tests.storage_nets import Small, digest
-
-ROOT = Path(__file__).parents[1]
+from tests.storage_nets import Small, digest, in_a_fresh_process
 
 
 def old(path: Path) -> bytes:
@@ -177,16 +173,8 @@ print(len(rooms), size, sorted(p.name for p in folder.iterdir()))
 
 
 def test_kill_in_the_middle_leaves_the_old_file_or_none(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_IN_THE_MIDDLE, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rooms, size, left = done.stdout.split(maxsplit=2)
+    printed = in_a_fresh_process(KILLED_IN_THE_MIDDLE, tmp_path)
+    rooms, size, left = printed.split(maxsplit=2)
     assert int(rooms) > 12
     assert int(size) > 3 * 2**20
     assert left.strip() == "['model']"  # the last writer swept what the killed ones left

@@ -8,7 +8,6 @@ from benchmarks.harness.table import render, render_markdown, rows
 from benchmarks.techniques import CASES, SWEEP, Case
 from compression.errors import CompressionError
 
-
 CONTENTS = {"values": 43_990_000, "index": 2048, "codebook": 512, "metadata": 7440}
 
 

@@ -204,7 +204,7 @@ def _pareto(accuracy: list[Facts]) -> Figure | str:
 
 def _size_curve(accuracy: list[Facts]) -> Figure | str:
     points = [f for f in accuracy if "pruned" in f]
-    if not points:
+    if not any(f.get("sweep") for f in points):
         return "needs the sweep of pruned and shared weights: add -m sweep"
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     axes = figure.subplots()

@@ -25,6 +25,7 @@ _LENGTH_BYTES = 8
 # Some 20,000 tensors; what json makes of a hostile header stays far below a gigabyte.
 _MAX_HEADER_BYTES = 2**22
 _ALIGNMENT = 8
+_MAX_DIMS = 64  # of torch's tensors
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
@@ -148,10 +149,10 @@ def _empty_tensors(path: Path, header: dict[str, Any], room: int) -> Iterator[tu
     found = []
     for name, field in header.items():
         try:
-            shape, (start, end) = field["shape"], field["data_offsets"]
-            numbers = [*shape, start, end]
-            if any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
-                raise ValueError("sizes and offsets are whole numbers from 0")
+            shape, (start, end) = (
+                checked_shape(field["shape"]),
+                checked_shape(field["data_offsets"]),
+            )
             if end - start != math.prod(shape) * DTYPES[field["dtype"]].itemsize or end > room:
                 raise ValueError(f"{shape} of {field['dtype']} in bytes {start} to {end} of {room}")
         except (KeyError, TypeError, ValueError) as error:
@@ -172,6 +173,15 @@ def _empty_tensors(path: Path, header: dict[str, Any], room: int) -> Iterator[tu
             yield name, torch.empty(shape, dtype=dtype)
         except RuntimeError as error:  # a shape of no elements whose other sizes overflow
             raise CheckpointError(f"{path}: damaged header, {name}: {error}") from error
+
+
+def checked_shape(shape: Any) -> list[int]:
+    """Return a shape that a file claims; ValueError unless it is a list of at most 64 sizes."""
+    if not isinstance(shape, list) or len(shape) > _MAX_DIMS:
+        raise ValueError(f"expected a list of at most {_MAX_DIMS} sizes")
+    if any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+        raise ValueError(f"sizes are whole numbers from 0, found {shape}")
+    return shape
 
 
 def _about(path: Path, text: Any) -> dict[str, Any]:

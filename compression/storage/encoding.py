@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from compression.errors import CheckpointError, UnsupportedTypeError
 from compression.storage.codebook import look_up
 from compression.storage.container import DTYPES as CONTAINED
-from compression.storage.container import Entries, octets
+from compression.storage.container import Entries, checked_shape, octets
 from compression.storage.plan import bit_patterns, choose, without_zero
-from compression.storage.streams import Reader, Writer
+from compression.storage.streams import Reader, Writer, coded_streams
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in CONTAINED.values()}
 
@@ -95,7 +95,7 @@ def claimed_kind(name: str, about: About, entries: Entries) -> str:
     try:
         if isinstance(about, int):
             return kind_of(entries[name])
-        return f"{DTYPES[about['dtype']]} {tuple(_shape_of(about))}"
+        return f"{DTYPES[about['dtype']]} {tuple(checked_shape(about['shape']))}"
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -122,24 +122,25 @@ def decode(name: str, about: About, entries: Entries) -> Tensor:
 
 
 def _decode(name: str, about: dict[str, Any], entries: Entries) -> Tensor:
-    dtype, whole = DTYPES[about["dtype"]], _shape_of(about)
-    encoding, numel = about["encoding"], math.prod(whole)
-    reader = Reader(name, entries, list(about.get("coded", ())))
-    if encoding == "dense" and not reader.coded:
+    dtype, whole = DTYPES[about["dtype"]], checked_shape(about["shape"])
+    numel, sparse = math.prod(whole), about["encoding"] == "sparse"
+    values = about.get("values", "dense") if sparse else about["encoding"]
+    index = about.get("index", "mask") if sparse else None
+    reader = Reader(name, entries, coded_streams(about, index, values))
+    if index is None and values == "dense" and not reader.coded:
         tensor = entries.pop(name)
         if (tensor.dtype, list(tensor.shape)) != (dtype, whole):
             raise CheckpointError(f"expected {dtype} {whole}, found {kind_of(tensor)}")
         return tensor
-    present, count, shape, values = None, numel, whole, encoding
-    if encoding == "sparse":
-        gaps = about.get("index") == "gaps"
-        present = reader.gaps(numel) if gaps else reader.mask(numel)
-        count, shape, values = int(present.sum()), [], about.get("values", "dense")
+    present, count, shape = None, numel, whole
+    if index is not None:
+        present = reader.gaps(numel) if index == "gaps" else reader.mask(numel)
+        count, shape = int(present.sum()), []
     match values:
         case "dense":
             flat = reader.values(count, dtype)
         case "packed":
-            flat = reader.codes(int(about["bits"]), count, shape)
+            flat = reader.codes(about["bits"], count, shape)
         case "clustered":
             codebook = reader.codebook(dtype)
             flat = look_up(codebook, reader.indices(len(codebook), count, shape))
@@ -149,16 +150,10 @@ def _decode(name: str, about: dict[str, Any], entries: Entries) -> Tensor:
         raise CheckpointError(f"expected {dtype} {whole}, found {flat.dtype}")
     if present is None:
         return flat.view(whole)
-    tensor = torch.zeros(numel, dtype=dtype)
-    tensor[present] = flat
-    return tensor.view(whole)
-
-
-def _shape_of(about: dict[str, Any]) -> list[int]:
-    shape = [int(size) for size in about["shape"]]
-    if any(size < 0 for size in shape):
-        raise CheckpointError(f"a shape cannot be negative, found {shape}")
-    return shape
+    # As integers: of a single number torch would make a scalar, and of its NaN another one.
+    bits = torch.zeros(numel, dtype=bit_patterns(flat).dtype)
+    bits[present] = bit_patterns(flat)
+    return bits.view(dtype).view(whole)
 
 
 def damaged(name: str, error: Exception) -> CheckpointError:

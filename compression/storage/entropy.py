@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from compression.bits import pack_indices, unpack_indices
-from compression.errors import CheckpointError
+from compression.errors import CheckpointError, CompressionError
 
 Symbols = NDArray[np.uint8]
 
@@ -66,15 +66,21 @@ def decode_symbols(block: bytes, shape: tuple[int, int, int]) -> Symbols:
     reader = _Reader(block)
     rows, columns, taps = shape
     kind = reader.take(1)[0]
+    if not rows * columns * taps:
+        if block != b"\0":
+            raise CheckpointError(f"an entropy-coded block of {len(block)} bytes for no symbol")
+        return np.zeros(shape, np.uint8)
     if kind == 0:
-        sizes = [rows * columns * taps] if rows * columns * taps else []
-        return _decode(reader, sizes).reshape(shape)
+        return _decode(reader, [rows * columns * taps]).reshape(shape)
     if kind != 1:
         raise CheckpointError(f"expected an entropy-coded block of kind 0 or 1, found {kind}")
     packed = torch.from_numpy(
         np.frombuffer(reader.take(-(-(rows + columns) // 2)), np.uint8).copy()
     )
-    classes = unpack_indices(packed, num_bits=4, numel=rows + columns).numpy()
+    try:
+        classes = unpack_indices(packed, num_bits=4, numel=rows + columns).numpy()
+    except CompressionError as error:
+        raise CheckpointError(f"classes in an entropy-coded block: {error}") from error
     if classes.max(initial=0) >= CLASSES:
         raise CheckpointError(f"classes lie in 0..{CLASSES - 1}, found {classes.max()}")
     order, counts = _order(classes[:rows], classes[rows:])

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compression.architectures import Architecture
@@ -75,7 +76,10 @@ def _add(entries: Entries, name: str, added: Entries) -> None:
 def _check_architecture(
     model: nn.Module, structure: dict[str, Any] | None, architecture: Architecture
 ) -> None:
-    fresh = architecture() if structure is None else restructure(architecture(), structure)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # drawing its weights must not move the caller's numbers
+        fresh = architecture() if structure is None else restructure(architecture(), structure)
     kinds = {name: kind_of(tensor) for name, tensor in model.state_dict().items()}
     try:
         compare(fresh, kinds)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from compression.errors import CheckpointError
-from compression.storage.container import Entries, octets
+from compression.storage.container import Entries, checked_shape, octets
 from compression.storage.encoding import DTYPES, Description, damaged
-from compression.storage.streams import Reader, Writer
+from compression.storage.streams import Reader, Writer, coded_streams
 
 _MAX_ELEMENTS = 4096
 
@@ -40,9 +40,11 @@ def join(tensors: dict[str, Tensor]) -> tuple[dict[str, Description], Entries]:
 
 def joined_kinds(about: dict[str, Description]) -> dict[str, str]:
     """Return the dtype and shape that the descriptions claim of each tensor."""
-    kinds = {}
+    kinds: dict[str, str] = {}
     for dtype, group in _groups(about):
         for name, shape in group["shapes"].items():
+            if name in kinds:
+                raise CheckpointError(f"{name}: told twice among small tensors")
             kinds[name] = f"{DTYPES[dtype]} {tuple(shape)}"
     return kinds
 
@@ -57,7 +59,7 @@ def split(about: dict[str, Description], entries: Entries) -> dict[str, Tensor]:
         sizes = [math.prod(shape) for shape in group["shapes"].values()]
         names = f"the small tensors of {dtype} ({', '.join(list(group['shapes'])[:3])}, ...)"
         try:
-            reader = Reader(dtype, entries, list(group["coded"]))
+            reader = Reader(dtype, entries, coded_streams(group, None, "dense"))
             flat = reader.values(sum(sizes), DTYPES[dtype])
         except CheckpointError as error:
             raise CheckpointError(f"{names}: {error}") from error
@@ -75,10 +77,9 @@ def _groups(about: Any) -> list[tuple[str, dict[str, Any]]]:
     try:
         for dtype, group in about.items():
             for shape in group["shapes"].values():
-                if any(type(size) is not int or size < 0 for size in shape):
-                    raise CheckpointError(f"{dtype}: sizes are whole numbers from 0, found {shape}")
-            if dtype not in DTYPES or not {"crc32", "coded"} <= group.keys():
+                checked_shape(shape)
+            if dtype not in DTYPES or "crc32" not in group:
                 raise CheckpointError(f"{dtype}: damaged description of small tensors")
         return list(about.items())
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise damaged("small tensors", error) from error

@@ -53,8 +53,10 @@ def _build(
     if structure is None:
         return model
     try:
+        if not isinstance(structure, dict):
+            raise TypeError("expected an object")
         return restructure(model, structure)
-    except (CompressionError, TypeError, AttributeError) as error:
+    except (CompressionError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: its structure {structure} does not fit the network ({error})"
         ) from error
@@ -92,7 +94,11 @@ def _state(path: Path, model: nn.Module, entries: Entries, about: dict[str, Any]
     own = {n: d for n, d in tensors.items() if n not in aliases}
     try:
         kinds = {n: claimed_kind(n, d, entries) for n, d in own.items()}
-        kinds |= joined_kinds(joined)
+        small = joined_kinds(joined)
+        twice = sorted(small.keys() & tensors)
+        if twice:
+            raise CheckpointError(f"tensors that are told twice: {_few(twice)}")
+        kinds |= small
         lost = [n for n, of in aliases.items() if not isinstance(of, str) or of not in kinds]
         if lost:
             raise CheckpointError(f"aliases of tensors that are not there: {_few(lost)}")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from compression.storage.planes import decode_numbers, encode_numbers
 Shape = list[int]
 CODED_BYTES = 64
 """What it takes in the header to say that a stream is coded, about."""
+_CODED_AS = {"dense": "values", "packed": "codes", "clustered": "indices"}
 _OFFSET = 128  # signed codes -> symbols in their order
 
 
@@ -156,6 +158,15 @@ class Reader:
 
     def _take(self, stream: str) -> Tensor:
         return self.entries.pop(f"{self.name}#{stream}")
+
+
+def coded_streams(about: dict[str, Any], index: Any, values: Any) -> list[str]:
+    """Return the streams that a description says are coded; CheckpointError for other than can be."""
+    coded = about.get("coded", [])
+    can_be = {_CODED_AS.get(values), "mask" if index == "mask" else None}
+    if not isinstance(coded, list) or any(stream not in can_be for stream in coded):
+        raise CheckpointError(f"{coded!r} cannot be coded streams of {values} values")
+    return coded
 
 
 def index_bits(values: int) -> int:
