@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.harness.memory import PeakMemory
 from benchmarks.harness.process import serve
 from compression.clustering import share_weights
-from compression.pruning import prune_l1_global, prune_l1_unstructured
+from compression.pruning import prune_l1_unstructured
 from compression.storage import load, save
 
 Compress = Callable[[nn.Module], nn.Module]
@@ -25,7 +25,7 @@ KINDS: dict[str, tuple[Compress, bool]] = {
     "dense-coded": (lambda m: m, True),
     "sparse-coded": (lambda m: prune_l1_unstructured(m, amount=0.6), True),
     "shared-coded": (
-        lambda m: share_weights(prune_l1_global(m, amount=0.85), num_clusters=32),
+        lambda m: share_weights(prune_l1_unstructured(m, amount=0.85), num_clusters=32),
         True,
     ),
 }

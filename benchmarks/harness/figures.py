@@ -232,6 +232,7 @@ def _size_curve(accuracy: list[Facts]) -> Figure | str:
     axes.set(xlabel="baseline's file / stored file", ylabel="test accuracy, %")
     axes.set_title(_title(points, "Size of the file and accuracy"), fontsize=10)
     axes.margins(x=0.2)  # room for the last label
+    axes.set_xlim(left=0)
     axes.legend(fontsize=8, loc="lower left")
     return figure
 

@@ -14,7 +14,7 @@ from compression.errors import CheckpointError, CompressionError
 from compression.layers import check_model
 from compression.storage.container import read
 from compression.storage.encoding import check_storable, kind_of, memory_of, same_bits
-from compression.storage.rebuild import compare, fill, rebuild
+from compression.storage.rebuild import compare, fill, rebuild, released
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _WRAPPERS = ("state_dict", "model")
@@ -37,7 +37,7 @@ def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Mo
             model = (
                 _plain(path, content.entries, factory())
                 if content.about is None
-                else rebuild(path, content, content.about, factory)
+                else rebuild(path, content, content.about, released(factory()))
             )
         check_model(model)
     except CheckpointError:

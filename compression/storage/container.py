@@ -52,7 +52,7 @@ def write(file: BinaryIO, entries: Entries, about: dict[str, Any]) -> int:
     """
     if "__metadata__" in entries:
         raise CompressionError("__metadata__: safetensors reserves this name; rename the tensor")
-    # Wide types first, as the library orders them: each is then aligned to its own width.
+    # Wide types first: each is then aligned to its own width.
     order = sorted(entries.items(), key=lambda item: (-item[1].element_size(), item[0]))
     text = json.dumps({"version": VERSION, "sha256": _ZEROS, **about}, separators=(",", ":"))
     header = _header(order, {KEY: text})
@@ -101,12 +101,17 @@ def read(path: Path) -> Content:
     Nothing is allocated that the file does not have the bytes for. Raises CheckpointError for what
     is no safetensors file, or one of a newer version; damaged bytes are told by `intact`.
     """
+    check_readable(path)
+    with path.open("rb") as file:
+        return _read(path, file, path.stat().st_size)
+
+
+def check_readable(path: Path) -> None:
+    """Raise CheckpointError where there is no file to read."""
     try:
-        with path.open("rb") as file:
-            return _read(path, file, path.stat().st_size)
+        with path.open("rb"):
+            return
     except (OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{path}: expected a model file, {error}") from error
 
 

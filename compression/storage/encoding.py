@@ -116,6 +116,8 @@ def decode(name: str, about: About, entries: Entries) -> Tensor:
         raise damaged(name, error) from error
     if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
         raise CheckpointError(f"{name}: a bool is 0 or 1")
+    if checksum is None and not isinstance(about, int) and about.get("coded"):
+        raise CheckpointError(f"{name}: entropy-coded without a CRC-32")
     if checksum is not None and zlib.crc32(octets(tensor)) != checksum:
         raise CheckpointError(f"{name}: damaged, its CRC-32 does not match")
     return tensor

@@ -35,6 +35,7 @@ CLASSES = 8
 CONTEXTS = 2 * CLASSES - 1
 _SMALL = 4096
 """Symbols below which contexts cannot pay for their tables."""
+_GLANCE = 2**16  # symbols that tell the commonest one
 _ABSENT = 255
 # round(2^16 / 2^(i/16)): probabilities are made of whole numbers, the same on every machine.
 _SIXTEENTHS = (
@@ -93,7 +94,7 @@ def decode_symbols(block: bytes, shape: tuple[int, int, int]) -> Symbols:
 def _classes(symbols: Symbols) -> tuple[Symbols, Symbols]:
     """Return the class of each row and of each column."""
     rows, columns, taps = symbols.shape
-    other = symbols != _histogram(symbols).argmax()
+    other = symbols != _histogram(symbols.reshape(-1)[:_GLANCE]).argmax()
     # numpy counts bits faster than it adds bools.
     of_rows = np.bitwise_count(np.packbits(other.reshape(rows, -1), axis=1)).sum(axis=1)
     of_columns = other.reshape(rows, -1).sum(axis=0, dtype=np.int32).reshape(columns, taps).sum(1)
@@ -215,6 +216,7 @@ def _decode(reader: _Reader, sizes: list[int]) -> Symbols:
             part[:] = model.alphabet[0]
         else:
             np.take(model.alphabet, coder.decode(model.entropy, size), out=part)
-    if not coder.is_empty():  # too many bits, or too few, which leaves the start's state unmet
+    # Too many words. Too few decode to the lowest symbols: the tensor's CRC-32 tells.
+    if not coder.is_empty():
         raise CheckpointError("an entropy-coded block does not end with its last symbol")
     return decoded

@@ -13,10 +13,10 @@ from compression.atomic import write_atomically
 from compression.errors import CheckpointError, CompressionError
 from compression.layers import check_model
 from compression.quantization import restructure, structure_of
-from compression.storage.container import Entries, read, write
+from compression.storage.container import Entries, check_readable, read, write
 from compression.storage.encoding import About, check_storable, encode, kind_of, memory_of
 from compression.storage.joined import is_small, join
-from compression.storage.rebuild import compare, damaged, rebuild
+from compression.storage.rebuild import compare, damaged, rebuild, released
 
 _PARTS = {"mask": "index", "gaps": "index", "codebook": "codebook"}
 
@@ -95,10 +95,12 @@ def load(path: Path | str, factory: Callable[[], nn.Module] | None = None) -> nn
     CheckpointError for a file that is missing, damaged, of another format or architecture.
     """
     path = Path(path)
+    check_readable(path)
+    network = None if factory is None else released(factory())
     content = read(path)
     if content.about is None:
         raise CheckpointError(f"{path}: plain safetensors, not a file of ours; use load_checkpoint")
-    return rebuild(path, content, content.about, factory)
+    return rebuild(path, content, content.about, network)
 
 
 def contents(path: Path | str) -> dict[str, int]:

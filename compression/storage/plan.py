@@ -47,7 +47,7 @@ def choose(flat: Tensor, num_bits: int | None, *, entropy_coded: bool) -> Plan:
     if entropy_coded and num_bits is None and flat.dtype == torch.int8:
         num_bits = 8
     shared = codebook_of(bits) if flat.is_floating_point() else None
-    sizes = _sizes(flat, present, num_bits, shared)
+    sizes = _sizes(flat, present, num_bits, shared, gaps=not entropy_coded)
     keys = _to_be_coded(sizes) if entropy_coded else list(sizes)
     index, values = min(keys, key=lambda key: sizes[key])
     return Plan(index, values, num_bits or 8, present, shared)
@@ -73,14 +73,19 @@ def _to_be_coded(sizes: Sizes) -> list[tuple[Index, Values]]:
 
 
 def _sizes(
-    flat: Tensor, present: Tensor, num_bits: int | None, shared: tuple[Tensor, Tensor] | None
+    flat: Tensor,
+    present: Tensor,
+    num_bits: int | None,
+    shared: tuple[Tensor, Tensor] | None,
+    *,
+    gaps: bool,
 ) -> Sizes:
     """Return the bytes of each encoding, entropy coding apart, the plainest first."""
     width, numel, left = flat.element_size(), flat.numel(), int(present.sum())
     indexes: dict[Index, int] = {None: 0}
     if left < numel:
         indexes["mask"] = -(-numel // 8)
-        if left < indexes["mask"]:
+        if gaps and left < indexes["mask"]:
             indexes["gaps"] = len(pack_gaps(present))
     sizes: Sizes = {}
     for index, index_bytes in indexes.items():

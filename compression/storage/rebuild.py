@@ -1,6 +1,5 @@
 """A file's content -> a network."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ _SHOWN = 3  # names that an error lists
 
 
 def rebuild(
-    path: Path, content: Content, about: dict[str, Any], factory: Callable[[], nn.Module] | None
+    path: Path, content: Content, about: dict[str, Any], network: nn.Module | None
 ) -> nn.Module:
-    """Return the model that a file's content describes."""
+    """Return the model that a file's content describes, in `network` or in one that it names."""
     try:
-        model = _build(path, content, about, factory)
+        model = _build(path, content, about, network)
         state = _state(path, model, content.entries, about)
     except CheckpointError as error:
         if content.intact:
@@ -44,18 +43,18 @@ def damaged(path: Path, where: str) -> CheckpointError:
 
 
 def _build(
-    path: Path, content: Content, about: dict[str, Any], factory: Callable[[], nn.Module] | None
+    path: Path, content: Content, about: dict[str, Any], network: nn.Module | None
 ) -> nn.Module:
     """Return a network of the file's structure, whose values are of no account."""
-    if factory is None:
-        factory = _named(path, content, about.get("architecture"))
-    model, structure = factory(), about.get("structure")
+    if network is None:
+        network = released(_named(path, content, about.get("architecture"))())
+    structure = about.get("structure")
     if structure is None:
-        return model
+        return network
     try:
         if not isinstance(structure, dict):
             raise TypeError("expected an object")
-        return restructure(model, structure)
+        return restructure(network, structure)
     except (CompressionError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: its structure {structure} does not fit the network ({error})"
@@ -103,7 +102,7 @@ def _state(path: Path, model: nn.Module, entries: Entries, about: dict[str, Any]
         if lost:
             raise CheckpointError(f"aliases of tensors that are not there: {_few(lost)}")
         compare(model, kinds | {n: kinds[of] for n, of in aliases.items()})
-        _release(model)
+        released(model)
         state = split(joined, entries) | {n: decode(n, d, entries) for n, d in own.items()}
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -132,10 +131,15 @@ def compare(model: nn.Module, kinds: dict[str, str]) -> None:
         )
 
 
-def _release(model: nn.Module) -> None:
-    """Free the values of a network that is about to be filled: two of them never stand in memory."""
+def released(model: nn.Module) -> nn.Module:
+    """Free the values of a fresh network, which become zeros, and return it.
+
+    So that its values and the file's never stand in memory at once.
+    """
     for tensor in model.state_dict(keep_vars=True).values():
-        tensor.data = tensor.new_zeros(()).expand(tensor.shape)
+        if isinstance(tensor, Tensor):
+            tensor.data = tensor.new_zeros(()).expand(tensor.shape)
+    return model
 
 
 def fill(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
