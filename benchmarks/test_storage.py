@@ -16,7 +16,7 @@ from compression.accounting import dense_bytes
 from compression.storage import contents, save
 
 NETWORKS = ("resnet18", "resnet50", "resnet152")
-ROUNDS = 5
+ROUNDS = 9
 MB = 10**6
 # Float32 bytes of the network a second, in MB: saved and loaded at least. The fastest of the rounds
 # counts, since another process can only add to it.

@@ -8,6 +8,7 @@ from compression.errors import CheckpointError
 MAX_VALUES = 256
 _GLANCE = 2_048
 _LOOK = 65_536
+_CHUNK = 2**18
 
 
 def codebook_of(bits: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -33,4 +34,8 @@ def look_up(codebook: Tensor, indices: Tensor) -> Tensor:
     largest = int(indices.max()) if len(indices) else -1
     if largest >= len(codebook):
         raise CheckpointError(f"an index of {largest} outside a codebook of {len(codebook)} values")
-    return codebook[indices.int()]
+    values = torch.empty(len(indices), dtype=codebook.dtype)
+    for part in range(0, len(indices), _CHUNK):  # a wide copy of all indices would be large
+        chunk = slice(part, part + _CHUNK)
+        torch.index_select(codebook, 0, indices[chunk].int(), out=values[chunk])
+    return values
