@@ -154,10 +154,8 @@ def _empty_tensors(path: Path, header: dict[str, Any], room: int) -> Iterator[tu
     found = []
     for name, field in header.items():
         try:
-            shape, (start, end) = (
-                checked_shape(field["shape"]),
-                checked_shape(field["data_offsets"]),
-            )
+            shape = checked_shape(field["shape"])
+            start, end = checked_shape(field["data_offsets"])
             if end - start != math.prod(shape) * DTYPES[field["dtype"]].itemsize or end > room:
                 raise ValueError(f"{shape} of {field['dtype']} in bytes {start} to {end} of {room}")
         except (KeyError, TypeError, ValueError) as error:

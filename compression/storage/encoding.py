@@ -96,8 +96,6 @@ def claimed_kind(name: str, about: About, entries: Entries) -> str:
         if isinstance(about, int):
             return kind_of(entries[name])
         return f"{DTYPES[about['dtype']]} {tuple(checked_shape(about['shape']))}"
-    except CheckpointError as error:
-        raise CheckpointError(f"{name}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(name, error) from error
 
