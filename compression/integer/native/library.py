@@ -14,7 +14,7 @@ from typing import Any
 
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError, CompressionError
-from compression.integer.native.step import Step
+from compression.integer.native.step import CStep
 from compression.paths import cache_folder
 
 SOURCES = ("step.h", "convolution.h", "pointwise.h", "run.c")
@@ -41,7 +41,7 @@ def library() -> Any:
     if not found.supported():
         raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
     found.run.restype = found.step_bytes.restype = ctypes.c_int64
-    assert found.step_bytes() == ctypes.sizeof(Step), "step.py and step.h differ"
+    assert found.step_bytes() == ctypes.sizeof(CStep), "step.py and step.h differ"
     return found
 
 

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError
-from compression.integer.native.layout import Layout
+from compression.integer.kernels import OFFSET
+from compression.integer.lowered import Buffers, Layout, Lowering, Target
 from compression.integer.native.library import library
-from compression.integer.native.lowering import Lowering
-from compression.integer.native.step import Step
+from compression.integer.native.packing import convolution_fields
+from compression.integer.native.step import CStep, compiled
 from compression.integer.shapes import shapes_of
 from compression.quantization import StaticQuantizedModel
 
 CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take: they stay in the cache beside the weights."""
+TARGET = Target("native", OFFSET, convolution_fields)
 
 
 class NativeModel(nn.Module):
@@ -30,8 +32,8 @@ class NativeModel(nn.Module):
         """Take over the steps, whose memory they keep; shapes are those of one image."""
         super().__init__()
         self._library = library()
-        self._steps = (Step * len(lowering.steps))(*lowering.steps)
-        self._tensors = lowering.tensors
+        steps, kept = zip(*map(compiled, lowering.steps), strict=True)
+        self._steps, self._tensors = (CStep * len(steps))(*steps), kept
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images
         self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
@@ -77,7 +79,8 @@ def lower_native(
     shapes = shapes_of(model, example[:1])
     an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
     images = len(example) if keep else max(1, min(len(example), CHUNK_BYTES // an_image))
-    lowering = Lowering(Layout(model.network, shapes, images, keep=keep))
+    buffers = Buffers(images, torch.uint8, torch.device("cpu"))
+    lowering = Lowering(Layout(model.network, shapes, buffers, keep=keep), TARGET)
     lowering.lower()
     result = next(iter(reversed(model.network.graph.nodes))).args[0]
     return NativeModel(lowering, list(example.shape[1:]), shapes[result][1:])  # type: ignore[index]

@@ -1,7 +1,7 @@
 /* One step of a quantized network, and what every step does with its results.
 
    Codes are uint8, NHWC, in buffers with a border that holds the code of the real number 0, so that
-   no step looks for an image's edge. Layout of `struct step`: steps.py. */
+   no step looks for an image's edge. Layout of `struct step`: step.py. */
 #include <immintrin.h>
 #include <omp.h>
 #include <stdint.h>

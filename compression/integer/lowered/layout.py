@@ -1,5 +1,6 @@
 """Where each value of a network lies in memory: what it needs around it, and until when."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
-from compression.integer.native.step import Buffers, Geometry
-from compression.integer.native.windows import window_of
+from compression.integer.lowered.geometry import Buffers, Geometry
+from compression.integer.lowered.windows import window_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +31,29 @@ class Value:
     def codes(self, images: int) -> Tensor:
         """Return the codes (images, channels, rows, columns) that lie there now."""
         g, b = self.geometry, self.geometry.border
-        lines = self.memory[: images * g.stride].view(images, g.height + 2 * b, -1, g.channels)
-        inside = lines[:, b : b + g.height, b : b + g.width]
+        lines = self.memory[: images * g.stride].view(images, g.height + 2 * b, -1, g.pixel)
+        inside = lines[:, b : b + g.height, b : b + g.width, : g.channels]
         return inside.permute(0, 3, 1, 2).clone()
 
 
 class Layout:
-    """The values of a network for `images` images; memory is used again unless `keep` is given.
+    """The values of a network in `buffers`; memory is used again unless `keep` is given.
 
-    `shapes` are those of one image's values.
+    `shapes` are those of one image's values; `pixel` gives the bytes of a pixel of so many channels.
     """
 
     def __init__(
-        self, network: fx.GraphModule, shapes: dict[fx.Node, list[int]], images: int, *, keep: bool
+        self,
+        network: fx.GraphModule,
+        shapes: dict[fx.Node, list[int]],
+        buffers: Buffers,
+        *,
+        keep: bool,
+        pixel: Callable[[int], int] = int,
     ) -> None:
         """Find what flattens what, and who reads a value last."""
         self.network, self.shapes, self.keep = network, shapes, keep
-        self.buffers = Buffers(images)
+        self.buffers, self.pixel = buffers, pixel
         self.values: dict[fx.Node, Value] = {}
         self._order = {node: i for i, node in enumerate(network.graph.nodes)}
         self._roots: dict[fx.Node, fx.Node] = {}
@@ -72,14 +79,14 @@ class Layout:
         shape = self.shapes[node][1:]
         if len(shape) not in (1, 3):
             raise UnsupportedTypeError(
-                f"the native executor takes images or rows of numbers, found the shape {shape}"
+                f"integer steps take images or rows of numbers, found the shape {shape}"
             )
         return shape if len(shape) == 3 else [*shape, 1, 1]
 
     def take(self, node: fx.Node, zero: int) -> Value:
         """Give memory to a node's value, whose code of 0 is `zero`."""
         channels, height, width = self.spatial(node)
-        geometry = Geometry(channels, height, width, self._border(node), zero)
+        geometry = Geometry(channels, height, width, self._border(node), zero, self.pixel(channels))
         self.values[node] = Value(geometry, self.buffers.take(geometry))
         return self.values[node]
 
@@ -98,7 +105,7 @@ class Layout:
             source = self.shapes[tensors[0]]
             flat = [1, torch.Size(source[1:]).numel()]
             if self.shapes[node] not in (flat, source):
-                raise UnsupportedTypeError(f"the native executor cannot reshape at {node.name}")
+                raise UnsupportedTypeError(f"integer steps cannot reshape at {node.name}")
             self._roots[node] = self.root(tensors[0])
         for tensor in tensors:
             self._last[self.root(tensor)] = self._order[node]

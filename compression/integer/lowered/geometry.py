@@ -1,0 +1,79 @@
+"""How activations lie in memory, and the buffers that hold them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64
+SLACK = 256
+"""Bytes behind a buffer's last code that a step may read, and never uses."""
+
+
+def aligned(
+    numel: int, dtype: torch.dtype = torch.uint8, device: torch.device | None = None
+) -> Tensor:
+    """Return zeros whose first byte lies on a cache line."""
+    room = torch.zeros(numel + ALIGNMENT, dtype=dtype, device=device)
+    start = -room.data_ptr() % ALIGNMENT // room.itemsize
+    return room[start : start + numel]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How an activation lies in memory: NHWC with a border all around that holds `zero`.
+
+    A pixel takes `pixel` bytes, of which the first are its channels.
+    """
+
+    channels: int
+    height: int
+    width: int
+    border: int
+    zero: int
+    pixel: int
+
+    @property
+    def sides(self) -> list[int]:
+        """Return the channels, rows and columns."""
+        return [self.channels, self.height, self.width]
+
+    @property
+    def row(self) -> int:
+        """Return the bytes from row to row."""
+        return (self.width + 2 * self.border) * self.pixel
+
+    @property
+    def stride(self) -> int:
+        """Return the bytes from image to image."""
+        return (self.height + 2 * self.border) * self.row
+
+    def offsets(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the byte offset of each pixel (row, column), row by row (int32)."""
+        places = (rows + self.border)[:, None] * self.row
+        return (places + (columns + self.border) * self.pixel).flatten().int()
+
+    def all_offsets(self) -> Tensor:
+        """Return the byte offset of every pixel."""
+        return self.offsets(torch.arange(self.height), torch.arange(self.width))
+
+
+class Buffers:
+    """Memory of activations for `images` images, used again once its last reader has run."""
+
+    def __init__(self, images: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Hold nothing yet."""
+        self.images, self.dtype, self.device = images, dtype, device
+        self._free: dict[Geometry, list[Tensor]] = {}
+
+    def take(self, geometry: Geometry) -> Tensor:
+        """Return memory whose border is filled."""
+        free = self._free.setdefault(geometry, [])
+        if free:
+            return free.pop()
+        memory = aligned(self.images * geometry.stride + SLACK, self.dtype, self.device)
+        return memory.fill_(geometry.zero)
+
+    def give_back(self, geometry: Geometry, memory: Tensor) -> None:
+        """Let a later step of the same geometry write it."""
+        self._free[geometry].append(memory)
