@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compression.errors import CompressionError
-from compression.integer import EXECUTORS, deploy, has_integer_kernels, lacking
+from compression.integer import EXECUTORS, ON_CUDA, deploy, has_integer_kernels, lacking
 from compression.quantization import quantize_static
 from tests.nets import images, residual
 
@@ -19,6 +19,7 @@ TOLERANCES = {
     "onednn": (0.02, "a tie rounds to either side"),
     "onnxruntime": (0.02, "a tie rounds to either side"),
     "openvino": (0.05, "it multiplies by a reciprocal scale, which moves more ties"),
+    "triton": (0.0, "the same integers, and the same operations on floats in the same order"),
 }
 WITHOUT_VNNI = """
 import torch
@@ -38,11 +39,13 @@ def test_every_executor_gives_the_outputs_of_the_reference(executor: str) -> Non
     if reason:
         pytest.skip(reason)
     model = quantize_static(residual(), images())
+    place = "cuda" if executor in ON_CUDA else "cpu"
     with torch.inference_mode():
         wanted = model(images())
-        deployed = deploy(model, images(), executor=executor)
+        deployed = deploy(model.to(place), images().to(place), executor=executor)
         for count in (len(images()), 1):  # another shape than the example's too
-            error = (deployed(images()[:count]) - wanted[:count]).abs().max() / wanted.abs().max()
+            found = deployed(images()[:count].to(place)).cpu()
+            error = (found - wanted[:count]).abs().max() / wanted.abs().max()
             assert error <= TOLERANCES[executor][0]
 
 
@@ -71,8 +74,20 @@ def test_a_cpu_whose_products_saturate_runs_the_reference(tmp_path: Path) -> Non
 def test_an_executor_that_cannot_run_says_why() -> None:
     with pytest.raises(CompressionError, match="must be one of native, onednn, openvino"):
         deploy(residual(), images(), executor="tensorrt")
-    with pytest.raises(CompressionError, match="statically quantized networks on the CPU"):
+    with pytest.raises(CompressionError, match="statically quantized networks on cpu, found Res"):
         deploy(residual(), images(), executor="openvino")
+    with pytest.raises(CompressionError, match=r"networks on cuda, found Static.* on cpu"):
+        deploy(quantize_static(residual(), images()), images(), executor="triton")
+
+
+def test_without_a_gpu_the_triton_executor_says_what_it_lacks(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "needs an NVIDIA GPU of compute capability 8.0" in (lacking("triton") or "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert lacking("triton") is not None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert lacking("triton") is None
 
 
 def test_a_cuda_device_has_no_integer_kernels_here() -> None:

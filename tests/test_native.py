@@ -4,14 +4,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from hypothesis import given, reject
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.harness.kernels import NATIVE, kernels_of
@@ -27,7 +25,8 @@ from compression.integer import (
 )
 from compression.quantization import modules as q
 from compression.quantization import quantize_static
-from tests.nets import images, mlp, residual
+from tests.integer_nets import NETS, convolutions, numbers
+from tests.nets import images, residual
 
 pytestmark = pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
 WITHOUT_COMPILER = """
@@ -43,10 +42,6 @@ except CompressionError as error:
 """
 
 
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121"])
 def test_every_layer_of_a_network_gives_the_codes_of_the_reference(name: str) -> None:
     torch.manual_seed(0)
@@ -59,34 +54,6 @@ def test_every_layer_of_a_network_gives_the_codes_of_the_reference(name: str) ->
     assert set(differences.values()) == {(0, 0.0)}
     with torch.inference_mode():
         assert torch.equal(integer(x), reference(x))
-
-
-class Odd(nn.Module):
-    """Channels, windows and borders that fill no vector; a sum and a concatenation of their own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Conv2d(3, 70, 3, padding=2, dilation=2)
-        self.b = nn.Conv2d(70, 33, (3, 2), stride=(2, 1), padding=(1, 0))
-        self.c = nn.Conv2d(33, 33, 5, padding=2, groups=33)
-        self.d = nn.Conv2d(33, 33, 1)
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        self.mean = nn.AvgPool2d(2)
-        self.head = nn.Linear(66 * 2 * 2, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.b(torch.relu(self.a(x))))
-        y = nn.functional.relu6(self.c(x) + x)
-        z = torch.cat([self.d(y), y], 1)
-        return self.head(torch.flatten(self.mean(self.pool(torch.relu(z))), 1))
-
-
-NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-    "odd": lambda: (Odd().eval(), numbers(5, 3, 16, 10)),
-    "residual": lambda: (residual(), images()),
-    "mlp": lambda: (mlp(), images()),
-    "codes out": lambda: (nn.Sequential(nn.Linear(20, 7), nn.ReLU()).eval(), numbers(9, 20)),
-}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -108,34 +75,9 @@ def test_outputs_are_the_reference_executors_bit_for_bit(net: str, threads: int)
         torch.set_num_threads(before)
 
 
-@given(
-    channels=st.tuples(st.integers(1, 9), st.integers(1, 70)),
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    stride=st.integers(1, 3),
-    padding=st.integers(0, 1),
-    dilation=st.integers(1, 2),
-    positive=st.booleans(),
-)
-def test_any_convolution_is_the_reference(
-    channels: tuple[int, int],
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: int,
-    padding: int,
-    dilation: int,
-    positive: bool,
-) -> None:
-    reach = [dilation * (k - 1) + 1 for k in kernel]
-    if any(n + 2 * padding < r for n, r in zip(size, reach, strict=True)):
-        size = (9, 9)
-    torch.manual_seed(0)
-    first = nn.Conv2d(2, channels[0], 1)
-    second = nn.Conv2d(*channels, kernel, stride=stride, padding=padding, dilation=dilation)
-    middle = nn.ReLU() if positive else nn.Identity()  # a zero point of 0, or another
-    pool = nn.AdaptiveAvgPool2d(1)
-    model = nn.Sequential(first, middle, second, nn.ReLU(), pool, nn.Flatten()).eval()
-    x = numbers(3, 2, *size)
+@given(convolutions())
+def test_any_convolution_is_the_reference(case: tuple[nn.Module, Tensor]) -> None:
+    model, x = case
     reference = quantize_static(model, x)
     try:
         integer = lower_native(reference, x, keep=True)

@@ -10,7 +10,13 @@ from compression.integer import NativeModel
 
 NATIVE = "native::vpdpbusd"
 """Layers of the native executor that multiplied codes on VNNI, as its compiled code counts them."""
-INTEGER_KERNELS = ((NATIVE,), ("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise"))
+TRITON = "int8_convolution"
+"""Launches of the Triton executor that multiplied codes on tensor cores, as the device reports them."""
+INTEGER_KERNELS = (
+    (NATIVE,),
+    (TRITON,),
+    ("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise"),
+)
 """Sets of kernels, of which one must run whole."""
 
 
@@ -18,10 +24,14 @@ INTEGER_KERNELS = ((NATIVE,), ("onednn::qconv2d_pointwise", "onednn::qlinear_poi
 def kernels_of(model: nn.Module, inputs: Tensor) -> Counter[str]:
     """Return how often each kernel ran in one prediction, by torch's profiler's name for it.
 
-    The profiler sees torch's own; the native executor's compiled code counts for itself.
+    The profiler sees torch's own, and what runs on a GPU, in a graph too; the native executor's
+    compiled code counts for itself.
     """
-    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as seen:
+    device = [ProfilerActivity.CUDA] if inputs.is_cuda else []
+    with profile(activities=[ProfilerActivity.CPU, *device], acc_events=True) as seen:
         model(inputs)
+        if inputs.is_cuda:
+            torch.cuda.synchronize(inputs.device)
     ran = Counter(event.name for event in seen.events())
     if isinstance(model, NativeModel):
         ran[NATIVE] += model.kernels_ran

@@ -1,15 +1,18 @@
-"""Integer execution: a statically quantized network on the CPU's INT8 kernels, or as an ONNX file."""
+"""Integer execution: a statically quantized network on INT8 kernels, or as an ONNX file."""
 
 from compression.integer.agreement import code_differences
-from compression.integer.deployment import EXECUTORS, deploy, lacking
+from compression.integer.deployment import EXECUTORS, ON_CUDA, deploy, lacking
 from compression.integer.native import NativeModel, lower_native
 from compression.integer.onednn import IntegerModel, has_integer_kernels, lower_onednn
 from compression.integer.onnx_file import export_onnx
+from compression.integer.triton import TritonModel, lower_triton
 
 __all__ = [
     "EXECUTORS",
+    "ON_CUDA",
     "IntegerModel",
     "NativeModel",
+    "TritonModel",
     "code_differences",
     "deploy",
     "export_onnx",
@@ -17,4 +20,5 @@ __all__ = [
     "lacking",
     "lower_native",
     "lower_onednn",
+    "lower_triton",
 ]

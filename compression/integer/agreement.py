@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from compression.integer.kernels import unsigned
 from compression.integer.native import NativeModel
 from compression.integer.onednn import IntegerModel
+from compression.integer.triton import TritonModel
 from compression.quantization import StaticQuantizedModel
 
 Find = Callable[[fx.Node, list[Tensor]], Tensor | None]
@@ -37,16 +38,19 @@ class _Compared(fx.Interpreter):
 
 @torch.inference_mode()
 def code_differences(
-    reference: StaticQuantizedModel, integer: IntegerModel | NativeModel, inputs: Tensor
+    reference: StaticQuantizedModel,
+    integer: IntegerModel | NativeModel | TritonModel,
+    inputs: Tensor,
 ) -> dict[str, tuple[int, float]]:
     """Return each layer's largest difference of codes, and the share of codes that differ, by name.
 
     A layer of an IntegerModel gets the reference's own codes, so that a difference is the layer's
-    alone; a NativeModel, lowered with `keep` for all of `inputs`, runs from end to end.
+    alone; a NativeModel or TritonModel, lowered with `keep` for all of `inputs`, runs from end to end.
+    A model on a GPU is compared with a reference on the CPU, whose products are exact.
     """
     find: Find
-    if isinstance(integer, NativeModel):
-        integer(inputs)
+    if not isinstance(integer, IntegerModel):
+        integer(inputs.to(getattr(integer, "device", inputs.device)))
         codes = integer.codes()
 
         def find(node: fx.Node, _: list[Tensor]) -> Tensor | None:

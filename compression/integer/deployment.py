@@ -22,6 +22,7 @@ from compression.integer.engines import (
 from compression.integer.native import library, lower_native
 from compression.integer.onednn import has_integer_kernels, lower_onednn
 from compression.integer.onnx_file import export_onnx
+from compression.integer.triton import lower_triton
 from compression.quantization import StaticQuantizedModel
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,17 @@ EXECUTORS: dict[str, tuple[str, ...]] = {
     "onednn": (),
     "openvino": ("openvino", "onnx"),
     "onnxruntime": ("onnxruntime", "onnx"),
+    "triton": ("triton",),
 }
 """The packages that each executor needs beside torch."""
+ON_CUDA = ("triton",)
+"""Executors of a GPU; the others are the CPU's."""
+COMPUTE_CAPABILITY = (8, 0)
+"""The first whose tensor cores Triton gives int8 products to."""
+_LOWER: dict[str, Callable[[StaticQuantizedModel, Tensor], nn.Module]] = {
+    "native": lower_native,
+    "triton": lower_triton,
+}
 _COMPILERS: dict[str, Callable[..., Predict]] = {
     "openvino": compile_openvino,
     "onnxruntime": compile_onnxruntime,
@@ -51,49 +61,61 @@ def lacking(executor: str) -> str | None:
             return str(error)
     if executor == "onednn" and not has_integer_kernels("cpu"):
         return "executor onednn needs a CPU with VNNI or AMX: on this one its products saturate"
+    if executor == "triton" and not _has_tensor_cores():
+        return "executor triton needs an NVIDIA GPU of compute capability 8.0 or more"
     return None
+
+
+def _has_tensor_cores() -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= COMPUTE_CAPABILITY
 
 
 def deploy(model: nn.Module, example: Tensor, *, executor: str | None = None) -> nn.Module:
     """Return what predicts inputs shaped like `example` here: `model` on integer kernels.
 
-    "native" runs on C kernels that the machine's compiler builds once (AVX-512 with VNNI); "onednn" on
-    torch's own; "openvino" and "onnxruntime" run the same scales and codes from its ONNX file and need
-    their packages. By default the first of "native" and "onednn" that can, where oneDNN computes layers
-    without a kernel in float32; a model that is not statically quantized, or a machine without either,
-    gets `model` as it is. CompressionError for an executor that is unknown, is not there or cannot run
-    the model.
+    On the CPU "native" runs on C kernels that the machine's compiler builds once (AVX-512 with VNNI);
+    "onednn" on torch's own; "openvino" and "onnxruntime" run the same scales and codes from its ONNX
+    file and need their packages. On an NVIDIA GPU "triton" runs on kernels that Triton compiles for the
+    batch of `example`. By default "triton" on a GPU, else the first of "native" and "onednn" that can,
+    where oneDNN computes layers without a kernel in float32; a model that is not statically quantized,
+    or a machine without any, gets `model` as it is. CompressionError for an executor that is unknown,
+    is not there or cannot run the model.
     """
-    on_cpu = example.device.type == "cpu"
     if executor is None:
-        if isinstance(model, StaticQuantizedModel) and on_cpu:
-            return _fastest(model, example)
-        return model
+        return _fastest(model, example) if isinstance(model, StaticQuantizedModel) else model
     if executor not in EXECUTORS:
         raise CompressionError(
             f"executor must be one of {', '.join(EXECUTORS)}, found {executor!r}"
         )
-    if not isinstance(model, StaticQuantizedModel) or not on_cpu:
+    place = "cuda" if executor in ON_CUDA else "cpu"
+    if not isinstance(model, StaticQuantizedModel) or example.device.type != place:
         raise UnsupportedTypeError(
-            f"executor {executor} runs statically quantized networks on the CPU, found "
+            f"executor {executor} runs statically quantized networks on {place}, found "
             f"{type(model).__name__} on {example.device.type}; quantize_static makes one"
         )
     reason = lacking(executor)
     if reason:
         raise CompressionError(reason)
-    if executor == "native":
-        return lower_native(model, example)
+    if executor in _LOWER:
+        return _LOWER[executor](model, example)
     if executor == "onednn":
         return lower_onednn(model, example, fallback=True)
     return _compiled(model, example, executor)
 
 
 def _fastest(model: StaticQuantizedModel, example: Tensor) -> nn.Module:
-    try:
-        return lower_native(model, example)
-    except CompressionError as reason:
-        log.info("not on the native executor: %s", reason)
-    return model if lacking("onednn") else lower_onednn(model, example, fallback=True)
+    on_cpu = example.device.type == "cpu"
+    executor = "native" if on_cpu else "triton"
+    reason = lacking(executor)
+    if not reason:
+        try:
+            return _LOWER[executor](model, example)
+        except CompressionError as error:
+            reason = str(error)
+    log.info("not on the %s executor: %s", executor, reason)
+    if on_cpu and not lacking("onednn"):
+        return lower_onednn(model, example, fallback=True)
+    return model
 
 
 def _compiled(model: StaticQuantizedModel, example: Tensor, executor: str) -> nn.Module:

@@ -1,0 +1,5 @@
+"""The Triton executor: int8 tensor cores of an NVIDIA GPU, or Triton's interpreter on the CPU."""
+
+from compression.integer.triton.model import TritonModel, lower_triton
+
+__all__ = ["TritonModel", "lower_triton"]

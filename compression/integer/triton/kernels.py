@@ -1,0 +1,168 @@
+"""The device's code: int8 codes (NHWC, with a border) in, int8 codes out.
+
+A kernel writes `rows` = images x pixels rows of channels; offsets are those of a pixel in its image,
+strides those from image to image, in elements. Every number is rounded as the reference executor
+rounds it: launch with enable_fp_fusion=False, since a fused multiply-add would round once, not twice.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def places(offsets, stride, row, pixels, ALIGN: tl.constexpr):
+    """Return where each of `row` begins, a multiple of ALIGN: int64, a batch may exceed 2^31 bytes."""
+    place = tl.multiple_of(tl.load(offsets + row % pixels), ALIGN)
+    return (row // pixels).to(tl.int64) * stride + place
+
+
+@triton.jit
+def encode(values, output_zero, lowest, highest):
+    """Return codes of numbers in units of the output; the bounds are whole numbers less its zero.
+
+    1.5 x 2^23 leaves no bits for a fraction: adding it rounds to the nearest even whole number.
+    """
+    bounded = tl.minimum(tl.maximum(values, lowest), highest)
+    return (((bounded + 12582912.0) - 12582912.0).to(tl.int32) + output_zero).to(tl.int8)
+
+
+@triton.jit
+def with_residual(values, codes, residual_zero, residual_ratio):
+    """Add a residual's codes in units of the output."""
+    return values + (codes.to(tl.int32) - residual_zero).to(tl.float32) * residual_ratio
+
+
+@triton.jit
+def int8_convolution(
+    input, weights, bias, multiplier, residual, output, workspace, arrivals,
+    input_offsets, residual_offsets, output_offsets,
+    input_stride, residual_stride, output_stride,
+    rows, pixels, channels,
+    across, down, right, run_blocks, blocks,
+    residual_zero, residual_ratio, output_zero, lowest, highest,
+    HAS_RESIDUAL: tl.constexpr, REAL: tl.constexpr, ALIGN: tl.constexpr, OUT_ALIGN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """Implicit GEMM: rows x channels of int32 sums over the runs of a window, then the epilogue.
+
+    A run, bytes that lie side by side, takes `run_blocks` blocks of BLOCK_K; run r begins
+    (r // across) down + (r % across) right from the window's corner. `blocks` blocks are shared
+    among SPLITS programs, which add up in `workspace`; the last to arrive finishes, and clears it.
+    """
+    tile = tl.program_id(0)
+    split = tl.program_id(1)
+    tiles = (channels + BLOCK_N - 1) // BLOCK_N
+    m = tile // tiles * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tile % tiles * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = (m < rows)[:, None] & (n < channels)[None, :]
+    row = tl.minimum(m, rows - 1)
+    channel = tl.minimum(n, channels - 1)
+    start = places(input_offsets, input_stride, row, pixels, ALIGN)
+    k = tl.arange(0, BLOCK_K)
+    codes = input + start[:, None] + k[None, :]
+    filters = weights + channel.to(tl.int64)[None, :] * (blocks * BLOCK_K) + k[:, None]
+    sums = tl.full((BLOCK_M, BLOCK_N), 0, tl.int32)
+    share = (blocks + SPLITS - 1) // SPLITS
+    for block in range(split * share, tl.minimum(split * share + share, blocks)):
+        run = block // run_blocks
+        begin = run // across * down + run % across * right + block % run_blocks * BLOCK_K
+        a = tl.load(codes + tl.multiple_of(begin, ALIGN))
+        b = tl.load(filters + block * BLOCK_K)
+        sums = tl.dot(a, b, sums, out_dtype=tl.int32)
+    if SPLITS > 1:
+        place = workspace + m.to(tl.int64)[:, None] * channels + n[None, :]
+        tl.atomic_add(place, sums, mask=inside, sem="relaxed")
+        tl.debug_barrier()
+        last = tl.atomic_add(arrivals + tile, 1) == SPLITS - 1
+        inside = inside & last
+        sums = tl.load(place, mask=inside, other=0, cache_modifier=".cg")
+        tl.store(place, tl.full((BLOCK_M, BLOCK_N), 0, tl.int32), mask=inside)
+        tl.store(arrivals + tile, 0, mask=last)
+    sums += tl.load(bias + channel)[None, :]
+    values = sums.to(tl.float32) * tl.load(multiplier + channel)[None, :]
+    if HAS_RESIDUAL:
+        place = places(residual_offsets, residual_stride, row, pixels, OUT_ALIGN)
+        other = tl.load(residual + place[:, None] + n[None, :], mask=inside, other=0)
+        values = with_residual(values, other, residual_zero, residual_ratio)
+    place = places(output_offsets, output_stride, row, pixels, OUT_ALIGN)[:, None] + n[None, :]
+    if REAL:
+        tl.store(output + place, values, mask=inside)
+    else:
+        tl.store(output + place, encode(values, output_zero, lowest, highest), mask=inside)
+
+
+@triton.jit
+def int8_pointwise(
+    input, weights, bias, multiplier, residual, output, run_offsets,
+    input_offsets, residual_offsets, output_offsets,
+    input_stride, residual_stride, output_stride,
+    rows, pixels, channels, runs, groups, width,
+    input_zero, input_scale, residual_zero, residual_ratio, output_zero, lowest, highest,
+    KIND: tl.constexpr, HAS_RESIDUAL: tl.constexpr, REAL: tl.constexpr,
+    ALIGN: tl.constexpr, OUT_ALIGN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """What multiplies no matrices, channel by channel: a window's sum, largest code or mean.
+
+    KIND: "depthwise" sums over `runs` taps with weights [tap][channel]; "maximum" looks at them;
+    "mean" sums over `runs` rows of `groups` pixels of `width` bytes; "map" takes one pixel.
+    """
+    tiles = (channels + BLOCK_N - 1) // BLOCK_N
+    m = tl.program_id(0) // tiles * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) % tiles * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = (m < rows)[:, None] & (n < channels)[None, :]
+    row = tl.minimum(m, rows - 1)
+    channel = tl.minimum(n, channels - 1)
+    codes = (
+        input + places(input_offsets, input_stride, row, pixels, ALIGN)[:, None] + channel[None, :]
+    )
+    sums = tl.full((BLOCK_M, BLOCK_N), -128 if KIND == "maximum" else 0, tl.int32)
+    for run in range(runs):
+        at = tl.load(run_offsets + run)
+        for group in range(groups):
+            x = tl.load(codes + at + group * width).to(tl.int32)
+            if KIND == "maximum":
+                sums = tl.maximum(sums, x)
+            elif KIND == "depthwise":
+                sums += x * tl.load(weights + run * channels + channel).to(tl.int32)[None, :]
+            else:
+                sums += x
+    place = places(output_offsets, output_stride, row, pixels, OUT_ALIGN)[:, None] + n[None, :]
+    if KIND == "maximum":
+        tl.store(output + place, sums.to(tl.int8), mask=inside)
+    else:
+        if KIND == "depthwise":
+            sums += tl.load(bias + channel)[None, :]
+            values = sums.to(tl.float32) * tl.load(multiplier + channel)[None, :]
+        else:
+            count = tl.full((BLOCK_M, BLOCK_N), 1, tl.int32) * (runs * groups)
+            means = (sums - count * input_zero).to(tl.float32)
+            values = tl.div_rn(means, count.to(tl.float32)) * input_scale
+        if HAS_RESIDUAL:
+            from_place = places(residual_offsets, residual_stride, row, pixels, OUT_ALIGN)
+            other = tl.load(residual + from_place[:, None] + n[None, :], mask=inside, other=0)
+            values = with_residual(values, other, residual_zero, residual_ratio)
+        if REAL:
+            tl.store(output + place, values, mask=inside)
+        else:
+            tl.store(output + place, encode(values, output_zero, lowest, highest), mask=inside)
+
+
+@triton.jit
+def int8_quantize(
+    input, output, output_offsets, output_stride,
+    rows, pixels, channels,
+    input_scale, output_zero, lowest, highest,
+    OUT_ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Real inputs (NCHW) -> codes (NHWC)."""
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    inside = (row < rows)[:, None] & (n < channels)[None, :]
+    image = (row // pixels).to(tl.int64)
+    x = input + (image * channels * pixels + row % pixels)[:, None] + n[None, :] * pixels
+    reals = tl.load(x, mask=inside, other=0.0)
+    scale = tl.full((BLOCK_M, BLOCK_N), 1.0, tl.float32) * input_scale
+    codes = encode(tl.div_rn(reals, scale), output_zero, lowest, highest)
+    place = places(output_offsets, output_stride, tl.minimum(row, rows - 1), pixels, OUT_ALIGN)
+    tl.store(output + place[:, None] + n[None, :], codes, mask=inside)

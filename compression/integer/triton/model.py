@@ -1,0 +1,141 @@
+"""The Triton executor: a lowered network as launches of a few kernels, captured in a CUDA graph."""
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError
+from compression.integer.kernels import unsigned
+from compression.integer.lowered import Buffers, Kind, Layout, Lowering, Target
+from compression.integer.shapes import shapes_of
+from compression.integer.triton.config import Config
+from compression.integer.triton.launch import Launch, convolution_fields, pixel_bytes
+from compression.integer.triton.tuning import tune
+from compression.quantization import StaticQuantizedModel
+
+TARGET = Target("triton", 0, convolution_fields)
+COPIED_BYTES = 2**22
+"""Inputs up to so large are copied for the graph: that is cheaper than a launch of its own."""
+
+
+class TritonModel(nn.Module):
+    """Runs int8 codes from the first layer to the last on a GPU's int8 tensor cores.
+
+    Batches of the size that it was made for replay a CUDA graph, unless their prediction is itself
+    being captured; others are launched kernel by kernel. On the CPU, `simulated`, Triton's interpreter
+    runs the same kernels, to test them.
+    """
+
+    def __init__(
+        self,
+        lowering: Lowering,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        """Take over the steps, whose memory they keep; shapes are those of one image."""
+        super().__init__()
+        self.simulated = device.type == "cpu"
+        self.launches = [Launch(step, device) for step in lowering.steps]
+        self.device, self.images = device, lowering.layout.buffers.images
+        self._layout = lowering.layout
+        self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
+        self._lock = threading.Lock()  # the memory is one prediction's at a time
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._captured: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return real outputs of real inputs on the device, any number of images."""
+        if inputs.shape[1:] != self._inputs or inputs.device != self.device:
+            raise CompressionError(
+                f"this executor was made for inputs (N, {', '.join(map(str, self._inputs))}) on "
+                f"{self.device}, found {tuple(inputs.shape)} on {inputs.device}; deploy it again"
+            )
+        images = inputs.float().contiguous()
+        outputs = torch.empty(len(images), *self._outputs, device=self.device)
+        with self._lock:
+            for part, out in zip(
+                images.split(self.images), outputs.split(self.images), strict=True
+            ):
+                self._predict(part, out)
+        return outputs
+
+    def capture(self) -> None:
+        """Capture the network in a CUDA graph for whole batches; inputs too large to copy stay out.
+
+        The kernels must have run before: a capture compiles nothing.
+        """
+        shape = (self.images, *self._inputs)
+        copied = 4 * torch.Size(shape).numel() <= COPIED_BYTES
+        inputs = torch.zeros(shape if copied else (0,), device=self.device)
+        outputs = torch.zeros(self.images, *self._outputs, device=self.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self.device), torch.cuda.graph(graph):
+            self._launch(self.launches[0 if copied else 1 :], inputs, outputs)
+        self._graph, self._captured = graph, (inputs, outputs)
+
+    def codes(self) -> dict[str, Tensor]:
+        """Return each node's codes, plus 128, in the latest batch; of a model made with `keep` only."""
+        values = self._layout.values.items()
+        return {node.name: unsigned(value.codes(self.images)).cpu() for node, value in values}
+
+    def convolutions(self) -> list[Launch]:
+        """Return the launches that multiply on tensor cores."""
+        return [launch for launch in self.launches if launch.kind is Kind.CONVOLUTION]
+
+    def _predict(self, inputs: Tensor, outputs: Tensor) -> None:
+        whole = len(inputs) == self.images
+        if not whole or self._captured is None or torch.cuda.is_current_stream_capturing():
+            self._launch(self.launches, inputs, outputs)
+            return
+        assert self._graph is not None
+        held, result = self._captured
+        if len(held):
+            held.copy_(inputs)
+        else:
+            self._launch(self.launches[:1], inputs, outputs)
+        self._graph.replay()
+        outputs.copy_(result)
+
+    def _launch(self, launches: Sequence[Launch], inputs: Tensor, outputs: Tensor) -> None:
+        images = len(outputs)
+        for launch in launches:
+            launch(images, inputs, outputs)
+
+
+@torch.no_grad()
+def lower_triton(
+    model: StaticQuantizedModel,
+    example: Tensor,
+    *,
+    keep: bool = False,
+    config: Config | None = None,
+) -> TritonModel:
+    """Return `model` for inputs shaped like `example`, on its device, compiled for its batch size.
+
+    On a GPU each convolution tries several tiles and keeps the fastest, unless `config` is given.
+    `keep` spares each value's memory, so that its codes can be looked at. UnsupportedTypeError names
+    a layer that has no kernel.
+    """
+    device = example.device
+    shapes = shapes_of(model, example[:1])
+    buffers = Buffers(len(example), torch.int8, device)
+    layout = Layout(model.network, shapes, buffers, keep=keep, pixel=pixel_bytes)
+    lowering = Lowering(layout, TARGET)
+    lowering.lower()
+    result = next(iter(reversed(model.network.graph.nodes))).args[0]
+    lowered = TritonModel(lowering, example.shape[1:], shapes[result][1:], device)  # type: ignore[index]
+    for launch in lowered.convolutions() if config is not None else ():
+        launch.config = config or launch.config
+    if device.type == "cuda":
+        outputs = lowered(example)  # real codes: zeros multiply faster
+        if config is None:
+            for launch in lowered.launches:
+                tune(launch, example, outputs)
+            lowered(example)
+        torch.cuda.synchronize(device)
+        lowered.capture()
+    return lowered

@@ -1,0 +1,80 @@
+"""What Triton makes of the convolution for a GPU: the compiler needs none."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="needs the package triton")
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from compression.integer.triton.config import LARGE, SMALL, Config
+from compression.integer.triton.launch import kernels
+
+HOPPER, AMPERE = 90, 80
+FLOATS = ("residual_ratio", "lowest", "highest")
+POINTERS = {
+    **dict.fromkeys(("input", "weights", "residual", "output"), "*i8"),
+    **dict.fromkeys(("bias", "workspace", "arrivals"), "*i32"),
+    **dict.fromkeys(("input_offsets", "residual_offsets", "output_offsets"), "*i32"),
+    "multiplier": "*fp32",
+}
+MULTIPLES_OF_16 = ("input_stride", "residual_stride", "output_stride", "channels", "down", "right")
+"""Arguments that Triton finds to be multiples of 16 where a layer has 64 channels or more."""
+
+
+def compiled(config: Config, capability: int) -> Any:
+    """Compile the convolution with a residual for a GPU of that compute capability."""
+    function = kernels(interpreted=False).int8_convolution
+    constants = {
+        "HAS_RESIDUAL": True, "REAL": False, "ALIGN": 16, "OUT_ALIGN": 16,
+        "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k,
+        "SPLITS": config.splits,
+    }  # fmt: skip
+    names = function.arg_names
+    types = {**dict.fromkeys(FLOATS, "fp32"), **POINTERS, **dict.fromkeys(constants, "constexpr")}
+    divisible = {
+        (names.index(n),): [["tt.divisibility", 16]] for n in (*POINTERS, *MULTIPLES_OF_16)
+    }
+    source = ASTSource(function, {n: types.get(n, "i32") for n in names}, constants, divisible)
+    options = {
+        "num_warps": config.num_warps, "num_stages": config.num_stages, "enable_fp_fusion": False,
+    }  # fmt: skip
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(cubin: bytes, folder: Path) -> dict[str, int]:
+    """Return what the assembler gave the kernel: registers, and bytes of stack (spilled ones)."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    (folder / "kernel.cubin").write_bytes(cubin)
+    command = [str(tool), "-res-usage", str(folder / "kernel.cubin")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK):(\d+)", told)}
+
+
+@pytest.mark.parametrize("config", [*LARGE, *SMALL], ids=str)
+def test_every_tile_runs_on_hoppers_int8_tensor_cores(config: Config, tmp_path: Path) -> None:
+    found = compiled(config, HOPPER)
+    ptx = found.asm["ptx"]
+    wide = config.block_m >= 64  # what a warp group multiplies at once
+    product = r"wgmma\.mma_async\S*\.s32\.s8\.s8" if wide else r"mma\.sync\S*\.s32\.s8\.s8\.s32"
+    assert re.search(product, ptx)
+    copied = [
+        int(size, 16) for size in re.findall(r"cp\.async\.c[ag]\S* \[[^,]*, \[[^,]*, (\w+)", ptx)
+    ]
+    assert max(copied) == 16, "codes and weights are copied 16 bytes at a time"
+    assert len(copied) >= 2 * (config.num_stages - 1), "codes and weights, a copy a stage at least"
+    assert "st.global.v4.b32" in ptx or "st.global.v2.b32" in ptx, "codes are stored side by side"
+    assert "fma.rn.f32" not in ptx, "it would round once where the reference rounds twice"
+    assert resources(found.asm["cubin"], tmp_path)["STACK"] == 0, "no register is spilled"
+    assert found.metadata.shared <= 227 * 2**10
+
+
+def test_it_compiles_for_ampere() -> None:
+    ptx = compiled(Config(64, 64, 64), AMPERE).asm["ptx"]
+    assert re.search(r"mma\.sync\S*\.s32\.s8\.s8\.s32", ptx)
