@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError
-from compression.layers import compressible_layers, copy_model
+from compression.layers import channel_axis, compressible_layers, copy_model
 from compression.training import Recipe, Split, fit
 
 
@@ -34,6 +34,32 @@ def ln_filter_mask(weight: Tensor, *, amount: float, n: float = 2, dim: int = 0)
     slices = weight.detach().float().movedim(dim, 0).reshape(weight.shape[dim], -1)
     keep = _keep_largest(torch.linalg.vector_norm(slices, ord=n, dim=1), amount)
     return keep.view([-1 if d == dim else 1 for d in range(weight.ndim)]).expand(weight.shape)
+
+
+def n_of_m_mask(weight: Tensor, *, n: int = 2, m: int = 4) -> Tensor:
+    """Return the mask that keeps the `n` largest magnitudes of each `m` weights, ties by index.
+
+    A group is `m` consecutive input channels (dimension 1) at one kernel position; among equals the
+    first go. For n = 2 and m = 4 it is the pattern of sparse tensor cores (Mishra et al. 2021,
+    arXiv:2104.08378).
+    """
+    groups = _groups(weight, n, m).abs().movedim(2, 0).contiguous()
+    # Comparing all pairs is several times faster than sorting groups that are this small.
+    larger = torch.zeros(groups.shape, dtype=torch.int16, device=weight.device)
+    for i in range(m):
+        for j in range(i + 1, m):
+            last_wins = groups[j] >= groups[i]
+            larger[i] += last_wins
+            larger[j] += ~last_wins
+    return (larger < n).movedim(0, 2).reshape(weight.shape)
+
+
+def is_n_of_m(weight: Tensor, *, n: int = 2, m: int = 4) -> bool:
+    """Tell whether each `m` consecutive input channels (dimension 1) hold at most `n` nonzeros."""
+    _check_n_of_m(n, m)
+    if weight.ndim < 2 or weight.shape[1] % m:
+        return False
+    return bool(((_groups(weight, n, m) != 0).sum(dim=2) <= n).all())
 
 
 def prune_l1_unstructured(model: nn.Module, *, amount: float) -> nn.Module:
@@ -85,6 +111,30 @@ def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
     return pruned
 
 
+def prune_n_of_m(model: nn.Module, *, n: int = 2, m: int = 4) -> nn.Module:
+    """Return a copy with the `n` largest magnitudes of each `m` weights kept, the rest at zero.
+
+    A group is `m` consecutive input channels at one kernel position, the rows that a channels-last
+    matrix product reads. A layer whose input channels (of one group of channels) are no multiple of
+    `m` stays dense; CompressionError where that is every layer. Mishra et al. 2021, arXiv:2104.08378.
+    """
+    _check_n_of_m(n, m)
+    pruned = copy_model(model)
+    layers = compressible_layers(pruned)
+    found = {name: _input_channels(layer) for name, layer in layers.items()}
+    if all(channels % m for channels in found.values()):
+        raise CompressionError(
+            f"{n}:{m} pruning needs a layer whose input channels are a multiple of {m}, found "
+            + ", ".join(f"{name} with {channels}" for name, channels in list(found.items())[:5])
+        )
+    for name, layer in layers.items():
+        if found[name] % m == 0:
+            inputs = 1 - channel_axis(layer)
+            keep = n_of_m_mask(_weight(layer).transpose(inputs, 1), n=n, m=m)
+            _apply(layer, keep.transpose(inputs, 1), name)
+    return pruned
+
+
 def keep_zeros(model: nn.Module) -> Callable[[], None]:
     """Return a function that sets the weights that are zero now to zero again.
 
@@ -122,6 +172,30 @@ def _check_amount(amount: float) -> None:
             f"amount is the fraction to remove, from 0 up to but without 1, found {amount!r}; "
             "pass 0.6 for 60%"
         )
+
+
+def _check_n_of_m(n: int, m: int) -> None:
+    whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (n, m))
+    if not whole or not 1 <= n < m:
+        raise CompressionError(
+            f"n of m must be whole numbers with 1 <= n < m, found {n!r} of {m!r}; pass n=2, m=4"
+        )
+
+
+def _groups(weight: Tensor, n: int, m: int) -> Tensor:
+    _check_n_of_m(n, m)
+    if weight.ndim < 2 or weight.shape[1] % m:
+        raise CompressionError(
+            f"{n}:{m} sparsity needs a weight whose dimension 1, its input channels, is a multiple "
+            f"of {m}, found the shape {tuple(weight.shape)}"
+        )
+    return weight.detach().unflatten(1, (weight.shape[1] // m, m))
+
+
+def _input_channels(layer: nn.Module) -> int:
+    if isinstance(layer, nn.ConvTranspose2d):
+        return layer.in_channels // layer.groups
+    return _weight(layer).shape[1]
 
 
 def _keep_largest(scores: Tensor, amount: float) -> Tensor:
