@@ -6,6 +6,10 @@ MIB = 2**20
 IMAGES = 10_000
 BASELINE_ACCURACY = 0.9424
 TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
+BASE_MS = {
+    "cpu": ((1, 14.3), (64, 1210.0)),
+    "cuda": ((1, 1.42), (128, 4.31), (1024, 31.7)),
+}
 
 # fmt: off
 TECHNIQUES = (
@@ -113,10 +117,25 @@ def _epochs(last: float) -> dict[str, Any]:
 
 def _latency(device: str, speed: float) -> list[dict[str, Any]]:
     found = []
-    for timing in TIMINGS[device]:
-        for batch, base_ms in ((1, 14.3), (64, 1210.0)):
-            interval = {"speed_up_low": speed * 0.98, "speed_up_high": speed * 1.02}
+    for batch, base_ms in BASE_MS[device]:
+        for i, timing in enumerate(TIMINGS[device]):
+            interval = {"speed_up_low": speed * 0.98, "speed_up_high": speed * 1.03}
             where = {"metric": "latency", "timing": timing, "batch_size": batch}
-            times = {"latency_ms": base_ms / speed, "speed_up": speed, **interval}
-            found.append({**where, **times})
+            times = {"latency_ms": base_ms / speed / 1.3**i, "speed_up": speed, **interval}
+            found.append({**where, **times, **_costs(device, timing, batch, speed)})
+    return found
+
+
+def _costs(device: str, timing: str, batch: int, speed: float) -> dict[str, Any]:
+    if device != "cuda":
+        return {}
+    found: dict[str, Any] = {
+        "model_memory_bytes": 43 * MIB,
+        "prediction_peak_memory_bytes": batch * MIB,
+    }
+    if timing == "event" and batch == 1:
+        found["cuda_kernels"] = round(62 / speed)
+    if timing == "graph":
+        image_mj = (310 / batch + 24) / speed
+        found |= {"energy_mj": image_mj * batch, "energy_mj_per_image": image_mj}
     return found

@@ -78,8 +78,8 @@ def test_the_clocks_of_a_gpu_agree() -> None:
     x = torch.randn(4096, 4096, device="cuda")
     y = torch.empty_like(x)
 
-    def work() -> None:
-        torch.matmul(x, x, out=y)
+    def work() -> torch.Tensor:
+        return torch.matmul(x, x, out=y)
 
     timers = [wall_timer(work, x.device), cuda_event_timer(work), cuda_graph_timer(work)]
     for timer in timers:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.made_up import default_run, distillation_sweep, pruning_sweep, size_s
 NAMES = ("figure2-pruning", "figure6-distillation", "pareto-size-accuracy", "size-curve")
 
 
-def everything() -> list[dict[str, object]]:
+def everything() -> list[dict[str, Any]]:
     return [*default_run(), *pruning_sweep(), *distillation_sweep(), *size_sweep()]
 
 
@@ -52,3 +53,20 @@ def test_a_file_in_the_folders_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "figures").write_text("")
     with pytest.raises(CompressionError, match=r"--figures .*: a file is in the folder's place"):
         write_figures(default_run(), tmp_path / "figures")
+
+
+def test_two_devices_have_a_set_of_figures_each(tmp_path: Path) -> None:
+    cuda = [
+        f | {"accuracy": f["accuracy"] / 2} if "accuracy" in f else f for f in default_run("cuda")
+    ]
+    written, missing = write_figures([*everything(), *cuda], tmp_path / "both")
+    names = [*(f"{n}-cpu" for n in NAMES), "pareto-size-accuracy-cuda"]
+    assert [p.name for p in written] == [f"{n}.{e}" for n in names for e in ("svg", "png")]
+    assert [r.split()[0] for r in missing] == [
+        "figure2-pruning-cuda",
+        "figure6-distillation-cuda",
+        "size-curve-cuda",
+    ]
+    alone, _ = write_figures(everything(), tmp_path / "cpu")
+    for mixed, single in zip(written[:8], alone, strict=True):
+        assert mixed.read_bytes() == single.read_bytes(), "the other device changes nothing"

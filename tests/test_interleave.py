@@ -29,6 +29,24 @@ def test_a_spent_budget_stops_early_but_not_before_a_minimum() -> None:
     assert len(pairs.technique_s) == MIN_PAIRS
 
 
+def test_warming_up_takes_its_seconds_and_three_pairs_at_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for warmup_s, dropped in ((0.0, 3), (10.0, 5)):
+        now = [0.0]
+
+        def timed(now: list[float] = now) -> float:
+            now[0] += 1.0
+            return now[0]
+
+        monkeypatch.setattr("time.perf_counter", lambda now=now: now[0])
+        pairs = interleave(
+            timed, timed, seed=0, budget_s=1e9, max_pairs=12, warmup_s=warmup_s
+        )  # fmt: skip
+        assert min(pairs.baseline_s + pairs.technique_s) == 2 * dropped + 1
+        assert len(pairs.baseline_s) == 12
+
+
 def test_the_order_within_a_pair_is_random() -> None:
     calls: list[str] = []
 

@@ -4,9 +4,11 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.figures import write_figures
-from benchmarks.harness.table import render, render_markdown, rows
+from benchmarks.harness.rows import rows
+from benchmarks.harness.table import render, render_markdown
 from benchmarks.techniques import CASES, SWEEP, Case
 from compression.errors import CompressionError
+from tests.made_up import BASE_MS, TIMINGS, default_run
 
 CONTENTS = {"values": 43_990_000, "index": 2048, "codebook": 512, "metadata": 7440}
 
@@ -19,6 +21,7 @@ def common(case: Case, device: str = "cpu") -> dict[str, Any]:
         "workload": "digits",
         "data": "digits",
         "simulated": device in case.simulated_on,
+        "size_only": device in case.size_only_on,
         "target_met": True,
         **case.facts,
     }
@@ -73,6 +76,13 @@ def test_a_simulated_row_claims_no_latency() -> None:
     assert "1.50" not in lines[2]
 
 
+def test_a_row_that_no_kernel_gains_by_says_size_only() -> None:
+    lines = [x for x in render(rows(facts())).splitlines() if x.startswith("2-of-4 ")]
+    assert lines[2].split()[1:] == ["size", "only", "-"] * 2
+    text = render(rows(facts("cuda", [c for c in CASES if c.name == "2-of-4"])))
+    assert text.endswith("2-of-4: size only on a GPU, no latency to claim")
+
+
 def test_missing_facts_are_dashes_and_a_missed_target_shows() -> None:
     fact = {**common(CASES[0]), "metric": "cost", "seconds": 2.0, "target_met": False}
     line = render(rows([fact])).splitlines()[-1]
@@ -93,6 +103,52 @@ def test_two_devices_are_told_apart_and_sweeps_left_out() -> None:
     assert "cuda baseline" in text
     assert "sweep" not in text
     assert render_markdown(rows(both)).count("| cpu ") == 6  # three tables of two rows
+
+
+def block(text: str, head: str) -> dict[str, list[str]]:
+    """Return the cells of the block whose names are headed so, by name."""
+    found = next(part for part in text.split("\n\n") if part.startswith(head))
+    return {line.split()[0]: line.split()[1:] for line in found.splitlines()[2:]}
+
+
+def test_a_gpu_has_a_block_for_each_timing_with_its_batches_side_by_side() -> None:
+    long = [f | {"technique": "l1-unstructured-60-recalibrated"} for f in default_run("cuda")[4:10]]
+    text = render(rows([*default_run("cuda"), *long]))
+    assert max(len(line) for line in text.splitlines()) <= 100
+    for i, timing in enumerate(TIMINGS["cuda"]):
+        base = block(text, f"technique (cuda {timing}, by batch)")["baseline"]
+        times = [ms / 1.3**i for _, ms in BASE_MS["cuda"]]
+        assert [float(cell) for cell in base[::3]] == pytest.approx(times, rel=0.005)
+        assert base[1:3] == ["1.00", "±0.03"], "the farther end of 0.98 to 1.03"
+    assert text.count(" 128 ms ") == 3
+
+
+def test_a_gpus_memory_and_energy_stand_where_they_are_known() -> None:
+    text = render(rows(default_run("cuda")))
+    costs = block(text, "technique (cuda, by batch)")
+    assert costs["baseline"] == ["62", "44.0", "334", "171", "26.4", "1070", "24.3"]
+    assert costs["float16"] == ["-"] * 7
+    silent = [
+        {k: v for k, v in f.items() if not k.startswith(("energy", "cuda_kernels"))}
+        for f in default_run("cuda")
+    ]
+    head = "technique (cuda, by batch)"
+    assert block(render(rows(silent)), head)["baseline"] == ["44.0", "171", "1070"]
+    assert head not in render(rows([f for f in default_run("cuda") if f["metric"] != "latency"]))
+
+
+def test_a_simulated_row_of_a_gpu_has_a_sentence_and_no_time() -> None:
+    text = render(rows(default_run("cuda")))
+    assert block(text, "technique (cuda graph")["float16"] == ["-"] * 6
+    assert text.splitlines()[-1] == "float16: simulated on a GPU, no latency to claim"
+
+
+def test_each_of_two_devices_has_its_own_speed() -> None:
+    text = render(rows([*default_run("cuda"), *default_run("cpu")]))
+    assert block(text, "technique (cuda wall")["baseline"][0] == "1.42"
+    lines = text.splitlines()
+    assert any(line.startswith("cpu baseline ") and "14.3" in line for line in lines)
+    assert not any("batch 1024 ms" in line for line in lines)
 
 
 def test_figures_are_written_and_the_same_again(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from benchmarks.harness.graph import capture
 from compression.errors import CompressionError
 
 Timer = Callable[[], float]
@@ -77,7 +79,10 @@ def wall_timer(work: Callable[[], object], device: torch.device) -> Timer:
 
 
 def cuda_event_timer(work: Callable[[], object]) -> Timer:
-    """Time `work` by events on the stream in use: the device's own seconds."""
+    """Time `work` by events on the stream in use: from its first kernel to the end of its last.
+
+    A device that waits for launches waits within that time.
+    """
 
     def run() -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -90,15 +95,9 @@ def cuda_event_timer(work: Callable[[], object]) -> Timer:
     return run
 
 
-def cuda_graph_timer(work: Callable[[], object]) -> Timer:
-    """Capture `work` in a CUDA graph and time its replays: no launch overhead between kernels."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # autotuning and allocation must be over before the capture
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return cuda_event_timer(graph.replay)
+def cuda_graph_timer(work: Callable[[], Tensor]) -> Timer:
+    """Capture `work` in a CUDA graph and time its replays: no launch overhead between kernels.
+
+    The timer keeps the graph alive. UncapturableError for work that no graph can hold.
+    """
+    return cuda_event_timer(capture(work).replay)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness.clock import Timer
+from benchmarks.harness.flags import tf32_matmul
 from compression.errors import CompressionError
 
 MAX_PAIRS = 80
@@ -38,17 +39,26 @@ class SpeedUp:
 
 
 def interleave(
-    baseline: Timer, technique: Timer, *, seed: int, budget_s: float, max_pairs: int = MAX_PAIRS
+    baseline: Timer,
+    technique: Timer,
+    *,
+    seed: int,
+    budget_s: float,
+    max_pairs: int = MAX_PAIRS,
+    warmup_s: float = 0.0,
 ) -> Pairs:
     """Time the two in pairs, in random order within a pair: 80, or fewer when the budget is spent.
 
-    At least 12 in any case, and a wider interval then says so; the first few warm up and are dropped.
+    At least 12 in any case, and a wider interval then says so; the first few, and those of the first
+    `warmup_s`, warm up and are dropped.
     """
     if max_pairs < 1:
         raise CompressionError(f"max_pairs must be at least 1, found {max_pairs}")
     random = np.random.default_rng(seed)
-    for _ in range(WARMUP_PAIRS):
+    started, warm = time.perf_counter(), 0
+    while warm < WARMUP_PAIRS or time.perf_counter() - started < warmup_s:
         baseline(), technique()
+        warm += 1
     times: list[tuple[float, float]] = []
     started = time.perf_counter()
     while len(times) < max_pairs and (
@@ -88,6 +98,6 @@ def latency_facts(pairs: Pairs) -> dict[str, Any]:
         "speed_up_high": ratio.high,
         "pairs": len(pairs.technique_s),
         "num_threads": torch.get_num_threads(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "tf32": tf32_matmul(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
     }

@@ -1,6 +1,8 @@
-"""Peak memory of a piece of work."""
+"""Peak memory of a piece of work, and what stays allocated on a GPU."""
 
+import gc
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -41,6 +43,21 @@ class PeakMemory:
             self.peak_bytes = torch.cuda.max_memory_allocated(self.device) - self._start
         elif _CLEAR.exists():
             self.peak_bytes = max(0, _resident_bytes("VmHWM") - self._start)
+
+
+def peak_memory_bytes(work: Callable[[], object], device: torch.device) -> int | None:
+    """Return the peak bytes of one run of `work`, beyond what stood in memory before it."""
+    with PeakMemory(device) as memory:
+        work()
+    return memory.peak_bytes
+
+
+def allocated_bytes(device: torch.device) -> int:
+    """Return the bytes that live tensors hold on a GPU, garbage collected first; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    gc.collect()  # a traced network is a cycle, and holds its weights until then
+    return torch.cuda.memory_allocated(device)
 
 
 def _resident_bytes(field: str) -> int:

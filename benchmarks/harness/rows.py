@@ -1,0 +1,50 @@
+"""The table's rows: what a run found of one technique on one device."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from benchmarks.harness.results import Facts
+
+METRICS = ("size", "accuracy", "cost")
+
+
+@dataclass(slots=True)
+class Row:
+    """What was found of one technique on one device; a metric that did not run is empty.
+
+    `unclaimed` says why it has no latency to claim: "simulated" or "size only"; else it is empty.
+    """
+
+    device: str
+    technique: str
+    unclaimed: str
+    size: Facts = field(default_factory=dict)
+    accuracy: Facts = field(default_factory=dict)
+    cost: Facts = field(default_factory=dict)
+    latency: dict[tuple[str, int], Facts] = field(default_factory=dict)
+    met: list[bool] = field(default_factory=list)
+    in_float: set[str] = field(default_factory=set)
+
+
+def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
+    """Return a row for each device and technique, the baseline first, else in order."""
+    found: dict[tuple[str, str], Row] = {}
+    for fact in facts:
+        if bool(fact.get("sweep")) != sweep:
+            continue
+        key = (fact["device"], fact["technique"])
+        row = found.setdefault(key, Row(*key, _unclaimed(fact)))
+        if fact["metric"] == "latency":
+            row.latency[fact["timing"], fact["batch_size"]] = fact
+        elif fact["metric"] in METRICS:
+            setattr(row, fact["metric"], fact)
+        row.in_float |= set(fact.get("in_float", ()))
+        if fact.get("target_met") is not None:
+            row.met.append(bool(fact["target_met"]))
+    return sorted(found.values(), key=lambda row: (row.device, row.technique != "baseline"))
+
+
+def _unclaimed(fact: Facts) -> str:
+    if fact["simulated"]:
+        return "simulated"
+    return "size only" if fact.get("size_only") else ""
