@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 import torch
 
+from benchmarks.harness.flags import describe_cuda
 from benchmarks.options import WORKLOAD, devices
 from benchmarks.workloads import resolve
 from compression.errors import CompressionError
@@ -78,8 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Name what a number depends on."""
+    asked = [f"cuda ({describe_cuda()})" if d == "cuda" else d for d in devices(config)]
     return (
         f"compression: workload {config.stash[WORKLOAD].name}, "
-        f"device {', '.join(devices(config))}, "
+        f"device {', '.join(asked)}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )

@@ -1,12 +1,13 @@
 """The trained baseline: trained once, cached under the hash of its recipe, loaded with weights only."""
 
+import copy
 import hashlib
 import io
 import logging
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from benchmarks.data import Data
+from benchmarks.harness.progress import Progress
 from benchmarks.workloads import Workload
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError, CompressionError
 from compression.paths import cache_folder
-from compression.training import EpochReport, Split, correct_images, fit, has_bfloat16
+from compression.training import EpochReport, correct_images, fit, has_bfloat16
 
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 12 * 3600
-LINE_EVERY_S = 60.0
+RESUME_EVERY_S = 20.0  # of training, at most an epoch more: what a kill may cost
 PROGRESS_IMAGES = 1_000  # of the validation images: an epoch's line need not cost a test
 
 
@@ -54,39 +56,48 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:
     """Return where the baseline of this recipe, data, torch and kind of device is cached."""
-    precision = workload.recipe.precision if has_bfloat16(device) else "float32"
-    key = "|".join(
-        [
-            workload.recipe_fingerprint(),
-            data.fingerprint(),
-            device.type,
-            precision,
-            torch.__version__,
-            str(torch.get_num_threads()),
-        ]
-    )
-    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    recipe = workload.recipe_on(device)
+    parts = [
+        workload.recipe_fingerprint(device),
+        data.fingerprint(),
+        device.type,
+        recipe.precision if has_bfloat16(device) else "float32",
+        torch.__version__,
+    ]
+    if device.type == "cpu":  # whose sums depend on them; xdist's workers on GPUs share one place
+        parts.append(str(torch.get_num_threads()))
+    name = hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
     return cache_folder() / "baselines" / f"{workload.name}-{name}.safetensors"
 
 
 def trainable(
     workload: Workload, data: Data, device: torch.device, report: Callable[[str], None] = log.info
 ) -> Workload:
-    """Return the workload as it can be trained here: without pretrained weights that cannot be had.
+    """Return the workload as it can be trained here: without pretrained weights that cannot be had."""
+    if cache_path(workload, data, device).exists():
+        return workload
+    return with_start(workload, device, report)
+
+
+def with_start(
+    workload: Workload, device: torch.device, report: Callable[[str], None] = log.info
+) -> Workload:
+    """Return the workload with its pretrained weights read, or without where they cannot be had.
 
     A baseline from random weights is another recipe, with a fingerprint and a place of its own.
     """
-    if workload.pretrained is None or cache_path(workload, data, device).exists():
+    if workload.pretrained is None:
         return workload
     try:
-        workload.pretrained()
+        start = _start(workload, device)
     except (OSError, RuntimeError) as error:  # unreachable; or a download that is damaged
         report(
             f"{workload.name} baseline: pretrained weights cannot be had ({error}); it starts from "
             "random weights"
         )
         return replace(workload, pretrained=None)
-    return workload
+    # Its name is part of the fingerprint; a copy, since training works in place.
+    return replace(workload, pretrained=wraps(workload.pretrained)(lambda: copy.deepcopy(start)))
 
 
 def trained_baseline(
@@ -103,13 +114,33 @@ def trained_baseline(
     on behind the last finished epoch). `report` receives a line an epoch with the time left.
     """
     path = cache_path(workload, data, device)
+    with _locked(path):
+        if not path.exists():
+            resume = path.with_suffix(".resume")
+            model = train(workload, data, device, resume=resume, report=report)
+            write_atomically(path, to_bytes(_plain(model)))
+            resume.unlink(missing_ok=True)
+    try:
+        return load(path, workload.network).to(device).eval()
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; delete the file to train it again") from error
+
+
+def keep_baseline(model: nn.Module, workload: Workload, data: Data, device: torch.device) -> Path:
+    """Cache weights that `train` gave, unless there are some; return their place."""
+    path = cache_path(workload, data, device)
+    with _locked(path):
+        if not path.exists():
+            write_atomically(path, to_bytes(_plain(model)))
+    return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
-            if not path.exists():
-                model = _train(workload, data, device, path.with_suffix(".resume"), report)
-                write_atomically(path, to_bytes(_plain(model)))
-                path.with_suffix(".resume").unlink(missing_ok=True)
+            yield
     except Timeout as error:
         raise CompressionError(
             f"{path}.lock: another process has trained this baseline for over "
@@ -120,81 +151,52 @@ def trained_baseline(
             f"{path.parent}: the baseline cannot be cached ({error.strerror or error}); set "
             "XDG_CACHE_HOME to a folder that can be written"
         ) from error
-    try:
-        return load(path, workload.network).to(device).eval()
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; delete the file to train it again") from error
 
 
-def _train(
+def train(
     workload: Workload,
     data: Data,
     device: torch.device,
-    resume: Path,
-    report: Callable[[str], None],
+    *,
+    resume: Path | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    report: Callable[[str], None] = log.info,
 ) -> nn.Module:
-    recipe = workload.recipe
-    state = _read_resume(resume, report)
-    torch.manual_seed(recipe.seed)
-    start = workload.pretrained if workload.pretrained and state is None else workload.network
-    model = start().to(device).to(memory_format=torch.channels_last)
-    spent = 0.0
-    first = 0 if state is None else int(state["epoch"]) + 1
-    progress = _Progress(workload, data.train, first, report)
+    """Return the workload's network, trained on `device` with the images there.
 
-    def on_epoch(epoch: EpochReport) -> None:
-        nonlocal spent
-        spent += epoch.seconds
-        correct = correct_images(model, data.validation.take(PROGRESS_IMAGES))
+    A training of more than seconds writes `resume`, where it is given, and goes on from it.
+    """
+    recipe, title = workload.recipe_on(device), f"{workload.name} baseline"
+    images, validation = (s.to(device) for s in (data.train, data.validation))
+    state = None if resume is None else _read_resume(resume, report)
+    model = _start(workload if state is None else replace(workload, pretrained=None), device)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    first = 0 if state is None else int(state["epoch"]) + 1
+    progress = Progress(title, recipe, images, first, report)
+    unsaved_s = 0.0
+
+    def told(epoch: EpochReport) -> None:
+        nonlocal unsaved_s
+        correct = correct_images(model, validation.take(PROGRESS_IMAGES))
         progress.say(
             f"epoch {epoch.epoch + 1}/{epoch.epochs}, loss {epoch.mean_loss:.3f}, "
-            f"validation {correct.float().mean():.2%}, {epoch.seconds:.0f} s an epoch"
+            f"validation {correct.float().mean():.2%}, {epoch.seconds:.1f} s an epoch"
         )
-        if spent > 20:  # a training of seconds needs no checkpoint
-            buffer = io.BytesIO()
-            torch.save(epoch.state(), buffer)
-            write_atomically(resume, buffer.getvalue())
+        unsaved_s += epoch.seconds
+        if resume is not None and unsaved_s > RESUME_EVERY_S:
+            _write_resume(resume, epoch)
+            unsaved_s = 0.0
+        if on_epoch is not None:
+            on_epoch(epoch)
 
-    report(f"{workload.name} baseline: training {recipe.epochs} epochs of {len(data.train)} images")
-    fit(
-        model,
-        data.train,
-        recipe,
-        after_step=progress.on_step,
-        on_epoch=on_epoch,
-        resume_from=state,
-    )
+    report(f"{title}: training {recipe.epochs} epochs of {len(images)} images")
+    fit(model, images, recipe, after_step=progress.on_step, on_epoch=told, resume_from=state)
     return model
 
 
-class _Progress:
-    """Says the time left: behind each epoch, and every minute of a long one."""
-
-    def __init__(
-        self, workload: Workload, train: Split, first: int, report: Callable[[str], None]
-    ) -> None:
-        recipe, size = workload.recipe, train.images.shape[-1]
-        self.title, self.report = f"{workload.name} baseline", report
-        self.work = [recipe.relative_work(epoch, size) for epoch in range(first, recipe.epochs)]
-        self.first, self.steps = first, 0
-        self.steps_per_epoch = math.ceil(len(train) / recipe.batch_size)
-        self.started = self.said = time.monotonic()
-
-    def on_step(self) -> None:
-        self.steps += 1
-        if time.monotonic() - self.said >= LINE_EVERY_S:
-            epoch, step = divmod(self.steps - 1, self.steps_per_epoch)
-            epochs = self.first + len(self.work)
-            self.say(
-                f"epoch {self.first + epoch + 1}/{epochs}, step {step + 1}/{self.steps_per_epoch}"
-            )
-
-    def say(self, what: str) -> None:
-        epoch, step = divmod(self.steps - 1, self.steps_per_epoch)
-        done = sum(self.work[:epoch]) + self.work[epoch] * (step + 1) / self.steps_per_epoch
-        self.said = time.monotonic()
-        left_s = (self.said - self.started) * (sum(self.work) / done - 1)
-        self.report(f"{self.title}: {what}, about {left_s / 60:.1f} min left")
+def _start(workload: Workload, device: torch.device) -> nn.Module:
+    torch.manual_seed(workload.recipe_on(device).seed)
+    return (workload.pretrained or workload.network)()
 
 
 @torch.no_grad()
@@ -228,6 +230,12 @@ def _read_resume(path: Path, report: Callable[[str], None]) -> dict[str, Any] | 
         return None
     report(f"training goes on behind epoch {state['epoch'] + 1} ({path})")
     return state
+
+
+def _write_resume(path: Path, epoch: EpochReport) -> None:
+    buffer = io.BytesIO()
+    torch.save(epoch.state(), buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def _plain(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,6 +1,5 @@
 """Session fixtures: the trained baseline on each device, and each case compressed once."""
 
-import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -21,11 +20,11 @@ from benchmarks.compressed import Compressed, compress
 from benchmarks.data import Data
 from benchmarks.harness.figures import write_figures
 from benchmarks.harness.gate import SUITE
-from benchmarks.harness.machine import device_name
 from benchmarks.harness.process import Process
 from benchmarks.harness.results import facts_of
-from benchmarks.harness.table import render, rows
-from benchmarks.options import WORKLOAD, devices
+from benchmarks.harness.rows import rows
+from benchmarks.harness.table import render
+from benchmarks.options import WORKLOAD, device_names, devices, place_of, training_kind
 from benchmarks.techniques import BY_NAME, CASES, SWEEP, Case
 from benchmarks.workloads import Workload
 from compression.errors import CompressionError
@@ -44,14 +43,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         (device, case)
         for device in devices(config)
         for case in (*CASES, *(SWEEP if sweeps else ()))
+        if device in case.devices
     ]
     if "batch_size" not in metafunc.fixturenames:
         metafunc.parametrize("place, case", [_parameter(*c) for c in cases])
         return
+    workload = config.stash[WORKLOAD]
+    batches = {"cpu": workload.batch_sizes, "cuda": workload.cuda_batch_sizes}
     rows = [
         _parameter(device, case, batch, timing)
         for device, case in cases
-        for batch in config.stash[WORKLOAD].batch_sizes
+        for batch in batches[device]
         for timing in TIMINGS[device]
     ]
     metafunc.parametrize("place, case, batch_size, timing", rows)
@@ -79,10 +81,7 @@ def technique(case: str) -> Case:
 @pytest.fixture
 def device(place: str) -> torch.device:
     """Return the device; among several GPUs the worker's number chooses."""
-    if place == "cpu":
-        return torch.device("cpu")
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return torch.device("cuda", worker % torch.cuda.device_count())
+    return place_of(place)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +103,9 @@ def data(request: pytest.FixtureRequest, workload: Workload) -> Data:
 def baseline_on(
     request: pytest.FixtureRequest, workload: Workload, data: Data
 ) -> Callable[[torch.device], Baseline]:
-    """Return a function that gives the trained baseline on a device, trained or loaded once."""
+    """Return a function that gives the baseline on a device: one network, trained once, for all."""
+    kinds = devices(request.config)
+    trainer = place_of(training_kind(kinds))
     checkpoint = request.config.getoption("--baseline")
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
     capture = request.config.pluginmanager.getplugin("capturemanager")
@@ -116,27 +117,31 @@ def baseline_on(
                 reporter.write_line(line)
 
     @cache
+    def usable() -> Workload:
+        check_outputs(workload, data)
+        return workload if checkpoint else trainable(workload, data, trainer, report)
+
+    @cache
     def get(device: torch.device) -> Baseline:
         try:
-            check_outputs(workload, data)
+            chosen = usable()
             if checkpoint is not None:
                 recipe, model = "--baseline", load_checkpoint(checkpoint, workload.network)
             else:
-                usable = trainable(workload, data, device, report)
-                recipe = usable.recipe_fingerprint()
-                model = trained_baseline(usable, data, device, load=load_checkpoint, report=report)
+                recipe = chosen.recipe_fingerprint(trainer)
+                model = trained_baseline(chosen, data, trainer, load=load_checkpoint, report=report)
         except CompressionError as error:
             pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         request.config.stash[SUITE].update(
             workload=workload.name,
             data=data.title,
-            device_name=device_name(device),
+            device_name=device_names(kinds),
             num_threads=torch.get_num_threads(),
             torch=torch.__version__,
             dataset_fingerprint=data.fingerprint(),
             recipe_fingerprint=recipe,
             baseline_fingerprint=weights_fingerprint(model),
-            seed=workload.recipe.seed,
+            seed=workload.recipe_on(trainer).seed,
         )
         return Baseline(model.to(device), data.to(device), workload, device)
 

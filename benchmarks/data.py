@@ -55,9 +55,16 @@ class Normalize:
         pixels = images.float() / 255
         if self.size is not None:
             pixels = F.interpolate(pixels, size=self.size, mode="bilinear", antialias=True)
-        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        mean, std = (_per_channel(v, images.device) for v in (self.mean, self.std))
         return (pixels - mean) / std
+
+
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    # Filled there: a copy from the host would stop a GPU at every batch.
+    column = torch.empty(len(values), 1, 1, device=device)
+    for channel, value in zip(column, values, strict=True):
+        channel.fill_(value)
+    return column
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,11 @@ class Augment:
     degrees: float = 0.0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch (N, C, H, W), each image by its own draw."""
+        """Augment a batch (N, C, H, W), each image by its own draw on the generator's device."""
         if self.shift:
             images = _shifted(images, self.shift, generator)
         if self.flip:
-            flips = torch.rand(len(images), generator=generator) < 0.5
+            flips = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
             images = torch.where(flips.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
         if self.degrees:
             images = _rotated(images, self.degrees, generator)
@@ -84,7 +91,9 @@ def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     count, channels, height, width = images.shape
     # reflect padding is not implemented for uint8
     padded = F.pad(images.float(), (shift,) * 4, mode="reflect").to(images.dtype)
-    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator).to(images.device)
+    offsets = torch.randint(
+        0, 2 * shift + 1, (2, count, 1), generator=generator, device=generator.device
+    ).to(images.device)
     rows = (offsets[0] + torch.arange(height, device=images.device)).view(count, 1, height, 1)
     columns = (offsets[1] + torch.arange(width, device=images.device)).view(count, 1, 1, width)
     batch = torch.arange(count, device=images.device).view(count, 1, 1, 1)
@@ -93,7 +102,8 @@ def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
 
 
 def _rotated(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    angles = torch.deg2rad((torch.rand(len(images), generator=generator) * 2 - 1) * degrees)
+    draws = torch.rand(len(images), generator=generator, device=generator.device)
+    angles = torch.deg2rad((draws * 2 - 1) * degrees)
     cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
     theta = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)

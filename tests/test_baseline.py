@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from benchmarks.baseline import (
     cache_path,
     check_outputs,
+    keep_baseline,
     trainable,
     trained_baseline,
     weights_fingerprint,
@@ -63,7 +64,7 @@ def test_it_trains_once_and_says_how_long() -> None:
 
 
 def test_a_long_epoch_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.baseline.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("benchmarks.harness.progress.LINE_EVERY_S", 0.0)
     lines = train()[1]
     within = [line for line in lines if ", step " in line]
     assert len(within) == RECIPE.epochs * 64 // RECIPE.batch_size
@@ -83,8 +84,54 @@ def test_weights_that_cannot_be_had_are_said() -> None:
     assert "random weights" in lines[0]
     assert usable.recipe_fingerprint() != wanted.recipe_fingerprint(), "another recipe"
     train(usable)
-    reachable = replace(wanted, pretrained=lambda: residual(seed=1))
-    assert trainable(reachable, tiny_data(), CPU) is reachable, "and trained from them later on"
+
+
+def test_pretrained_weights_are_read_once_and_named_as_before() -> None:
+    calls: list[int] = []
+
+    def start() -> torch.nn.Module:
+        calls.append(1)
+        model = residual(seed=1)
+        torch.nn.init.normal_(model.fc.weight)  # a new head, drawn behind the recipe's seed
+        return model
+
+    wanted = replace(TINY, pretrained=start)
+    usable = trainable(wanted, tiny_data(), CPU)
+    assert usable.recipe_fingerprint() == wanted.recipe_fingerprint()
+    model, _ = train(usable)
+    assert len(calls) == 1
+    assert trainable(wanted, tiny_data(), CPU) is wanted, "cached: nothing is read"
+    cache_path(wanted, tiny_data(), CPU).unlink()
+    again, _ = train(wanted)
+    assert weights_fingerprint(model) == weights_fingerprint(again)
+    cache_path(wanted, tiny_data(), CPU).unlink()
+    assert weights_fingerprint(train(usable)[0]) == weights_fingerprint(model), "never trained on"
+
+
+def test_a_gpu_has_a_place_and_a_recipe_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = replace(TINY, cuda_recipe=replace(RECIPE, epochs=3))
+    gpus = [torch.device("cuda", i) for i in range(2)]
+    assert both.recipe_on(gpus[1]).epochs == 3
+    assert both.recipe_on(CPU) is RECIPE
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    places = []
+    for threads in (1, 2):  # of which xdist's workers have fewer each
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        places.append([cache_path(both, tiny_data(), device) for device in (CPU, *gpus)])
+    assert places[0][1] == places[0][2] == places[1][1], "one place for all GPUs"
+    assert len({places[0][0], places[1][0], places[0][1]}) == 3
+    assert cache_path(both, tiny_data(), CPU) == cache_path(TINY, tiny_data(), CPU)
+
+
+def test_kept_weights_are_the_next_runs_baseline() -> None:
+    model = residual(seed=5)
+    path = keep_baseline(model, TINY, tiny_data(), CPU)
+    assert path == cache_path(TINY, tiny_data(), CPU)
+    found, lines = train()
+    assert lines == [], "nothing was trained"
+    assert weights_fingerprint(found) == weights_fingerprint(model)
+    keep_baseline(residual(seed=6), TINY, tiny_data(), CPU)
+    assert weights_fingerprint(train()[0]) == weights_fingerprint(model), "nothing is replaced"
 
 
 def test_a_cache_that_cannot_be_written_is_named(

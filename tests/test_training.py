@@ -77,6 +77,8 @@ def test_a_loss_of_nan_stops_with_epoch_and_rate() -> None:
         {"optimizer": "lion"},
         {"schedule": "poly"},
         {"precision": "int8"},
+        {"cutout": -1},
+        {"cutout": 0.5},
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_refused(options: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.errors import CompressionError
-from compression.training.recipe import Recipe, has_bfloat16, optimizer_of, rate_of
+from compression.training.batches import batches
+from compression.training.recipe import Recipe, has_bfloat16, optimizer_of, rate_of, seed_of
 from compression.training.split import Split
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits, labels, inputs) -> scalar loss."""
+
+CHECK_EVERY = {"cpu": 1}
+"""Steps between looks at the loss, by kind of device: free on a CPU, elsewhere the device waits."""
+CHECK_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +48,17 @@ def fit(
 ) -> None:
     """Train `model` in place on `train`; the same seed, machine and threads give the same weights.
 
-    `after_step` runs behind every optimizer step, `on_epoch` behind every epoch. A loss that is not
-    finite raises CompressionError with the epoch and the learning rate.
+    On CUDA the draws are the same and sums vary in their last bits. `after_step` runs behind every
+    optimizer step, `on_epoch` behind every epoch. A loss that is not finite raises CompressionError
+    with the epoch and the learning rate, on CUDA some steps later but before the epoch's report.
     """
     loss = loss or (
         lambda logits, labels, _: F.cross_entropy(
             logits, labels, label_smoothing=recipe.label_smoothing
         )
     )
+    device = next(model.parameters()).device
+    forward = forward_of(model, recipe, device)
     steps = math.ceil(len(train) / recipe.batch_size)
     optimizer = optimizer_of(model, recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -65,10 +74,11 @@ def fit(
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
         model.train()
-        # Dropout draws from the global generator: seeded an epoch, and given back as it was.
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed * 1_000_003 + epoch)
-            mean_loss = _epoch(model, train, recipe, epoch, loss, optimizer, scheduler, after_step)
+        with _seeded(seed_of(recipe, epoch), device):
+            data = batches(train, recipe, epoch, device)
+            check = _Check(recipe, epoch, steps, device)
+            total = _epoch(forward, data, loss, optimizer, scheduler, after_step, check)
+            mean_loss = total.item() / len(train)
 
         def state(epoch: int = epoch) -> dict[str, Any]:
             return {
@@ -85,42 +95,77 @@ def fit(
 
 
 def _epoch(
-    model: nn.Module,
-    train: Split,
-    recipe: Recipe,
-    epoch: int,
+    forward: Callable[[Tensor], Tensor],
+    data: Iterable[tuple[Tensor, Tensor]],
     loss: Loss,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     after_step: Callable[[], None] | None,
-) -> float:
-    device = next(model.parameters()).device
-    # A generator of its own an epoch: an epoch taken up again after a kill sees the same batches.
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(train), generator=generator)
-    autocast = recipe.precision == "bfloat16" and has_bfloat16(device)
-    total = torch.zeros((), device=device)
-    for index in order.split(recipe.batch_size):
-        inputs = train.augmented(index.to(train.images.device), generator).to(device)
-        if epoch < len(recipe.coarse_sizes):
-            size = recipe.coarse_sizes[epoch]
-            inputs = F.interpolate(inputs, size=size, mode="bilinear", antialias=True)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        labels = train.labels[index.to(train.labels.device)].to(device)
+    check: "_Check",
+) -> Tensor:
+    """Return the sum of the losses, still on the device: within a step nothing waits for it."""
+    total = torch.zeros((), device=check.device)
+    for inputs, labels in data:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            logits = model(inputs)
-        value = loss(logits.float(), labels, inputs)
-        if not torch.isfinite(value):
-            rate = optimizer.param_groups[0]["lr"]
-            raise CompressionError(
-                f"training stopped: the loss became {value.item()} in epoch {epoch + 1} of "
-                f"{recipe.epochs} at learning rate {rate:.4g}; lower the recipe's learning_rate"
-            )
+        value = loss(forward(inputs), labels, inputs)
+        total += value.detach() * len(labels)
+        check(total, optimizer.param_groups[0]["lr"])
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         scheduler.step()
         if after_step is not None:
             after_step()
-        total += value.detach() * len(index)
-    return total.item() / len(train)
+    return total
+
+
+class _Check:
+    """Stops an epoch whose losses are not finite, looking every so many steps and at the last."""
+
+    def __init__(self, recipe: Recipe, epoch: int, steps: int, device: torch.device) -> None:
+        self.where = f"epoch {epoch + 1} of {recipe.epochs}"
+        self.steps, self.device, self.step = steps, device, 0
+        self.every = CHECK_EVERY.get(device.type, CHECK_STEPS)
+
+    def __call__(self, total: Tensor, rate: float) -> None:
+        self.step += 1
+        if self.step % self.every and self.step != self.steps:
+            return
+        if not torch.isfinite(total):  # a sum stays infinite or NaN once one loss was
+            raise CompressionError(
+                f"training stopped: the loss became {total.item()} in {self.where} at learning rate "
+                f"{rate:.4g}; lower the recipe's learning_rate"
+            )
+
+
+def forward_of(
+    model: nn.Module, recipe: Recipe, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """Return the model in training: compiled and in bfloat16 where the recipe asks; logits float32.
+
+    What is compiled holds the model's own parameters: the state dict keeps its keys, and evaluation
+    of the model itself stays eager.
+    """
+    compiled = recipe.compiled and device.type == "cuda"
+    network: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiled else model
+    autocast = recipe.precision == "bfloat16" and has_bfloat16(device)
+
+    def forward(inputs: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+            return network(inputs).float()
+
+    return forward
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators that dropout draws from, and give them back as they were.
+
+    Only the CPU's and the device's: torch.manual_seed would change those of every GPU.
+    """
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        for card in cuda:
+            with torch.cuda.device(card):
+                torch.cuda.manual_seed(seed)
+        yield

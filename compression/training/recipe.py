@@ -16,7 +16,9 @@ class Recipe:
 
     `precision` "bfloat16" is autocast, used where the machine computes in it and float32 elsewhere.
     The first epochs train on images resized to `coarse_sizes` pixels, one an epoch: cheaper, for a
-    convolutional network with a global pool (progressive resizing, fast.ai 2018).
+    convolutional network with a global pool (progressive resizing, fast.ai 2018). `cutout` is the
+    side in pixels of the square that each input loses. `compiled` has torch.compile make the steps
+    on CUDA: choose a batch size that divides the images, since each shape is compiled once.
     """
 
     epochs: int
@@ -31,6 +33,8 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     coarse_sizes: tuple[int, ...] = ()
     seed: int = 0
+    cutout: int = 0
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot be followed."""
@@ -38,6 +42,8 @@ class Recipe:
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
                 raise CompressionError(f"recipe: {field} must be at least 1, found {value!r}")
+        if not isinstance(self.cutout, int) or self.cutout < 0:
+            raise CompressionError(f"recipe: cutout must be 0 or more, found {self.cutout!r}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise CompressionError(
                 f"recipe: learning_rate must be positive, found {self.learning_rate!r}"
@@ -63,6 +69,11 @@ class Recipe:
         """Return an epoch's work on images of `size` pixels as a fraction of a full one's."""
         coarse = epoch < len(self.coarse_sizes)
         return min(1.0, (self.coarse_sizes[epoch] / size) ** 2) if coarse else 1.0
+
+
+def seed_of(recipe: Recipe, epoch: int) -> int:
+    """Return the seed of an epoch's draws."""
+    return recipe.seed * 1_000_003 + epoch
 
 
 def has_bfloat16(device: torch.device | str) -> bool:

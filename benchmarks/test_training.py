@@ -1,0 +1,74 @@
+"""Training on a GPU by the clock: `pytest benchmarks/test_training.py -m training --device cuda`."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.baseline import keep_baseline, with_start
+from benchmarks.data import Data
+from benchmarks.harness.clock import CLOCK, replay
+from benchmarks.harness.results import record
+from benchmarks.options import devices, place_of
+from benchmarks.trainings import TRAININGS, trained
+from benchmarks.workloads import Workload
+from compression.errors import CompressionError
+
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.gpu,
+    pytest.mark.benchmark(timer=CLOCK),
+    pytest.mark.filterwarnings("default"),  # a compiler's warning is no failed training
+]
+
+
+@pytest.fixture(scope="module")
+def card(request: pytest.FixtureRequest) -> torch.device:
+    """Return the GPU to train on."""
+    if "cuda" not in devices(request.config):
+        pytest.skip("trains on a GPU: pass --device cuda")
+    return place_of("cuda")
+
+
+@pytest.fixture(scope="module")
+def images(request: pytest.FixtureRequest) -> Callable[[Workload], Data]:
+    """Return a function that loads a workload's images, whatever --workload names."""
+    root = request.config.getoption("--data-root")
+
+    @cache
+    def load(loader: Any) -> Data:
+        try:
+            return loader(root)  # type: ignore[no-any-return]
+        except CompressionError as error:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+    return lambda workload: load(workload.data)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training(
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+    card: torch.device,
+    images: Callable[[Workload], Data],
+    name: str,
+) -> None:
+    row = TRAININGS[name]
+    data = images(row.workload)
+    workload = with_start(row.workload, card)
+    if (workload.pretrained is None) != (row.workload.pretrained is None):
+        pytest.skip("its pretrained weights cannot be had")
+    model, found = trained(workload, data, card, print)
+    if row.recipe is None:  # else it is not what a run would look for
+        keep_baseline(model, workload, data, card)
+    replay(benchmark, [found["seconds"]])
+    met = found["seconds"] <= row.seconds and found["accuracy"] >= row.accuracy
+    record(
+        benchmark, request, metric="training", technique=f"training-{name}", device=card.type,
+        workload=workload.name, data=data.title, simulated=False, target_met=met,
+        target={"seconds": row.seconds, "accuracy": row.accuracy}, **found,
+    )  # fmt: skip
+    assert found["seconds"] <= row.seconds
+    assert found["accuracy"] >= row.accuracy
