@@ -66,6 +66,7 @@ def compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
         "workload": workload.name,
         "data": baseline.data.title,
         "simulated": baseline.device.type in case.simulated_on,
+        "size_only": baseline.device.type in case.size_only_on,
         "in_float": _layers_in_float(model) if case.kernels else [],
         **case.facts,
         **({"epoch_accuracy": epochs} if epochs else {}),

@@ -11,12 +11,13 @@ from benchmarks.baseline import Baseline
 from benchmarks.harness.kernels import INTEGER_KERNELS
 from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
-from compression.integer import lacking
+from compression.integer import deploy, lacking
 from compression.pruning import (
     fine_tune,
     prune_l1_global,
     prune_l1_unstructured,
     prune_ln_structured,
+    prune_n_of_m,
     prune_random_unstructured,
 )
 from compression.quantization import (
@@ -28,6 +29,7 @@ from compression.quantization import (
     round_vectors,
 )
 from compression.recalibration import recalibrate_batch_norm
+from compression.semi_structured import SEMI_STRUCTURED_KERNELS, lower_semi_structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ class Target:
 class Case:
     """A technique by name, how the baseline becomes the compressed model, and its targets.
 
-    `targets` go by workload; another workload is measured without. On the devices of `simulated_on`
-    the arithmetic stands for kernels that do not run there, so that it has no latency; elsewhere
-    all of one of the sets `kernels` must be seen to run before one is claimed. `entropy_coded` is
-    how its file is stored.
+    `targets` go by workload; another workload is measured without. It is measured on `devices`. On
+    those of `simulated_on` the arithmetic stands for kernels that do not run there, on those of
+    `size_only_on` no kernel gains by it, so that it has no latency; elsewhere all of one of the sets
+    `kernels` must be seen to run before one is claimed, and without them it is smaller only where it
+    is `size_only_without`. `prepare` makes the file's model ready for inputs like the given ones;
+    `entropy_coded` is how its file is stored.
     """
 
     name: str
@@ -54,8 +58,13 @@ class Case:
     targets: Mapping[str, Target] = field(default_factory=dict)
     family: str = ""
     student: bool = False
+    devices: tuple[str, ...] = ("cpu", "cuda")
     simulated_on: tuple[str, ...] = ()
+    size_only_on: tuple[str, ...] = ()
     kernels: tuple[tuple[str, ...], ...] = ()
+    size_only_without: bool = False
+    prepare: Callable[[nn.Module, Tensor], nn.Module] = deploy
+    channels_last: bool = False
     entropy_coded: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -130,7 +139,8 @@ def both(size: float, digits: float | None, cifar10: float | None, speed: float 
     return {name: Target(size, drop, speed) for name, drop in drops.items()}
 
 
-NO_INTEGER = ("cpu", "cuda") if lacking("onednn") and lacking("native") else ("cuda",)
+OURS = {"cpu": ("native", "onednn"), "cuda": ("triton",)}
+NO_INTEGER = tuple(place for place, executors in OURS.items() if all(map(lacking, executors)))
 
 # fmt: off
 CASES = (
@@ -144,6 +154,9 @@ CASES = (
     Case("random-unstructured-60-tuned", lambda b: tuned(b, prune_random_unstructured(b.model, amount=0.6)),   both(0.44, None, None, 0.9)),
     Case("ln-structured-30",        lambda b: prune_ln_structured(b.model, amount=0.3),                        both(0.75, None, None, 0.9)),
     Case("ln-structured-30-tuned",  lambda b: tuned(b, prune_ln_structured(b.model, amount=0.3)),              both(0.75, 0.03, 0.10, 0.9)),
+    Case("2-of-4",                  lambda b: prune_n_of_m(b.model),                                           both(0.54, None, None, None), size_only_on=("cpu", "cuda")),
+    Case("2-of-4-tuned",            lambda b: tuned(b, prune_n_of_m(b.model)),                                 both(0.54, 0.02, 0.01, None), size_only_on=("cpu", "cuda")),
+    Case("2-of-4-float16",          lambda b: cast(tuned(b, prune_n_of_m(b.model)), torch.float16),            both(0.28, 0.02, 0.01, None), devices=("cuda",), prepare=lower_semi_structured, channels_last=True, kernels=SEMI_STRUCTURED_KERNELS, size_only_without=True),
     Case("dynamic-int8",            lambda b: quantize_dynamic(b.model),                                       both(1.0, 0.005, 0.005, 0.8), kernels=(("aten::_int_mm",),)),
     Case("static-int8",             lambda b: quantize_static(b.model, calibration(b)),                        both(0.26, 0.01, 0.0015, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
     Case("int8-qat",                qat,                                                                       both(0.26, 0.01, 0.01, None), simulated_on=NO_INTEGER, kernels=INTEGER_KERNELS),
@@ -154,6 +167,9 @@ CASES = (
     Case("pruned-shared-coded",     lambda b: shared(b, amount=0.85, bit_cost=0.05),                           both(0.04, 0.005, 0.005, 0.9), entropy_coded=True, facts={"pruned": 0.85, "bit_cost": 0.05}),
     Case("float16",                 lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None), simulated_on=("cpu",)),
     Case("bfloat16",                lambda b: cast(b.model, torch.bfloat16),                                   both(0.51, 0.01, 0.005, None)),
+    Case("channels-last",           lambda b: b.model,                                                         both(1.0, 0.0, 0.0, None), devices=("cuda",), channels_last=True),
+    Case("float16-channels-last",   lambda b: cast(b.model, torch.float16),                                    both(0.51, 0.005, 0.002, None), devices=("cuda",), channels_last=True),
+    Case("bfloat16-channels-last",  lambda b: cast(b.model, torch.bfloat16),                                   both(0.51, 0.01, 0.005, None), devices=("cuda",), channels_last=True),
     Case("student",                 lambda b: student(b, alpha=0.0),                                           both(0.122, None, None, 1.0), student=True),
     Case("distilled",               lambda b: student(b, temperature=4.0, alpha=0.5),                          both(0.122, 0.03, None, 1.0), student=True),
     Case("distilled-paper-t0.01",   lambda b: student(b, temperature=0.01, alpha=0.5),                         both(0.122, None, None, 1.0), student=True),

@@ -9,16 +9,16 @@ FLOORS = {
         {"errors", "modes", "paths"},
         {"layers", "affine", "bits", "training", "atomic", "architectures"},
         {"pruning", "clustering", "recalibration", "quantization", "distillation", "accounting"},
-        {"storage", "integer"},
+        {"storage", "integer", "semi_structured"},
     ],
     "benchmarks": [
         {"harness", "data", "networks"},
         {"workloads", "storing"},
         {"options", "baseline"},
-        {"techniques", "verifier", "peers"},
+        {"techniques", "trainings", "verifier", "peers"},
         {"compressed"},
         {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost"}
-        | {"test_peers", "test_integer", "test_storage"},
+        | {"test_peers", "test_integer", "test_integer_cuda", "test_storage", "test_training"},
     ],
 }
 

@@ -17,7 +17,7 @@ from compression.quantization import (
     round_vectors,
     structure_of,
 )
-from compression.quantization.dynamic import integer_matmul
+from compression.quantization.dynamic import integer_matmul, padded_matmul
 from compression.quantization.modules import QuantizedJoin, QuantizedLayer
 from tests.nets import images, mlp, residual
 
@@ -156,7 +156,28 @@ def test_calibration_covers_every_batch() -> None:
 def test_integer_products_are_exact() -> None:
     a = torch.full((3, 4096), -128, dtype=torch.int8)
     b = torch.full((4096, 5), 127, dtype=torch.int8)
-    assert integer_matmul(a, b).unique().tolist() == [-128 * 127 * 4096]
+    for product in (integer_matmul, padded_matmul):
+        assert product(a, b).unique().tolist() == [-128 * 127 * 4096]
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(1, 3, 1), (16, 512, 10), (40, 8, 16)])
+def test_a_padded_product_is_the_product(rows: int, inner: int, columns: int) -> None:
+    a, b = (
+        torch.randint(-128, 128, shape, dtype=torch.int8)
+        for shape in ((rows, inner), (inner, columns))
+    )
+    assert torch.equal(padded_matmul(a, b).long(), a.long() @ b.long())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_multiplies_int8_in_any_shape() -> None:
+    for rows, inner, columns in ((1, 3, 1), (1, 512, 10), (1024, 512, 10)):
+        a, b = (
+            torch.randint(-128, 128, s).to(torch.int8) for s in ((rows, inner), (inner, columns))
+        )
+        found = integer_matmul(a.cuda(), b.cuda())
+        assert torch.equal(found.cpu().long(), a.long() @ b.long())
 
 
 def test_dynamic_needs_a_linear_layer_and_leaves_convolutions_in_float() -> None:

@@ -98,3 +98,33 @@ def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
     ]
     assert len(rows) == 5
     assert "min left" not in out, "the baseline comes from the cache"
+
+
+NO_CARD = """
+import torch
+
+torch.cuda.is_available = lambda: True
+torch.cuda.get_device_name = lambda *_: "Made-up H0"
+torch.cuda.get_device_capability = lambda *_: (9, 0)
+"""
+
+
+def test_a_gpu_has_its_own_batches_and_timings_and_its_name_in_the_header(tmp_path: Path) -> None:
+    (tmp_path / "no_card.py").write_text(NO_CARD)
+    options = "-p no:cacheprovider -p no_card --collect-only --device cpu --device cuda -k student"
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks/test_latency.py", *options.split()],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "device cpu, cuda (Made-up H0, TF32 on for convolutions and off" in run.stdout, (
+        run.stderr
+    )
+    ids = [line.split("[")[1].rstrip("]>") for line in run.stdout.splitlines() if "[cuda-" in line]
+    timings = ("", "-event", "-graph")
+    batches = [f"batch{batch}{timing}" for batch in (1, 128, 1024) for timing in timings]
+    assert ids == [f"cuda-student-{end}" for end in batches]
+    assert run.stdout.count("[cpu-student-batch") == 2

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from compression.affine import TINY, choose_qparams, quantize
 from compression.errors import CompressionError
@@ -44,8 +45,16 @@ def integer_matmul(left: Tensor, right: Tensor) -> Tensor:
     """Return the exact product (int32) of two int8 matrices."""
     if left.device.type == "cpu":
         return torch._int_mm(left, right)
-    # cuBLAS takes int8 in some shapes only; float64 holds every sum exactly.
-    return (left.double() @ right.double()).int()
+    return padded_matmul(left, right)
+
+
+def padded_matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Return integer_matmul in the shapes that cuBLAS takes: over 16 rows, the rest multiples of 8."""
+    rows, columns, inner = len(left), right.shape[1], left.shape[1]
+    deep = -inner % 8
+    wide_left = F.pad(left, (0, deep, 0, max(0, 17 - rows)))
+    wide_right = F.pad(right, (0, -columns % 8, 0, deep))
+    return torch._int_mm(wide_left, wide_right)[:rows, :columns]
 
 
 def quantize_dynamic(model: nn.Module) -> nn.Module:
