@@ -18,7 +18,6 @@ from benchmarks.baseline import (
 )
 from benchmarks.compressed import Compressed, compress
 from benchmarks.data import Data
-from benchmarks.harness.figures import write_figures
 from benchmarks.harness.gate import SUITE
 from benchmarks.harness.process import Process
 from benchmarks.harness.results import facts_of
@@ -209,6 +208,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(line)
     folder = config.getoption("--figures")
     if folder is not None:
+        from benchmarks.harness.figures import write_figures  # matplotlib costs half a second
+
         try:
             written, missing = write_figures(facts, folder)
         except CompressionError as error:

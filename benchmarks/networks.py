@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torchvision.models import resnet18
 
 from compression.architectures import Architecture
 
@@ -19,6 +18,8 @@ def resnet18_cifar() -> nn.Module:
 
 def resnet18_imagenet() -> nn.Module:
     """ResNet-18 from ImageNet weights where they can be had, with a new head of 10 classes."""
+    from torchvision.models import resnet18  # a second, which other networks need not wait for
+
     model = resnet18(weights="IMAGENET1K_V1")
     model.fc = nn.Linear(model.fc.in_features, 10)
     return model  # type: ignore[no-any-return]

@@ -1,11 +1,18 @@
 """Networks that a file can name, so that it loads without a factory of the user's."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
-from torchvision import models
 
 from compression.errors import CompressionError
+
+
+def _models() -> Any:
+    """Return torchvision's models; importing them takes longer than all of compression."""
+    from torchvision import models
+
+    return models
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if self.name not in OWN and self.name not in models.list_models(models):
+        if self.name not in OWN and self.name not in _models().list_models(_models()):
             raise CompressionError(
                 f"unknown architecture {self.name!r}: choose {', '.join(OWN)}, or one of "
                 "torchvision.models.list_models(torchvision.models)"
@@ -35,14 +42,17 @@ class Architecture:
         """Return the network with weights drawn at random."""
         if self.name in OWN:
             return OWN[self.name](self.num_classes)
-        return models.get_model(self.name, weights=None, num_classes=self.num_classes)  # type: ignore[no-any-return]
+        network: nn.Module = _models().get_model(
+            self.name, weights=None, num_classes=self.num_classes
+        )
+        return network
 
     def about_bytes(self) -> int:
         """Return what the network takes in float32, about, without building it."""
         head = 4096 * self.num_classes  # of the widest last layer there is
         if self.name in OWN:
             return 4 * (sum(p.numel() for p in OWN[self.name](1).parameters()) + head)
-        weights = next(iter(models.get_model_weights(self.name)))
+        weights = next(iter(_models().get_model_weights(self.name)))
         return 4 * (int(weights.meta["num_params"]) + head)
 
 
@@ -52,10 +62,10 @@ _MOST_CLASSES = 100_000
 
 def resnet18_cifar(num_classes: int) -> nn.Module:
     """Return ResNet-18 with a CIFAR stem."""
-    model = models.resnet18(num_classes=num_classes)
+    model: nn.Module = _models().resnet18(num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
     model.maxpool = nn.Identity()
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def five_layer_cnn(num_classes: int) -> nn.Module:
