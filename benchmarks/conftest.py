@@ -80,7 +80,10 @@ def technique(case: str) -> Case:
 @pytest.fixture
 def device(place: str) -> torch.device:
     """Return the device; among several GPUs the worker's number chooses."""
-    return place_of(place)
+    chosen = place_of(place)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # events, graphs and streams are the current device's
+    return chosen
 
 
 @pytest.fixture(scope="session")

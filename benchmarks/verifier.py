@@ -36,12 +36,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
     workload = resolve(options.workload)
-    test = workload.data(options.data_root).test.to(options.device)
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    test = workload.data(options.data_root).test.to(device)
+    example = test.inputs(slice(0, BATCH_SIZES[device.type]))
 
     def evaluate(path: str, *, student: bool) -> dict[str, Any]:
         model = load(path, workload.student if student else workload.network)
         fingerprint = weights_fingerprint(model)
-        model = deploy(model.to(options.device), test.inputs(slice(0, BATCH_SIZES["cpu"])))
+        model = deploy(model.to(device), example)
         started = time.perf_counter()
         correct = correct_images(model, test)
         return {

@@ -1,11 +1,14 @@
-"""What Triton makes of the convolution for a GPU: the compiler needs none."""
+"""What Triton makes of the kernels for a GPU: the compiler needs none."""
 
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import torchvision
 
 pytest.importorskip("triton", reason="needs the package triton")
 
@@ -13,8 +16,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from compression.integer import lower_triton
 from compression.integer.triton.config import LARGE, SMALL, Config
-from compression.integer.triton.launch import kernels
+from compression.integer.triton.launch import Launch, kernels
+from compression.quantization import quantize_static
+from tests.integer_nets import NETS
 
 HOPPER, AMPERE = 90, 80
 FLOATS = ("residual_ratio", "lowest", "highest")
@@ -78,3 +84,62 @@ def test_every_tile_runs_on_hoppers_int8_tensor_cores(config: Config, tmp_path: 
 def test_it_compiles_for_ampere() -> None:
     ptx = compiled(Config(64, 64, 64), AMPERE).asm["ptx"]
     assert re.search(r"mma\.sync\S*\.s32\.s8\.s8\.s32", ptx)
+
+
+class NoLaunch:
+    """A kernel that is compiled for what it is launched with, and never launched."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.made: list[Any] = []
+
+    def __getitem__(self, grid: tuple[int, int]) -> Any:
+        def launch(*args: Any, **named: Any) -> None:
+            self.made.append(self.kernel.run(*args, grid=grid, warmup=True, **named))
+
+        return launch
+
+
+@pytest.fixture
+def hopper(monkeypatch: pytest.MonkeyPatch) -> dict[str, NoLaunch]:
+    """Let launches compile for an H100; return the kernels by name."""
+    driver = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", HOPPER, 32),
+        get_current_device=lambda: 0,
+        get_current_stream=lambda _: 0,
+    )
+    monkeypatch.setattr(triton.runtime.driver, "_active", driver, raising=False)
+    module = kernels(interpreted=False)
+    names = ("int8_quantize", "int8_convolution", "int8_pointwise")
+    found = {name: NoLaunch(getattr(module, name)) for name in names}
+    monkeypatch.setattr(Launch, "_kernel", lambda _, name: found[name])
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("net", NETS)
+def test_every_launch_of_a_network_compiles(net: str, batch: int, hopper) -> None:
+    """The arguments are those of a prediction: 1 and multiples of 16 become constants of the code."""
+    torch.manual_seed(0)
+    model, x = NETS[net]()
+    integer = lower_triton(quantize_static(model, x), x[:batch])
+    with torch.inference_mode():
+        integer(x[:batch])
+    made = [kernel for counted in hopper.values() for kernel in counted.made]
+    assert len(made) == len(integer.launches)
+    assert all(kernel.asm["cubin"] for kernel in made)
+
+
+def test_a_networks_own_arguments_give_the_wide_copies_and_stores(hopper) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 64, 64)
+    integer = lower_triton(quantize_static(torchvision.models.resnet18().eval(), x), x)
+    with torch.inference_mode():
+        integer(x)
+    stem, *others, head = [kernel.asm["ptx"] for kernel in hopper["int8_convolution"].made]
+    assert "cp.async" in stem, "4 bytes at a time: 3 channels in 4"
+    for ptx in others:
+        copied = re.findall(r"cp\.async\.c[ag]\S* \[[^,]*, \[[^,]*, (\w+)", ptx)
+        assert {int(size, 16) for size in copied} == {16}
+        assert re.search(r"st\.global\.v[24]\.b32", ptx)
+    assert "wgmma" in head

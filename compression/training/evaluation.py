@@ -7,21 +7,21 @@ from compression.errors import CompressionError
 from compression.modes import evaluating
 from compression.training.split import Split
 
-BATCH_SIZES = {"cpu": 50}
+BATCH_SIZES = {"cpu": 50, "cuda": 500}
 """By kind of device: on a CPU a few activations stay in its caches (30% faster than 250)."""
-BATCH_SIZE = 500
 
 
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Tensor:
     """Return the logits (N, classes), float32 on the CPU, of the split's images in order.
 
-    The batch size, fixed by device, changes the last bits; the model's training flag is restored.
+    The batch size, fixed by device, changes the last bits; the model's training flag is restored. A
+    model without tensors of its own, an executor, predicts where the images are.
     """
     held = [*model.parameters(), *model.buffers()]
-    device = held[0].device if held else torch.device("cpu")
+    device = held[0].device if held else split.images.device
     if batch_size is None:
-        batch_size = BATCH_SIZES.get(device.type, BATCH_SIZE)
+        batch_size = BATCH_SIZES.get(device.type, BATCH_SIZES["cuda"])
     if batch_size < 1:
         raise CompressionError(f"batch_size must be at least 1, found {batch_size}")
     with evaluating(model):

@@ -98,6 +98,12 @@ class Launch:
         channels, runs, length = self.fields["weights"].shape
         return candidates(images * self.fields["pixels"], channels, runs, length)
 
+    def choose(self, config: Config) -> None:
+        """Take `config`, and give back what others that were tried hold on the device."""
+        self.config = config
+        self._packed = {k: v for k, v in self._packed.items() if k == config.block_k}
+        self._shared = {k: v for k, v in self._shared.items() if k == config}
+
     def work(self, images: int) -> tuple[int, int]:
         """Return a convolution's multiply-accumulates, and the bytes that it must move."""
         f = self.fields

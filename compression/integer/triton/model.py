@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,10 +58,9 @@ class TritonModel(nn.Module):
             )
         images = inputs.float().contiguous()
         outputs = torch.empty(len(images), *self._outputs, device=self.device)
-        with self._lock:
-            for part, out in zip(
-                images.split(self.images), outputs.split(self.images), strict=True
-            ):
+        parts = zip(images.split(self.images), outputs.split(self.images), strict=True)
+        with self._lock, on_device(self.device):
+            for part, out in parts:
                 self._predict(part, out)
         return outputs
 
@@ -73,7 +74,7 @@ class TritonModel(nn.Module):
         inputs = torch.zeros(shape if copied else (0,), device=self.device)
         outputs = torch.zeros(self.images, *self._outputs, device=self.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self.device), torch.cuda.graph(graph):
+        with torch.cuda.graph(graph):
             self._launch(self.launches[0 if copied else 1 :], inputs, outputs)
         self._graph, self._captured = graph, (inputs, outputs)
 
@@ -131,11 +132,17 @@ def lower_triton(
     for launch in lowered.convolutions() if config is not None else ():
         launch.config = config or launch.config
     if device.type == "cuda":
-        outputs = lowered(example)  # real codes: zeros multiply faster
-        if config is None:
-            for launch in lowered.launches:
-                tune(launch, example, outputs)
-            lowered(example)
-        torch.cuda.synchronize(device)
-        lowered.capture()
+        with on_device(device):
+            outputs = lowered(example)  # real codes: zeros multiply faster
+            if config is None:
+                for launch in lowered.launches:
+                    tune(launch, example, outputs)
+                lowered(example)
+            torch.cuda.synchronize(device)
+            lowered.capture()
     return lowered
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the current one: that is where Triton launches."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

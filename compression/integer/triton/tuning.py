@@ -19,7 +19,7 @@ def tune(launch: Launch, inputs: Tensor, outputs: Tensor) -> None:
         if milliseconds is not None:
             found[config] = milliseconds
     if found:
-        launch.config = min(found, key=found.__getitem__)
+        launch.choose(min(found, key=found.__getitem__))
 
 
 def _milliseconds(launch: Launch, inputs: Tensor, outputs: Tensor) -> float | None:
