@@ -4,7 +4,6 @@
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from benchmarks.harness.flags import autotuned, cuda_flags
 from benchmarks.harness.interleave import Pairs, latency_facts
 from benchmarks.harness.kernels import TRITON, kernels_of
 from benchmarks.harness.machine import device_name
+from benchmarks.harness.prediction import prediction
 from benchmarks.harness.race import race
 from benchmarks.harness.results import record
 from benchmarks.networks import uneven_norms
@@ -46,7 +46,6 @@ pytestmark = [
     pytest.mark.benchmark(timer=CLOCK),
     pytest.mark.skipif(bool(lacking("triton")), reason=str(lacking("triton"))),
 ]
-Predict = Callable[[], Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +72,13 @@ def integer_network(name: str, data: Data, images: Tensor) -> TritonModel:
     return integer
 
 
-def predicting(model: nn.Module, images: Tensor) -> Predict:
-    def predict() -> Tensor:
-        with torch.inference_mode():
-            logits: Tensor = model(images)
-            return logits
-
-    return predict
-
-
 def float16_paths(name: str, images: Tensor) -> dict[str, Timer]:
     """Return the float16 ways to predict: batch norm folded, channels last, as an engineer would."""
     model = fold_batch_norm(network(name)).to(DEVICE, torch.float16)
     model = model.to(memory_format=torch.channels_last)
     inputs = images.half().contiguous(memory_format=torch.channels_last)
     compiled: Any = torch.compile(model, mode="max-autotune-no-cudagraphs", dynamic=False)
-    eager, fused = predicting(model, inputs), predicting(compiled, inputs)
+    eager, fused = prediction(model, inputs), prediction(compiled, inputs)
     return {
         "float16-channels-last": wall_timer(eager, DEVICE),
         "float16-channels-last-graph": cuda_graph_timer(eager),
@@ -104,7 +94,7 @@ def test_against_float16(
 ) -> None:
     images = batch_of(data, batch_size)
     integer = integer_network(name, data, images)
-    predict = predicting(integer, images)
+    predict = prediction(integer, images)
     with autotuned(DEVICE):
         floats = float16_paths(name, images)
         ours = {"int8": wall_timer(predict, DEVICE), "int8-graph": cuda_graph_timer(predict)}

@@ -10,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from compression.errors import CompressionError, UnsupportedTypeError
 
+PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
@@ -34,7 +35,7 @@ def check_model(model: nn.Module) -> None:
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
             kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else "sparse"
             raise UnsupportedTypeError(f"{name}: expected a dense tensor with data, found {kind}")
-        if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
+        if type(tensor) not in PLAIN:
             raise UnsupportedTypeError(f"{name}: expected a plain tensor, found {type(tensor)}")
         if tensor.is_floating_point():
             # float8 has no isfinite before torch 2.15

@@ -17,6 +17,7 @@ FLOORS = {
         {"options", "baseline"},
         {"techniques", "trainings", "verifier", "peers"},
         {"compressed"},
+        {"deployed"},
         {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost"}
         | {"test_peers", "test_integer", "test_integer_cuda", "test_storage", "test_training"},
     ],

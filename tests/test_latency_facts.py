@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import test_latency as latency
+from benchmarks import deployed, test_latency
+from benchmarks.harness import prediction
 from benchmarks.harness.graph import UncapturableError
 from benchmarks.techniques import Case
 from benchmarks.workloads import CIFAR10, DIGITS
@@ -37,15 +38,15 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
         return {"energy_of": work(), "images": images}
 
     captured = SimpleNamespace(replay=lambda: "graph")
-    monkeypatch.setattr(latency, "cuda_flags", lambda: {"tf32_matmul": False})
-    monkeypatch.setattr(latency, "peak_memory_bytes", lambda *_: 64)
-    monkeypatch.setattr(latency, "count_kernels", lambda _: 62)
-    monkeypatch.setattr(latency, "capture", lambda _: captured)
-    monkeypatch.setattr(latency, "energy_facts", energy)
+    monkeypatch.setattr(prediction, "cuda_flags", lambda: {"tf32_matmul": False})
+    monkeypatch.setattr(prediction, "peak_memory_bytes", lambda *_: 64)
+    monkeypatch.setattr(prediction, "count_kernels", lambda _: 62)
+    monkeypatch.setattr(prediction, "capture", lambda _: captured)
+    monkeypatch.setattr(prediction, "energy_facts", energy)
 
     def facts(timing: str, smallest: bool, obstacle: str | None) -> dict[str, Any]:
-        monkeypatch.setattr(latency, "obstacle", lambda _: obstacle)
-        found = latency.card_facts(eager, Images(), timing=timing, smallest=smallest)
+        monkeypatch.setattr(prediction, "obstacle", lambda _: obstacle)
+        found = prediction.card_facts(eager, Images(), timing=timing, smallest=smallest)
         assert found.pop("tf32_matmul") is False
         assert found.pop("prediction_peak_memory_bytes") == 64
         return found
@@ -75,7 +76,7 @@ def test_each_measure_is_taken_in_one_timing_of_a_batch(
 
 def test_a_cpu_row_takes_none_of_them() -> None:
     images = torch.zeros(2, 3)
-    assert latency.card_facts(images.sum, images, timing="wall", smallest=True) == {}
+    assert prediction.card_facts(images.sum, images, timing="wall", smallest=True) == {}
 
 
 def test_a_model_that_no_graph_can_hold_is_skipped_with_its_reason(
@@ -84,9 +85,9 @@ def test_a_model_that_no_graph_can_hold_is_skipped_with_its_reason(
     def refused(work: object) -> None:
         raise UncapturableError("cannot be captured in a CUDA graph: it waits for the device")
 
-    monkeypatch.setattr(latency, "capture", refused)
+    monkeypatch.setattr(prediction, "capture", refused)
     with pytest.raises(pytest.skip.Exception, match="captured in a CUDA graph: it waits for the"):
-        latency.timers([torch.zeros(1).sum] * 2, "graph", CUDA)
+        test_latency.timers([torch.zeros(1).sum] * 2, "graph", CUDA)
 
 
 @pytest.mark.parametrize(
@@ -97,24 +98,24 @@ def test_a_graph_that_answers_otherwise_is_not_timed(
     replayed: list[float], same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captured = SimpleNamespace(replay=lambda: None, replayed=lambda: torch.tensor(replayed))
-    monkeypatch.setattr(latency, "capture", lambda _: captured)
-    monkeypatch.setattr(latency, "cuda_event_timer", lambda _: lambda: 1.0)
+    monkeypatch.setattr(prediction, "capture", lambda _: captured)
+    monkeypatch.setattr(prediction, "cuda_event_timer", lambda _: lambda: 1.0)
 
     def predict() -> torch.Tensor:
         return torch.tensor([1.0, -2.0])
 
     if same:
-        assert latency.graph_timer(predict)() == 1.0
+        assert prediction.graph_timer(predict)() == 1.0
     else:
         with pytest.raises(AssertionError, match="a replay differs by"):
-            latency.graph_timer(predict)
+            prediction.graph_timer(predict)
 
 
 def test_a_gpus_rows_are_short_and_a_cpus_as_long_as_ever() -> None:
     cpu = torch.device("cpu")
-    assert latency.effort(DIGITS, cpu) == (0.6, 0.0)
-    assert latency.effort(CIFAR10, cpu) == (10.0, 0.0)
-    assert sum(latency.effort(CIFAR10, CUDA)) < 1.5
+    assert test_latency.effort(DIGITS, cpu) == (0.6, 0.0)
+    assert test_latency.effort(CIFAR10, cpu) == (10.0, 0.0)
+    assert sum(test_latency.effort(CIFAR10, CUDA)) < 1.5
 
 
 def test_a_model_holds_what_loading_it_left_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,22 +129,22 @@ def test_a_model_holds_what_loading_it_left_allocated(monkeypatch: pytest.Monkey
     def predict(_: Images) -> None:
         order.append("baseline")
 
-    monkeypatch.setattr(latency, "allocated_bytes", lambda _: next(allocated))
+    monkeypatch.setattr(deployed, "allocated_bytes", lambda _: next(allocated))
     model = torch.nn.Identity()
     subject = SimpleNamespace(load=lambda _: model)
     case = Case("made-up", lambda b: b.model, prepare=prepare)
-    found = latency.deployed(case, subject, predict, Images())
+    found = deployed.deployed(case, subject, predict, Images())
     assert found == (model, {"model_memory_bytes": 400})
     assert order == ["baseline", "prepare"], "libraries allocate their workspaces before"
 
 
 @pytest.mark.parametrize("needed", [False, True])
 def test_a_row_whose_kernels_did_not_run_fails_or_is_smaller_only(needed, monkeypatch) -> None:
-    monkeypatch.setattr(latency, "kernels_of", lambda *_: Counter({"dense": 3}))
+    monkeypatch.setattr(deployed, "kernels_of", lambda *_: Counter({"dense": 3}))
     case = Case("sparse", lambda b: b.model, kernels=(("a",), ("b",)), size_only_without=not needed)
     with pytest.raises(
         AssertionError if needed else pytest.skip.Exception, match=r"none of .* ran"
     ):
-        latency.kernels_seen(case, torch.nn.Identity(), torch.ones(1))
+        deployed.kernels_seen(case, torch.nn.Identity(), torch.ones(1))
     ran = replace(case, kernels=(("dense", "a"), ("dense",)))
-    assert latency.kernels_seen(ran, torch.nn.Identity(), torch.ones(1)) == {"dense": 3}
+    assert deployed.kernels_seen(ran, torch.nn.Identity(), torch.ones(1)) == {"dense": 3}

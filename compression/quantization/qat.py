@@ -17,9 +17,8 @@ from compression.layers import (
     norms_as_convolutions,
 )
 from compression.quantization.calibration import observe, ranges
-from compression.quantization.lowering import Lowering
 from compression.quantization.modules import Codes
-from compression.quantization.static import StaticQuantizedModel
+from compression.quantization.static import StaticQuantizedModel, lowered, rounded
 from compression.training import Recipe, Split, fit
 
 
@@ -89,24 +88,22 @@ def quantize_aware(
     folded = norms_as_convolutions(fold_batch_norm(model))
     batches = [calibration] if isinstance(calibration, Tensor) else calibration
     chosen = ranges(observe(folded, batches, keep=method != "min-max"), method)
-    lowering = Lowering(folded, chosen)
-    lowering.lower()
-    rehearsal = _rehearsal(folded, lowering.rounded)
+    rehearsal = _rehearsal(folded, rounded(folded, chosen))
     fit(rehearsal, train, recipe)
     layers = dict(folded.named_modules())
     for name, layer in rehearsal.named_modules():
         if parametrize.is_parametrized(layer, "weight"):
             _copy_trained(layer, layers[name])
-    return StaticQuantizedModel(Lowering(folded, chosen).lower())
+    return lowered(folded, chosen)
 
 
-def _rehearsal(folded: fx.GraphModule, rounded: Mapping[str, QParams]) -> fx.GraphModule:
-    """Return a copy of `folded` that rounds its weights, and each value named in `rounded`."""
+def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.GraphModule:
+    """Return a copy of `folded` that rounds its weights, and each value named in `values`."""
     rehearsal: Any = copy_model(folded)
     for node in list(rehearsal.graph.nodes):
-        if node.name in rounded:
+        if node.name in values:
             name = f"round_{node.name}"
-            rehearsal.add_submodule(name, FakeQuantizeActivation(rounded[node.name]))
+            rehearsal.add_submodule(name, FakeQuantizeActivation(values[node.name]))
             with rehearsal.graph.inserting_after(node):
                 after = rehearsal.graph.call_module(name, (node,))
             node.replace_all_uses_with(after, lambda user, after=after: user is not after)

@@ -1,12 +1,19 @@
 """Static INT8: calibrate a traced network's activations, then lower it onto integer codes."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from compression.layers import compressible_layers, fold_batch_norm, norms_as_convolutions
-from compression.quantization.calibration import observe, ranges
+from compression.affine import QParams
+from compression.layers import (
+    compressible_layers,
+    copy_model,
+    fold_batch_norm,
+    norms_as_convolutions,
+)
+from compression.quantization.calibration import Range, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize
 from compression.quantization.lowering import Lowering
 
@@ -55,20 +62,34 @@ def quantize_static(
     batches = [calibration] if isinstance(calibration, Tensor) else calibration
     keep = bias_correction or method != "min-max"
     # The correction of biases looks at every layer's input, rounded there or not.
-    names = None if bias_correction else _rounded(folded)
+    names = None if bias_correction else rounded(folded, None)
     seen = observe(folded, batches, keep=keep, precision=precision, names=names)
     chosen = ranges(seen, method)
     if bias_correction:
         means = {n: torch.stack(a.means).mean(0) for n, a in seen.items() if a.means}
         correct_bias(folded, means)
-    return StaticQuantizedModel(Lowering(folded, chosen).lower())
+    return lowered(folded, chosen)
 
 
-def _rounded(folded: fx.GraphModule) -> Collection[str]:
-    """Name the nodes whose values will be rounded: only their ranges are needed."""
-    lowering = Lowering(folded, None)
+def lowered(folded: fx.GraphModule, chosen: Mapping[str, Range]) -> StaticQuantizedModel:
+    """Return a folded network lowered with the chosen ranges, on its own device."""
+    device = next(folded.parameters()).device
+    network = Lowering(_on_cpu(folded), chosen).lower()
+    return StaticQuantizedModel(network).to(device)
+
+
+def rounded(folded: fx.GraphModule, chosen: Mapping[str, Range] | None) -> Mapping[str, QParams]:
+    """Return the nodes whose values will be rounded, by name: only their ranges are needed."""
+    lowering = Lowering(_on_cpu(folded), chosen)
     lowering.lower()
     return lowering.rounded
+
+
+def _on_cpu(folded: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy where ranges lie: the codes are the same wherever the network was."""
+    copied: Any = copy_model(folded).cpu()
+    network: fx.GraphModule = copied
+    return network
 
 
 def empty_static(model: nn.Module) -> StaticQuantizedModel:

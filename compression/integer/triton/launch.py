@@ -73,10 +73,10 @@ class Launch:
         self.kind, self.name, self.device = step.kind, step.name, device
         self.fields = {k: _moved(v, device) for k, v in step.fields.items()}
         self.fields.setdefault("run_offsets", torch.zeros(1, dtype=torch.int32, device=device))
-        # What reads codes, and what writes them or reads a residual.
-        self.align = _alignment(self.fields, "input_offsets", "input_stride", "down", "right")
+        # Of what reads codes, and of what writes them or reads a residual.
+        self.align = _alignment(step.fields, "input_offsets", "input_stride", "down", "right")
         self.out_align = _alignment(
-            self.fields, "output_offsets", "output_stride", "residual_offsets", "residual_stride"
+            step.fields, "output_offsets", "output_stride", "residual_offsets", "residual_stride"
         )
         self.config = DEFAULT
         self._packed: dict[int, Tensor] = {}
@@ -206,8 +206,10 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 def _alignment(fields: dict[str, Any], *names: str) -> int:
     """Return the largest power of two up to 16 that divides all of these fields."""
-    values = [torch.as_tensor(fields[name]).flatten().cpu() for name in names if name in fields]
-    return math.gcd(16, *torch.cat(values).tolist()) if values else 16
+    values = [fields[name] for name in names if name in fields]
+    return math.gcd(
+        16, *(n for v in values for n in (v.tolist() if isinstance(v, Tensor) else [v]))
+    )
 
 
 def _power_of_two(number: int) -> int:
