@@ -44,6 +44,7 @@ pytestmark = [
     pytest.mark.integer,
     pytest.mark.gpu,
     pytest.mark.benchmark(timer=CLOCK),
+    pytest.mark.filterwarnings("default"),  # a compiler's warning is no slower layer
     pytest.mark.skipif(bool(lacking("triton")), reason=str(lacking("triton"))),
 ]
 

@@ -54,13 +54,12 @@ def compiled(config: Config, capability: int) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def resources(cubin: bytes, folder: Path) -> dict[str, int]:
-    """Return what the assembler gave the kernel: registers, and bytes of stack (spilled ones)."""
+def disassembled(cubin: bytes, folder: Path, option: str) -> str:
+    """Return what cuobjdump tells of the kernel: "-sass" its instructions, "-res-usage" its needs."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     (folder / "kernel.cubin").write_bytes(cubin)
-    command = [str(tool), "-res-usage", str(folder / "kernel.cubin")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {name: int(value) for name, value in re.findall(r"(REG|STACK):(\d+)", told)}
+    command = [str(tool), option, str(folder / "kernel.cubin")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("config", [*LARGE, *SMALL], ids=str)
@@ -76,8 +75,10 @@ def test_every_tile_runs_on_hoppers_int8_tensor_cores(config: Config, tmp_path: 
     assert max(copied) == 16, "codes and weights are copied 16 bytes at a time"
     assert len(copied) >= 2 * (config.num_stages - 1), "codes and weights, a copy a stage at least"
     assert "st.global.v4.b32" in ptx or "st.global.v2.b32" in ptx, "codes are stored side by side"
-    assert "fma.rn.f32" not in ptx, "it would round once where the reference rounds twice"
-    assert resources(found.asm["cubin"], tmp_path)["STACK"] == 0, "no register is spilled"
+    cubin = found.asm["cubin"]
+    fused = "FFMA" in disassembled(cubin, tmp_path, "-sass")
+    assert not fused, "it would round once where the reference rounds twice"
+    assert "STACK:0 " in disassembled(cubin, tmp_path, "-res-usage"), "no register is spilled"
     assert found.metadata.shared <= 227 * 2**10
 
 
@@ -128,6 +129,8 @@ def test_every_launch_of_a_network_compiles(net: str, batch: int, hopper) -> Non
     made = [kernel for counted in hopper.values() for kernel in counted.made]
     assert len(made) == len(integer.launches)
     assert all(kernel.asm["cubin"] for kernel in made)
+    quotients = [kernel.asm["ptx"] for kernel in hopper["int8_quantize"].made]
+    assert all("div.rn.f32" in ptx for ptx in quotients), "a quotient is rounded once, to nearest"
 
 
 def test_a_networks_own_arguments_give_the_wide_copies_and_stores(hopper) -> None:

@@ -78,8 +78,8 @@ def int8_convolution(
         sums = tl.load(place, mask=inside, other=0, cache_modifier=".cg")
         tl.store(place, tl.full((BLOCK_M, BLOCK_N), 0, tl.int32), mask=inside)
         tl.store(arrivals + tile, 0, mask=last)
-    sums += tl.load(bias + channel)[None, :]
-    values = sums.to(tl.float32) * tl.load(multiplier + channel)[None, :]
+    sums += tl.load(bias + n, mask=n < channels, other=0)[None, :]
+    values = sums.to(tl.float32) * tl.load(multiplier + n, mask=n < channels, other=0)[None, :]
     if HAS_RESIDUAL:
         place = places(residual_offsets, residual_stride, row, pixels, OUT_ALIGN)
         other = tl.load(residual + place[:, None] + n[None, :], mask=inside, other=0)

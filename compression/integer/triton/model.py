@@ -64,6 +64,7 @@ class TritonModel(nn.Module):
                 self._predict(part, out)
         return outputs
 
+    @torch.inference_mode(False)  # its inputs are written in any mode later
     def capture(self) -> None:
         """Capture the network in a CUDA graph for whole batches; inputs too large to copy stay out.
 
