@@ -1,9 +1,6 @@
 """A user's mistakes on the command line: one clear error, exit status 4, no traceback of ours."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +13,8 @@ from benchmarks.workloads import CIFAR10, CIFAR10_PAPER, DIGITS, WORKLOADS, reso
 from compression.errors import CompressionError
 from compression.storage import load_checkpoint
 from compression.training.recipe import rate_of
+from tests.runs import run_pytest
 from tests.test_baseline import TINY
-
-ROOT = Path(__file__).resolve().parents[1]
 
 MISTAKES = {
     "workload": (
@@ -46,13 +42,7 @@ def test_a_mistake_is_one_clear_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_text("not a model at all, but text")
     arguments, message = MISTAKES[name]
     arguments = [a.format(tmp=tmp_path) for a in arguments]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_cost.py", "-x", "-q", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_pytest("benchmarks/test_cost.py", "-x", "-q", *arguments)
     assert run.returncode == pytest.ExitCode.USAGE_ERROR, run.stdout + run.stderr
     assert message in run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
@@ -62,14 +52,7 @@ def test_a_technique_that_cannot_be_carried_out_says_why_without_a_traceback(
     tmp_path: Path,
 ) -> None:
     chosen = ["--workload", "tests.test_baseline:HOT", "-k", "l1-unstructured-60-tuned"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_cost.py", "-q", *chosen],
-        cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_pytest("benchmarks/test_cost.py", "-q", *chosen, XDG_CACHE_HOME=str(tmp_path))
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     assert "l1-unstructured-60-tuned: training stopped: the loss became" in run.stdout
     assert "loop.py" not in run.stdout
@@ -78,13 +61,7 @@ def test_a_technique_that_cannot_be_carried_out_says_why_without_a_traceback(
 def test_cuda_where_there_is_none_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks", "--device", "cuda"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_pytest("benchmarks", "--device", "cuda")
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert "no CUDA device" in run.stderr
 
@@ -172,15 +149,12 @@ def test_one_training_serves_both_devices(tmp_path: Path, order: tuple[str, str]
     chosen = [argument for kind in order for argument in ("--device", kind)]
     chosen += ["--workload", "tests.test_baseline:TINY", "-k", "baseline or float16"]
     chosen += ["-p", "two_devices", f"--benchmark-json={tmp_path / 'run.json'}"]
-    # In a worker of xdist pytest-benchmark would disable the inner run's benchmarks too.
-    mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_cost.py", "-q", *chosen],
-        cwd=ROOT,
-        env={**mine, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
+    run = run_pytest(
+        "benchmarks/test_cost.py",
+        "-q",
+        *chosen,
+        XDG_CACHE_HOME=str(tmp_path),
+        PYTHONPATH=str(tmp_path),
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("training 2 epochs") == 1

@@ -1,15 +1,13 @@
 """The whole suite on a workload of one's own: table, JSON, figures, gate, and workers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.runs import run_pytest
+
 ROWS = "baseline or l1-global-60 or static-int8 or cpu-float16"
 
 pytestmark = pytest.mark.xdist_group("run")  # one run serves them all
@@ -30,14 +28,8 @@ def history(cache: Path) -> tuple[Path, str]:
 
 def suite(cache: Path, *options: str) -> str:
     always = ["--workload", "tests.test_baseline:TINY", "--num-threads", "1"]
-    mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", *always, *options],
-        cwd=ROOT,
-        env={**mine, "XDG_CACHE_HOME": str(cache)},
-        capture_output=True,
-        text=True,
-        check=False,
+    run = run_pytest(
+        "benchmarks", "-p", "no:cacheprovider", *always, *options, XDG_CACHE_HOME=str(cache)
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
@@ -112,14 +104,7 @@ torch.cuda.get_device_capability = lambda *_: (9, 0)
 def test_a_gpu_has_its_own_batches_and_timings_and_its_name_in_the_header(tmp_path: Path) -> None:
     (tmp_path / "no_card.py").write_text(NO_CARD)
     options = "-p no:cacheprovider -p no_card --collect-only --device cpu --device cuda -k student"
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_latency.py", *options.split()],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_pytest("benchmarks/test_latency.py", *options.split(), PYTHONPATH=str(tmp_path))
     assert "device cpu, cuda (Made-up H0, TF32 on for convolutions and off" in run.stdout, (
         run.stderr
     )

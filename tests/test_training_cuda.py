@@ -1,9 +1,6 @@
 """Training on a CUDA device: no step waits for it, and a kill changes no batch."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +13,7 @@ from compression.errors import CompressionError
 from compression.training import Recipe, Split, correct_images, fit
 from compression.training.batches import batches
 from tests.nets import residual, split
+from tests.runs import run_pytest
 from tests.test_training_steps import PLAIN, Poison, pictures
 
 pytestmark = [
@@ -23,7 +21,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.device("cuda", 0)
 
 
@@ -121,14 +118,7 @@ def test_compiled_training_keeps_the_keys_and_learns() -> None:
 def test_one_network_serves_both_devices(tmp_path: Path) -> None:
     chosen = ["--device", "cpu", "--device", "cuda", "--workload", "tests.test_baseline:TINY"]
     chosen += ["-k", "baseline", f"--benchmark-json={tmp_path / 'run.json'}"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_cost.py", "-q", *chosen],
-        cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_pytest("benchmarks/test_cost.py", "-q", *chosen, XDG_CACHE_HOME=str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("training 2 epochs") == 1
     saved = json.loads((tmp_path / "run.json").read_text())

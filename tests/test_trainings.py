@@ -1,8 +1,5 @@
 """The clock of a training: what it tells, what is kept of it, and that a CPU is refused."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +17,10 @@ from benchmarks.workloads import WORKLOADS
 from compression.storage import load_checkpoint
 from compression.training import correct_images
 from tests.nets import RECIPE
+from tests.runs import run_pytest
 from tests.test_baseline import CPU, TINY, tiny_data
 from tests.test_options import LET_THROUGH
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAIN_IMAGES = 48_000  # of CIFAR-10, behind the 2,000 for validation
 
 
@@ -81,13 +78,8 @@ def test_the_rows_are_in_bfloat16_and_their_batches_of_one_shape(name: str) -> N
 
 
 def test_without_a_gpu_it_is_skipped_with_its_reason(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_training.py", "-m", "training", "-rs"],
-        cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
+    run = run_pytest(
+        "benchmarks/test_training.py", "-m", "training", "-rs", XDG_CACHE_HOME=str(tmp_path)
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{len(TRAININGS)} skipped" in run.stdout
@@ -115,13 +107,11 @@ trainings.TRAININGS = {{
 def test_both_targets_are_asserted_and_a_workloads_own_weights_kept(tmp_path: Path) -> None:
     (tmp_path / "faked.py").write_text(FAKED)
     chosen = ["-m", "training", "-p", "faked", "--device", "cuda", "-rA"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks/test_training.py", *chosen],
-        cwd=ROOT,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
+    run = run_pytest(
+        "benchmarks/test_training.py",
+        *chosen,
+        XDG_CACHE_HOME=str(tmp_path),
+        PYTHONPATH=str(tmp_path),
     )
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     for name, outcome in OUTCOMES.items():

@@ -27,9 +27,22 @@ def encode(values, output_zero, lowest, highest):
 
 
 @triton.jit
-def with_residual(values, codes, residual_zero, residual_ratio):
-    """Add a residual's codes in units of the output."""
-    return values + (codes.to(tl.int32) - residual_zero).to(tl.float32) * residual_ratio
+def finish(
+    values, inside, row, n, pixels,
+    residual, residual_offsets, residual_stride, residual_zero, residual_ratio,
+    output, output_offsets, output_stride, output_zero, lowest, highest,
+    HAS_RESIDUAL: tl.constexpr, REAL: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """Add a residual to numbers in units of the output, and store them, or their codes."""
+    if HAS_RESIDUAL:
+        other = places(residual_offsets, residual_stride, row, pixels, ALIGN)
+        codes = tl.load(residual + other[:, None] + n[None, :], mask=inside, other=0)
+        values += (codes.to(tl.int32) - residual_zero).to(tl.float32) * residual_ratio
+    place = places(output_offsets, output_stride, row, pixels, ALIGN)[:, None] + n[None, :]
+    if REAL:
+        tl.store(output + place, values, mask=inside)
+    else:
+        tl.store(output + place, encode(values, output_zero, lowest, highest), mask=inside)
 
 
 @triton.jit
@@ -80,15 +93,12 @@ def int8_convolution(
         tl.store(arrivals + tile, 0, mask=last)
     sums += tl.load(bias + n, mask=n < channels, other=0)[None, :]
     values = sums.to(tl.float32) * tl.load(multiplier + n, mask=n < channels, other=0)[None, :]
-    if HAS_RESIDUAL:
-        place = places(residual_offsets, residual_stride, row, pixels, OUT_ALIGN)
-        other = tl.load(residual + place[:, None] + n[None, :], mask=inside, other=0)
-        values = with_residual(values, other, residual_zero, residual_ratio)
-    place = places(output_offsets, output_stride, row, pixels, OUT_ALIGN)[:, None] + n[None, :]
-    if REAL:
-        tl.store(output + place, values, mask=inside)
-    else:
-        tl.store(output + place, encode(values, output_zero, lowest, highest), mask=inside)
+    finish(
+        values, inside, row, n, pixels,
+        residual, residual_offsets, residual_stride, residual_zero, residual_ratio,
+        output, output_offsets, output_stride, output_zero, lowest, highest,
+        HAS_RESIDUAL, REAL, OUT_ALIGN,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -127,9 +137,9 @@ def int8_pointwise(
                 sums += x * tl.load(weights + run * channels + channel).to(tl.int32)[None, :]
             else:
                 sums += x
-    place = places(output_offsets, output_stride, row, pixels, OUT_ALIGN)[:, None] + n[None, :]
     if KIND == "maximum":
-        tl.store(output + place, sums.to(tl.int8), mask=inside)
+        place = places(output_offsets, output_stride, row, pixels, OUT_ALIGN)
+        tl.store(output + place[:, None] + n[None, :], sums.to(tl.int8), mask=inside)
     else:
         if KIND == "depthwise":
             sums += tl.load(bias + channel)[None, :]
@@ -138,14 +148,12 @@ def int8_pointwise(
             count = tl.full((BLOCK_M, BLOCK_N), 1, tl.int32) * (runs * groups)
             means = (sums - count * input_zero).to(tl.float32)
             values = tl.div_rn(means, count.to(tl.float32)) * input_scale
-        if HAS_RESIDUAL:
-            from_place = places(residual_offsets, residual_stride, row, pixels, OUT_ALIGN)
-            other = tl.load(residual + from_place[:, None] + n[None, :], mask=inside, other=0)
-            values = with_residual(values, other, residual_zero, residual_ratio)
-        if REAL:
-            tl.store(output + place, values, mask=inside)
-        else:
-            tl.store(output + place, encode(values, output_zero, lowest, highest), mask=inside)
+        finish(
+            values, inside, row, n, pixels,
+            residual, residual_offsets, residual_stride, residual_zero, residual_ratio,
+            output, output_offsets, output_stride, output_zero, lowest, highest,
+            HAS_RESIDUAL, REAL, OUT_ALIGN,
+        )  # fmt: skip
 
 
 @triton.jit
