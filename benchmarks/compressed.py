@@ -18,7 +18,7 @@ from compression.storage import contents, load, save
 from compression.training import EpochReport, correct_images
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Compressed:
     """A case's file and what making it took; `facts` are those that every metric repeats."""
 

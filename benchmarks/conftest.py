@@ -19,7 +19,6 @@ from benchmarks.baseline import (
 from benchmarks.compressed import Compressed, compress
 from benchmarks.data import Data
 from benchmarks.harness.gate import SUITE
-from benchmarks.harness.process import Process
 from benchmarks.harness.results import facts_of
 from benchmarks.harness.rows import rows
 from benchmarks.harness.table import render
@@ -181,15 +180,14 @@ def stored_baseline(compressed: Compress) -> Callable[[torch.device], nn.Module]
 @pytest.fixture(scope="session")
 def verified(request: pytest.FixtureRequest, compressed: Compress) -> Iterator[Verify]:
     """Return a function that has a case's file loaded and evaluated by another process."""
-    processes: dict[torch.device, Process] = {}
+    name, root = (request.config.getoption(f"--{o}") for o in ("workload", "data-root"))
+    places = [place_of(kind) for kind in devices(request.config)]
+    # Now, so that it is ready when the first case is compressed.
+    processes = {place: verifier.start(name, root, place) for place in places}
 
     @cache
     def get(case: Case, device: torch.device) -> dict[str, Any]:
         subject = compressed(case, device)
-        if device not in processes:
-            name = request.config.getoption("--workload")
-            root = request.config.getoption("--data-root")
-            processes[device] = verifier.start(name, root, device)
         found = processes[device].ask(path=str(subject.path), student=case.student)
         assert found["fingerprint"] == subject.fingerprint, "the file is not the model, bit for bit"
         return found
