@@ -202,6 +202,7 @@ def test_compiled_only_where_asked_and_on_cuda(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_the_compiled_step_trains_the_models_own_parameters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
