@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,11 +21,6 @@ from tests.storage_nets import RAW_BITS, Bag, Factory, coded_tensors, digest, em
 Entries = dict[str, Tensor]
 About = dict[str, Any]
 Change = Callable[[Entries, About], object]
-
-
-def examples(factor: float) -> int:
-    """Return so many times the examples of the profile, which the nightly one raises."""
-    return max(1, round(hypothesis.settings.default.max_examples * factor))
 
 
 class Net(nn.Module):

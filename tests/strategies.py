@@ -1,5 +1,6 @@
 """Tensors that hypothesis draws for the property tests."""
 
+import hypothesis
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -30,3 +31,8 @@ def tensors(draw: st.DrawFn, *, min_dims: int = 0, max_dims: int = 3) -> Tensor:
 
 
 BITS = st.integers(2, 8)
+
+
+def examples(factor: float) -> int:
+    """Return so many times the examples of the profile, which the nightly one raises."""
+    return max(1, round(hypothesis.settings.default.max_examples * factor))

@@ -16,7 +16,8 @@ from torch import nn
 from compression.errors import CheckpointError
 from compression.storage import contents, load, load_checkpoint, save
 from compression.storage.container import KEY
-from tests.storage_faults import FILES, Net, examples, intact_bytes, net, refuses
+from tests.storage_faults import FILES, Net, intact_bytes, net, refuses
+from tests.strategies import examples
 
 INTACT = intact_bytes()
 

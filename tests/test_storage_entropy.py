@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from compression.storage.encoding import DTYPES
 from compression.storage.entropy import Symbols, decode_symbols, encode_symbols
 from compression.storage.planes import decode_numbers, encode_numbers
-from tests.storage_faults import examples
 from tests.storage_nets import raw
+from tests.strategies import examples
 
 SMALL_SHAPES = st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6))
 # With these, contexts may pay: 4096 symbols and more.

@@ -16,12 +16,12 @@ from tests.storage_faults import (
     About,
     Entries,
     coded_bytes,
-    examples,
     forge,
     refuses_or_equals,
     unpack,
 )
 from tests.storage_nets import Bag, coded_tensors, digest, numbers
+from tests.strategies import examples
 
 Shape = tuple[int, int, int]
 GRID = (coded_tensors()["grid"].numpy().view(np.uint8) ^ 128).reshape(64, 64, 1)

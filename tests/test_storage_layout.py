@@ -13,8 +13,9 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.quantization import quantize_weights
 from compression.storage import contents, load, save
 from compression.storage.encoding import DTYPES, decode, encode
-from tests.storage_faults import examples, small_descriptions
+from tests.storage_faults import small_descriptions
 from tests.storage_nets import Bag, Factory, digest, empty, raw, tied, untied
+from tests.strategies import examples
 
 
 def _layout(flat: Tensor, shape: list[int], layout: str) -> Tensor:

@@ -15,7 +15,6 @@ from tests.storage_faults import (
     FILES,
     About,
     Net,
-    examples,
     intact_bytes,
     loaded,
     pack,
@@ -25,6 +24,7 @@ from tests.storage_faults import (
     unpack,
 )
 from tests.storage_nets import KINDS, Factory, digest, make
+from tests.strategies import examples
 
 QUANTIZED = ("weights-4-bit-groups", "static", "float16", "dynamic")
 SOURCES: dict[str, tuple[Callable[[], bytes], Factory]] = {

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from compression.errors import CheckpointError
 from compression.storage import contents, load_checkpoint, save
 from compression.storage.container import DTYPES, read
-from tests.storage_faults import examples, pack, raw_bytes, unpack
+from tests.storage_faults import pack, raw_bytes, unpack
 from tests.storage_nets import KINDS, Bag, digest, empty, make, raw
+from tests.strategies import examples
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1, max_size=6)
 # Of no more bytes than another encoding's description: all are stored plain.

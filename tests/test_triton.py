@@ -18,6 +18,7 @@ from compression.quantization import modules as q
 from compression.quantization import quantize_static
 from tests.integer_nets import NETS, convolutions, numbers
 from tests.nets import images, residual
+from tests.strategies import examples
 
 
 def lacking_interpreter() -> str:
@@ -68,7 +69,7 @@ def test_outputs_are_the_reference_executors_bit_for_bit(net: str, config: str) 
         assert torch.equal(integer(x[2:]), wanted[2:]), "nothing is left of another prediction"
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(0.2))
 @given(convolutions())
 def test_any_convolution_is_the_reference(case: tuple[nn.Module, Tensor]) -> None:
     model, x = case
