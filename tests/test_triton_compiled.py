@@ -146,3 +146,6 @@ def test_a_networks_own_arguments_give_the_wide_copies_and_stores(hopper) -> Non
         assert {int(size, 16) for size in copied} == {16}
         assert re.search(r"st\.global\.v[24]\.b32", ptx)
     assert "wgmma" in head
+    for kernel in [*hopper["int8_quantize"].made, *hopper["int8_pointwise"].made]:
+        alone = re.findall(r"(?:ld|st)\.global\.b8", kernel.asm["ptx"])
+        assert not alone, "codes are read and written side by side"

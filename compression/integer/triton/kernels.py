@@ -120,21 +120,21 @@ def int8_pointwise(
     tiles = (channels + BLOCK_N - 1) // BLOCK_N
     m = tl.program_id(0) // tiles * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(0) % tiles * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = (m < rows)[:, None] & (n < channels)[None, :]
+    held = n < channels
+    inside = (m < rows)[:, None] & held[None, :]
     row = tl.minimum(m, rows - 1)
-    channel = tl.minimum(n, channels - 1)
-    codes = (
-        input + places(input_offsets, input_stride, row, pixels, ALIGN)[:, None] + channel[None, :]
-    )
+    codes = input + places(input_offsets, input_stride, row, pixels, ALIGN)[:, None] + n[None, :]
     sums = tl.full((BLOCK_M, BLOCK_N), -128 if KIND == "maximum" else 0, tl.int32)
     for run in range(runs):
-        at = tl.load(run_offsets + run)
+        begin = tl.multiple_of(tl.load(run_offsets + run), ALIGN)
         for group in range(groups):
-            x = tl.load(codes + at + group * width).to(tl.int32)
+            at = tl.multiple_of(begin + group * width, ALIGN)
+            x = tl.load(codes + at, mask=inside, other=0).to(tl.int32)
             if KIND == "maximum":
                 sums = tl.maximum(sums, x)
             elif KIND == "depthwise":
-                sums += x * tl.load(weights + run * channels + channel).to(tl.int32)[None, :]
+                filters = tl.load(weights + run * channels + n, mask=held, other=0)
+                sums += x * filters.to(tl.int32)[None, :]
             else:
                 sums += x
     if KIND == "maximum":
@@ -142,8 +142,8 @@ def int8_pointwise(
         tl.store(output + place[:, None] + n[None, :], sums.to(tl.int8), mask=inside)
     else:
         if KIND == "depthwise":
-            sums += tl.load(bias + channel)[None, :]
-            values = sums.to(tl.float32) * tl.load(multiplier + channel)[None, :]
+            sums += tl.load(bias + n, mask=held, other=0)[None, :]
+            values = sums.to(tl.float32) * tl.load(multiplier + n, mask=held, other=0)[None, :]
         else:
             count = tl.full((BLOCK_M, BLOCK_N), 1, tl.int32) * (runs * groups)
             means = (sums - count * input_zero).to(tl.float32)
@@ -161,9 +161,9 @@ def int8_quantize(
     input, output, output_offsets, output_stride,
     rows, pixels, channels,
     input_scale, output_zero, lowest, highest,
-    OUT_ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PIXEL: tl.constexpr, OUT_ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Real inputs (NCHW) -> codes (NHWC)."""
+    """Real inputs (NCHW) -> codes (NHWC); what fills a pixel of PIXEL bytes is the code of 0."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     inside = (row < rows)[:, None] & (n < channels)[None, :]
@@ -173,4 +173,8 @@ def int8_quantize(
     scale = tl.full((BLOCK_M, BLOCK_N), 1.0, tl.float32) * input_scale
     codes = encode(tl.div_rn(reals, scale), output_zero, lowest, highest)
     place = places(output_offsets, output_stride, tl.minimum(row, rows - 1), pixels, OUT_ALIGN)
-    tl.store(output + place[:, None] + n[None, :], codes, mask=inside)
+    tl.store(
+        output + place[:, None] + n[None, :],
+        codes,
+        mask=(row < rows)[:, None] & (n < PIXEL)[None, :],
+    )

@@ -74,7 +74,9 @@ class Launch:
         self.fields = {k: _moved(v, device) for k, v in step.fields.items()}
         self.fields.setdefault("run_offsets", torch.zeros(1, dtype=torch.int32, device=device))
         # Of what reads codes, and of what writes them or reads a residual.
-        self.align = _alignment(step.fields, "input_offsets", "input_stride", "down", "right")
+        self.align = _alignment(
+            step.fields, "input_offsets", "input_stride", "down", "right", "run_offsets", "width"
+        )
         self.out_align = _alignment(
             step.fields, "output_offsets", "output_stride", "residual_offsets", "residual_stride"
         )
@@ -118,11 +120,12 @@ class Launch:
 
     def _quantize(self, images: int, inputs: Tensor) -> None:
         f, rows = self.fields, images * self.fields["pixels"]
-        block = _power_of_two(pixel_bytes(f["channels"]))
+        pixel = pixel_bytes(f["channels"])
         self._kernel("int8_quantize")[(-(-rows // 128), 1)](
             inputs, f["output"], f["output_offsets"], f["output_stride"],
             rows, f["pixels"], f["channels"], f["input_scale"], **self._bounds(),
-            OUT_ALIGN=self.out_align, BLOCK_M=128, BLOCK_N=block, enable_fp_fusion=False,
+            PIXEL=pixel, OUT_ALIGN=self.out_align, BLOCK_M=128, BLOCK_N=_power_of_two(pixel),
+            enable_fp_fusion=False,
         )  # fmt: skip
 
     def _convolution(self, images: int, outputs: Tensor) -> None:
