@@ -15,6 +15,11 @@ from compression import layers
 CUDA = torch.device("cuda", 0)
 
 
+WAITS: list[str] = []
+"""What made the host wait for the pretended GPU: the operators that read its numbers."""
+READING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique"}
+
+
 class OnCuda(Tensor):
     """Wraps a CPU tensor."""
 
@@ -50,6 +55,9 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [x for x in flat if isinstance(x, Tensor)]
     wrapped = [x for x in tensors if isinstance(x, OnCuda)]
     asked = kwargs.get("device")
+    name = func.overloadpacket.__name__
+    if wrapped and (name in READING or (asked is not None and torch.device(asked).type == "cpu")):
+        WAITS.append(name)
     if wrapped and asked is None and not _copies(func):
         strangers = [x for x in tensors if not isinstance(x, OnCuda) and x.ndim > 0]
         if strangers:

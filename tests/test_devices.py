@@ -15,8 +15,9 @@ from compression.integer.triton.launch import Launch
 from compression.quantization import quantize_static
 from compression.training import Split, correct_images
 from tests.nets import images, mlp, residual
-from tests.pretend_cuda import CUDA, OnCuda, pretending
+from tests.pretend_cuda import CUDA, WAITS, OnCuda, pretending
 from tests.test_baseline import tiny_data
+from tests.test_quantization import KINDS
 from tests.test_techniques import WORKLOAD
 
 FITTING = ("pruning", "clustering", "distillation", "quantization.qat")
@@ -51,6 +52,22 @@ def test_a_technique_stays_on_its_device(case: Case, monkeypatch: pytest.MonkeyP
         assert correct_images(made, data.test).shape == (len(data.test),)
         assert 0 < count_nonzeros(made) <= count_parameters(made)
         assert count_macs(made, data.test.inputs(slice(0, 1))) > 0
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "static"])
+def test_a_prediction_never_waits_for_the_device(kind: str) -> None:
+    """One that does fits no CUDA graph; the reference executor of static INT8 may."""
+    with pretending(), torch.inference_mode():
+        model = KINDS[kind](residual())
+        wanted = model(images(4))
+        model, x = model.to(CUDA), images(4).to(CUDA)
+        found = model(x)  # what is made once is made now
+        WAITS.clear()
+        assert isinstance(model(x), OnCuda)
+        assert WAITS == []
+        # on a CPU a float16 network computes in float32
+        assert torch.allclose(found.cpu(), wanted, atol=0.05)
+        assert len(WAITS) == 1, "the copy to the CPU"
 
 
 @pytest.mark.parametrize("option", ["percentile", "equalization", "bias_correction"])

@@ -55,6 +55,14 @@ def test_outputs_stay_close_and_the_input_is_untouched(kind: str, training: bool
         assert sqnr_db(model.eval()(images()), quantized(images())) > SQNR_DB[kind][0]
 
 
+def test_weights_loaded_behind_a_prediction_are_those_of_the_next() -> None:
+    model, other = (KINDS["4 bits"](residual(seed)) for seed in (0, 1))
+    with torch.inference_mode():
+        model(images())
+        model.load_state_dict(other.state_dict())
+        assert torch.equal(model(images()), other(images()))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fresh_network_takes_the_state_of_a_quantized_one(kind: str) -> None:
     quantized = KINDS[kind](residual())

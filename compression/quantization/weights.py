@@ -34,16 +34,21 @@ class WeightQuantizedLayer(nn.Module):
         self.num_bits, self.group_size = num_bits, group_size
         self.register_buffer("codes", quantize(weight, qparams))
         self.register_buffer("scale", qparams.scale)
+        self._qparams: QParams | None = None
         self.layer = layer
         del layer.weight
         layer.register_parameter("weight", None)
 
     def weight(self) -> Tensor:
         """Return the weight that the codes stand for, float32."""
-        axis = 0 if self.group_size is None else None
-        zero_point = torch.zeros_like(self.scale, dtype=torch.int32)
-        qparams = QParams(self.scale, zero_point, self.num_bits, True, axis, self.group_size)
-        return dequantize(self.codes, qparams)
+        if self._qparams is None or self._qparams.scale is not self.scale:
+            # Once a device: to check the scales is to wait for a GPU.
+            axis = 0 if self.group_size is None else None
+            zero_point = torch.zeros_like(self.scale, dtype=torch.int32)
+            self._qparams = QParams(
+                self.scale, zero_point, self.num_bits, True, axis, self.group_size
+            )
+        return dequantize(self.codes, self._qparams)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the layer with its dequantized weight."""
