@@ -17,7 +17,15 @@ CUDA = torch.device("cuda", 0)
 
 WAITS: list[str] = []
 """What made the host wait for the pretended GPU: the operators that read its numbers."""
-READING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique"}
+READING = {
+    "_local_scalar_dense",
+    "item",
+    "is_nonzero",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "unique",
+}
 
 
 class OnCuda(Tensor):
