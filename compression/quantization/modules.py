@@ -88,7 +88,8 @@ class QuantizedLayer(nn.Module):
     ) -> None:
         """Quantize the weight and bias of `layer` for codes of `inputs`, and of a residual if any."""
         super().__init__()
-        weight: Any = layer.weight
+        parameter: Any = layer.weight
+        weight = parameter.detach().cpu()  # where ranges lie, so that no device is mixed
         self.axis = channel_axis(layer)
         qparams = choose_qparams(weight, axis=self.axis, name=f"{name}.weight")
         bias: Any = layer.bias if layer.bias is not None else torch.zeros(len(qparams.scale))

@@ -1,18 +1,12 @@
 """Static INT8: calibrate a traced network's activations, then lower it onto integer codes."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from compression.affine import QParams
-from compression.layers import (
-    compressible_layers,
-    copy_model,
-    fold_batch_norm,
-    norms_as_convolutions,
-)
+from compression.layers import compressible_layers, fold_batch_norm, norms_as_convolutions
 from compression.quantization.calibration import Range, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize
 from compression.quantization.lowering import Lowering
@@ -74,22 +68,14 @@ def quantize_static(
 def lowered(folded: fx.GraphModule, chosen: Mapping[str, Range]) -> StaticQuantizedModel:
     """Return a folded network lowered with the chosen ranges, on its own device."""
     device = next(folded.parameters()).device
-    network = Lowering(_on_cpu(folded), chosen).lower()
-    return StaticQuantizedModel(network).to(device)
+    return StaticQuantizedModel(Lowering(folded, chosen).lower()).to(device)
 
 
 def rounded(folded: fx.GraphModule, chosen: Mapping[str, Range] | None) -> Mapping[str, QParams]:
     """Return the nodes whose values will be rounded, by name: only their ranges are needed."""
-    lowering = Lowering(_on_cpu(folded), chosen)
+    lowering = Lowering(folded, chosen)
     lowering.lower()
     return lowering.rounded
-
-
-def _on_cpu(folded: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy where ranges lie: the codes are the same wherever the network was."""
-    copied: Any = copy_model(folded).cpu()
-    network: fx.GraphModule = copied
-    return network
 
 
 def empty_static(model: nn.Module) -> StaticQuantizedModel:
