@@ -11,7 +11,7 @@ from benchmarks.baseline import Baseline
 from benchmarks.harness.kernels import INTEGER_KERNELS
 from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
-from compression.integer import deploy, lacking
+from compression.integer import PREFERRED, deploy, lacking
 from compression.pruning import (
     fine_tune,
     prune_l1_global,
@@ -139,8 +139,7 @@ def both(size: float, digits: float | None, cifar10: float | None, speed: float 
     return {name: Target(size, drop, speed) for name, drop in drops.items()}
 
 
-OURS = {"cpu": ("native", "onednn"), "cuda": ("triton",)}
-NO_INTEGER = tuple(place for place, executors in OURS.items() if all(map(lacking, executors)))
+NO_INTEGER = tuple(place for place, ours in PREFERRED.items() if all(map(lacking, ours)))
 
 # fmt: off
 CASES = (

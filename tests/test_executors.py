@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compression.errors import CompressionError
-from compression.integer import EXECUTORS, ON_CUDA, deploy, has_integer_kernels, lacking
+from compression.integer import EXECUTORS, deploy, device_of, has_integer_kernels, lacking
 from compression.quantization import quantize_static
 from tests.nets import images, residual
 
@@ -39,7 +39,7 @@ def test_every_executor_gives_the_outputs_of_the_reference(executor: str) -> Non
     if reason:
         pytest.skip(reason)
     model = quantize_static(residual(), images())
-    place = "cuda" if executor in ON_CUDA else "cpu"
+    place = device_of(executor)
     with torch.inference_mode():
         wanted = model(images())
         deployed = deploy(model.to(place), images().to(place), executor=executor)

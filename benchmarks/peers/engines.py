@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.integer import EXECUTORS, ON_CUDA, deploy
+from compression.integer import EXECUTORS, deploy, device_of
 from compression.integer.engines import (
     CompiledModel,
     Predict,
@@ -188,7 +188,7 @@ OURS = tuple(
         executor=name,
     )
     for name, packages in EXECUTORS.items()
-    if name not in ON_CUDA
+    if device_of(name) == "cpu"
 )
 PEERS = (
     Engine("torch-float32", ".safetensors", partial(_save, how=lambda m, _: m), _torch),

@@ -1,7 +1,7 @@
 """Integer execution: a statically quantized network on INT8 kernels, or as an ONNX file."""
 
 from compression.integer.agreement import code_differences
-from compression.integer.deployment import EXECUTORS, ON_CUDA, deploy, lacking
+from compression.integer.deployment import EXECUTORS, PREFERRED, deploy, device_of, lacking
 from compression.integer.native import NativeModel, lower_native
 from compression.integer.onednn import IntegerModel, has_integer_kernels, lower_onednn
 from compression.integer.onnx_file import export_onnx
@@ -9,12 +9,13 @@ from compression.integer.triton import TritonModel, lower_triton
 
 __all__ = [
     "EXECUTORS",
-    "ON_CUDA",
+    "PREFERRED",
     "IntegerModel",
     "NativeModel",
     "TritonModel",
     "code_differences",
     "deploy",
+    "device_of",
     "export_onnx",
     "has_integer_kernels",
     "lacking",

@@ -35,12 +35,13 @@ EXECUTORS: dict[str, tuple[str, ...]] = {
     "triton": ("triton",),
 }
 """The packages that each executor needs beside torch."""
-ON_CUDA = ("triton",)
-"""Executors of a GPU; the others are the CPU's."""
+PREFERRED: dict[str, tuple[str, ...]] = {"cpu": ("native", "onednn"), "cuda": ("triton",)}
+"""Our own executors by kind of device, the fastest first; the other engines are the CPU's."""
 COMPUTE_CAPABILITY = (8, 0)
 """The first whose tensor cores Triton gives int8 products to."""
 _LOWER: dict[str, Callable[[StaticQuantizedModel, Tensor], nn.Module]] = {
     "native": lower_native,
+    "onednn": partial(lower_onednn, fallback=True),
     "triton": lower_triton,
 }
 _COMPILERS: dict[str, Callable[..., Predict]] = {
@@ -66,6 +67,11 @@ def lacking(executor: str) -> str | None:
     return None
 
 
+def device_of(executor: str) -> str:
+    """Return the kind of device that an executor runs on."""
+    return "cuda" if executor in PREFERRED["cuda"] else "cpu"
+
+
 def _has_tensor_cores() -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= COMPUTE_CAPABILITY
 
@@ -87,7 +93,7 @@ def deploy(model: nn.Module, example: Tensor, *, executor: str | None = None) ->
         raise CompressionError(
             f"executor must be one of {', '.join(EXECUTORS)}, found {executor!r}"
         )
-    place = "cuda" if executor in ON_CUDA else "cpu"
+    place = device_of(executor)
     if not isinstance(model, StaticQuantizedModel) or example.device.type != place:
         raise UnsupportedTypeError(
             f"executor {executor} runs statically quantized networks on {place}, found "
@@ -98,14 +104,12 @@ def deploy(model: nn.Module, example: Tensor, *, executor: str | None = None) ->
         raise CompressionError(reason)
     if executor in _LOWER:
         return _LOWER[executor](model, example)
-    if executor == "onednn":
-        return lower_onednn(model, example, fallback=True)
     return _compiled(model, example, executor)
 
 
 def _fastest(model: StaticQuantizedModel, example: Tensor) -> nn.Module:
     on_cpu = example.device.type == "cpu"
-    executor = "native" if on_cpu else "triton"
+    executor = PREFERRED["cpu" if on_cpu else "cuda"][0]
     reason = lacking(executor)
     if not reason:
         try:
@@ -114,7 +118,7 @@ def _fastest(model: StaticQuantizedModel, example: Tensor) -> nn.Module:
             reason = str(error)
     log.info("not on the %s executor: %s", executor, reason)
     if on_cpu and not lacking("onednn"):
-        return lower_onednn(model, example, fallback=True)
+        return _LOWER["onednn"](model, example)
     return model
 
 

@@ -1,46 +1,31 @@
 """The fastest tiles of a convolution, found by trying them on the device."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from compression.integer.triton.config import Config
 from compression.integer.triton.launch import Launch
 
-REPEATS = 20
+REPLAY_MS = 1
+"""About how long one replay of a candidate's repetitions takes."""
 
 
 def tune(launch: Launch, inputs: Tensor, outputs: Tensor) -> None:
     """Let `launch` keep the fastest of its candidates for a batch like `inputs`."""
+    from triton.runtime.errors import OutOfResources
+    from triton.testing import do_bench_cudagraph
+
     images = len(inputs)
     found: dict[Config, float] = {}
+    torch.cuda.synchronize()  # what is timed runs on a stream of its own
     for config in launch.candidates(images):
         launch.config = config
-        milliseconds = _milliseconds(launch, inputs, outputs)
-        if milliseconds is not None:
-            found[config] = milliseconds
+        work = partial(launch, images, inputs, outputs)
+        try:
+            found[config] = do_bench_cudagraph(work, rep=REPLAY_MS, return_mode="min")
+        except OutOfResources:  # a tile that the device cannot hold
+            continue
     if found:
         launch.choose(min(found, key=found.__getitem__))
-
-
-def _milliseconds(launch: Launch, inputs: Tensor, outputs: Tensor) -> float | None:
-    """Return the time of a replay in a CUDA graph; None for a tile that the device cannot hold."""
-    from triton.runtime.errors import OutOfResources
-
-    try:
-        launch(len(inputs), inputs, outputs)  # compiles, outside of the capture
-    except OutOfResources:
-        return None
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
-        for _ in range(REPEATS):
-            launch(len(inputs), inputs, outputs)
-    times = []
-    for _ in range(3):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / REPEATS)
-    return min(times)
