@@ -38,3 +38,12 @@ def uneven_norms(model: nn.Module) -> nn.Module:
             nn.init.uniform_(module.weight, 0.8, 1.2)
             nn.init.uniform_(module.bias, -0.2, 0.2)
     return model
+
+
+def drawn(name: str, num_classes: int = 1000) -> nn.Module:
+    """Return torchvision's network with weights drawn by seed 0, its batch norms not the identity.
+
+    What an image costs and how codes round depends on the architecture, not on training.
+    """
+    torch.manual_seed(0)
+    return uneven_norms(Architecture(name, num_classes)().eval())

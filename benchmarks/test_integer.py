@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.data import Data, load_digits_224
 from benchmarks.harness.clock import CLOCK, replay, wall_timer
 from benchmarks.harness.interleave import interleave, latency_facts
 from benchmarks.harness.kernels import INTEGER_KERNELS, kernels_of
 from benchmarks.harness.results import record
-from benchmarks.networks import uneven_norms
+from benchmarks.networks import drawn
 from benchmarks.techniques import BY_NAME
 from compression.integer import (
     NativeModel,
@@ -57,15 +56,6 @@ def images() -> Data:
     return load_digits_224()
 
 
-def network(name: str) -> nn.Module:
-    """Return torchvision's network with weights drawn by seed 0, its batch norms not the identity.
-
-    What an image costs and how codes round depends on the architecture, not on training.
-    """
-    torch.manual_seed(0)
-    return uneven_norms(getattr(torchvision.models, name)().eval())
-
-
 def differences(reference: StaticQuantizedModel, integer: Any, inputs: Tensor) -> tuple[int, float]:
     """Return the largest difference of codes, and the share that differs in the worst layer."""
     if isinstance(integer, NativeModel):
@@ -77,7 +67,7 @@ def differences(reference: StaticQuantizedModel, integer: Any, inputs: Tensor) -
 @executors
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(benchmark: Any, request: Any, images: Data, name: str, executor: str) -> None:
-    model = network(name)
+    model = drawn(name)
     inputs = images.train.inputs(slice(0, CALIBRATION_IMAGES))
     reference = quantize_static(model, list(inputs.split(4)))
     example = images.validation.inputs(slice(0, 1))

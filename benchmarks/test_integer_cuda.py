@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.data import Data, load_digits_224
 from benchmarks.harness.batch import cycled
@@ -23,7 +22,7 @@ from benchmarks.harness.machine import device_name
 from benchmarks.harness.prediction import prediction
 from benchmarks.harness.race import race
 from benchmarks.harness.results import record
-from benchmarks.networks import uneven_norms
+from benchmarks.networks import drawn
 from compression.integer import TritonModel, deploy, lacking
 from compression.integer.triton.launch import Launch
 from compression.layers import fold_batch_norm
@@ -55,19 +54,13 @@ def data() -> Data:
     return load_digits_224()
 
 
-def network(name: str) -> nn.Module:
-    """Return torchvision's network with weights drawn by seed 0: what an image costs is the same."""
-    torch.manual_seed(0)
-    return uneven_norms(getattr(torchvision.models, name)().eval())
-
-
 def batch_of(data: Data, size: int) -> Tensor:
     return cycled(data.validation, size).to(DEVICE).inputs(slice(None))
 
 
 def integer_network(name: str, data: Data, images: Tensor) -> TritonModel:
     calibration = data.train.inputs(slice(0, CALIBRATION_IMAGES))
-    reference = quantize_static(network(name), list(calibration.split(16)))
+    reference = quantize_static(drawn(name), list(calibration.split(16)))
     integer = deploy(reference.to(DEVICE), images, executor="triton")
     assert isinstance(integer, TritonModel)
     return integer
@@ -75,7 +68,7 @@ def integer_network(name: str, data: Data, images: Tensor) -> TritonModel:
 
 def float16_paths(name: str, images: Tensor) -> dict[str, Timer]:
     """Return the float16 ways to predict: batch norm folded, channels last, as an engineer would."""
-    model = fold_batch_norm(network(name)).to(DEVICE, torch.float16)
+    model = fold_batch_norm(drawn(name)).to(DEVICE, torch.float16)
     model = model.to(memory_format=torch.channels_last)
     inputs = images.half().contiguous(memory_format=torch.channels_last)
     compiled: Any = torch.compile(model, mode="max-autotune-no-cudagraphs", dynamic=False)

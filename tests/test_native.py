@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, reject
 from torch import Tensor, nn
 
 from benchmarks.harness.kernels import NATIVE, kernels_of
-from benchmarks.networks import uneven_norms
+from benchmarks.networks import drawn
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import (
     IntegerModel,
@@ -44,8 +43,7 @@ except CompressionError as error:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121"])
 def test_every_layer_of_a_network_gives_the_codes_of_the_reference(name: str) -> None:
-    torch.manual_seed(0)
-    model = uneven_norms(getattr(torchvision.models, name)(num_classes=10)).eval()
+    model = drawn(name, 10)
     x = numbers(3, 3, 64, 64)
     reference = quantize_static(model, x)
     integer = lower_native(reference, x, keep=True)

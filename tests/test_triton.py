@@ -9,11 +9,12 @@ import torchvision
 from hypothesis import given, reject, settings
 from torch import Tensor, nn
 
-from benchmarks.networks import uneven_norms
+from benchmarks.networks import drawn
 from compression.accounting import count_macs
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import code_differences, lower_triton
 from compression.integer.triton.config import Config, candidates
+from compression.integer.triton.tuning import tune
 from compression.quantization import modules as q
 from compression.quantization import quantize_static
 from tests.integer_nets import NETS, convolutions, numbers
@@ -45,8 +46,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_every_layer_of_a_network_gives_the_codes_of_the_reference(name: str) -> None:
-    torch.manual_seed(0)
-    model = uneven_norms(getattr(torchvision.models, name)(num_classes=10)).eval()
+    model = drawn(name, 10)
     x = numbers(1, 3, 32, 32)
     reference = quantize_static(model, x)
     integer = lower_triton(reference, x, keep=True, config=WIDE)
@@ -131,6 +131,35 @@ def test_every_layer_has_tiles_to_try() -> None:
             assert all(c.block_k < 2 * max(length, 32) for c in found)
     assert {c.splits for c in candidates(49, 512, 3, 1536)} > {1}
     assert {c.splits for c in candidates(10**6, 512, 3, 1536)} == {1}
+
+
+def test_the_fastest_tile_that_fits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is made up: larger tiles are faster, the largest does not fit."""
+    import triton.testing
+    from triton.runtime.errors import OutOfResources
+
+    torch.manual_seed(0)
+    x = images(2)
+    layers = nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(1024, 4)
+    integer = lower_triton(quantize_static(nn.Sequential(*layers).eval(), x), x)
+    launch = integer.convolutions()[1]
+    tried = sorted(launch.candidates(len(x)), key=lambda c: (c.block_m, c.block_n, c.splits))
+    assert len(tried) > 2
+
+    def bench(work, rep: int, return_mode: str) -> float:
+        if launch.config == tried[-1]:
+            raise OutOfResources(1, 0, "shared memory")
+        work()
+        return 10.0 - tried.index(launch.config)
+
+    monkeypatch.setattr(triton.testing, "do_bench_cudagraph", bench)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    with torch.inference_mode():
+        wanted = integer(x)
+        tune(launch, x, wanted.clone())
+        assert launch.config == tried[-2]
+        assert torch.equal(integer(x), wanted)
+    assert set(launch._packed) == {tried[-2].block_k}, "what others held is given back"
 
 
 def test_what_it_cannot_run_is_refused() -> None:

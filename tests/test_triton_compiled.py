@@ -54,6 +54,12 @@ def compiled(config: Config, capability: int) -> Any:
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
+def copied_bytes(ptx: str) -> list[int]:
+    """Return the bytes of each asynchronous copy into shared memory."""
+    sizes = re.findall(r"cp\.async\.c[ag]\S* \[[^,]*, \[[^,]*, (\w+)", ptx)
+    return [int(size, 16) for size in sizes]
+
+
 def disassembled(cubin: bytes, folder: Path, option: str) -> str:
     """Return what cuobjdump tells of the kernel: "-sass" its instructions, "-res-usage" its needs."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -69,9 +75,7 @@ def test_every_tile_runs_on_hoppers_int8_tensor_cores(config: Config, tmp_path: 
     wide = config.block_m >= 64  # what a warp group multiplies at once
     product = r"wgmma\.mma_async\S*\.s32\.s8\.s8" if wide else r"mma\.sync\S*\.s32\.s8\.s8\.s32"
     assert re.search(product, ptx)
-    copied = [
-        int(size, 16) for size in re.findall(r"cp\.async\.c[ag]\S* \[[^,]*, \[[^,]*, (\w+)", ptx)
-    ]
+    copied = copied_bytes(ptx)
     assert max(copied) == 16, "codes and weights are copied 16 bytes at a time"
     assert len(copied) >= 2 * (config.num_stages - 1), "codes and weights, a copy a stage at least"
     assert "st.global.v4.b32" in ptx or "st.global.v2.b32" in ptx, "codes are stored side by side"
@@ -142,8 +146,7 @@ def test_a_networks_own_arguments_give_the_wide_copies_and_stores(hopper) -> Non
     stem, *others, head = [kernel.asm["ptx"] for kernel in hopper["int8_convolution"].made]
     assert "cp.async" in stem, "4 bytes at a time: 3 channels in 4"
     for ptx in others:
-        copied = re.findall(r"cp\.async\.c[ag]\S* \[[^,]*, \[[^,]*, (\w+)", ptx)
-        assert {int(size, 16) for size in copied} == {16}
+        assert set(copied_bytes(ptx)) == {16}
         assert re.search(r"st\.global\.v[24]\.b32", ptx)
     assert "wgmma" in head
     for kernel in [*hopper["int8_quantize"].made, *hopper["int8_pointwise"].made]:

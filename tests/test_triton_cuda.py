@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-import torchvision
-from torch import nn
 
 from benchmarks.harness.kernels import TRITON, kernels_of
-from benchmarks.networks import uneven_norms
+from benchmarks.networks import drawn
 from compression.integer import TritonModel, code_differences, deploy, lacking, lower_triton
 from compression.integer.triton.config import LARGE, SMALL, Config
 from compression.layers import copy_model
@@ -20,11 +18,6 @@ pytestmark = [
 ]
 
 
-def network(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    return uneven_norms(getattr(torchvision.models, name)(num_classes=10)).eval()
-
-
 def on_cuda(reference: StaticQuantizedModel) -> StaticQuantizedModel:
     return copy_model(reference).cuda()  # type: ignore[return-value]
 
@@ -33,7 +26,7 @@ def on_cuda(reference: StaticQuantizedModel) -> StaticQuantizedModel:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121"])
 def test_every_layer_gives_the_codes_of_the_reference(name: str, batch: int) -> None:
     x = numbers(batch, 3, 224, 224)
-    reference = quantize_static(network(name), x)
+    reference = quantize_static(drawn(name, 10), x)
     integer = lower_triton(on_cuda(reference), x.cuda(), keep=True)
     assert set(code_differences(reference, integer, x).values()) == {(0, 0.0)}
 
@@ -51,7 +44,7 @@ def test_outputs_are_the_reference_executors_bit_for_bit(net: str) -> None:
 @pytest.mark.parametrize("config", [*LARGE, *SMALL], ids=str)
 def test_every_tile_gives_the_same_outputs(config: Config) -> None:
     x = numbers(3, 3, 64, 64)
-    reference = quantize_static(network("resnet18"), x)
+    reference = quantize_static(drawn("resnet18", 10), x)
     integer = lower_triton(on_cuda(reference), x.cuda(), config=config)
     with torch.inference_mode():
         for _ in range(3):  # sums that programs share are cleared behind each prediction
@@ -61,7 +54,7 @@ def test_every_tile_gives_the_same_outputs(config: Config) -> None:
 @pytest.mark.parametrize("batch", [1, 64], ids=["inputs copied", "inputs read in place"])
 def test_a_replay_reads_new_inputs_and_can_itself_be_captured(batch: int) -> None:
     x, y = (numbers(batch, 3, 224, 224, seed=seed).cuda() for seed in (0, 1))
-    reference = quantize_static(network("resnet18").cuda(), x[:4])
+    reference = quantize_static(drawn("resnet18", 10).cuda(), x[:4])
     integer = deploy(reference, x)
     assert isinstance(integer, TritonModel)
     with torch.inference_mode():
