@@ -23,9 +23,9 @@ from benchmarks.harness.prediction import prediction
 from benchmarks.harness.race import race
 from benchmarks.harness.results import record
 from benchmarks.networks import drawn
+from compression.graph import fold_batch_norm
 from compression.integer import TritonModel, deploy, lacking
 from compression.integer.triton.launch import Launch
-from compression.layers import fold_batch_norm
 from compression.quantization import quantize_static
 
 DEVICE = torch.device("cuda")

@@ -1,12 +1,11 @@
-"""A model's layers: which can be compressed, and how to copy, replace and fuse them."""
+"""A model's layers: which can be compressed, and how to copy and replace them."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from compression.errors import CompressionError, UnsupportedTypeError
 
@@ -48,6 +47,43 @@ def check_model(model: nn.Module) -> None:
                 )
 
 
+def altered(layer: nn.Module) -> str | None:
+    """Say why a call of `layer` may compute something other than its class's forward, else None.
+
+    Hooks, a forward of the instance's own, and a weight that is computed at each call would be lost
+    where `layer` is replaced or lowered by what its class and its tensors say.
+    """
+    if type(layer).__module__.split(".")[0] != "torch":
+        return f"{type(layer).__qualname__} is a class of your own: it may compute something else"
+    if "forward" in vars(layer):
+        return "its forward was replaced on the instance"
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks)
+    if any(hooks):
+        return "it has forward hooks; remove them first"
+    if parametrize.is_parametrized(layer):
+        return (
+            "its weight is computed by a parametrization; make it plain first, by "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    return None
+
+
+def record_left_out(model: nn.Module, left_out: Mapping[str, str]) -> None:
+    """Note on `model` what a technique left as it was: dotted names of weights, and the reasons."""
+    model._left_out = dict(left_out)  # type: ignore[assignment]
+
+
+def left_out(model: nn.Module) -> dict[str, str]:
+    """Return what the latest technique left as it was: the weights by dotted name, and why.
+
+    It is known of a network as a technique returned it; a file does not hold it.
+
+    >>> left_out(nn.Linear(2, 2))
+    {}
+    """
+    return dict(getattr(model, "_left_out", {}))  # type: ignore[arg-type]
+
+
 def copy_model(model: nn.Module) -> nn.Module:
     """Return a copy with storage of its own; tied tensors stay tied."""
     try:
@@ -68,73 +104,6 @@ def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:
 def channel_axis(layer: nn.Module) -> int:
     """Return the weight's axis of output channels: 1 for a transposed convolution, else 0."""
     return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """Return a copy of `model` in eval mode as a torch.fx graph of its leaf layers."""
-    try:
-        return fx.symbolic_trace(copy_model(model).eval())
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-        raise UnsupportedTypeError(
-            f"{type(model).__name__} cannot be traced by torch.fx ({error}); the forward must not "
-            "branch on the data"
-        ) from error
-
-
-def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
-    """Return a traced copy in eval mode with each batch norm folded into the layer before it.
-
-    Its outputs equal the eval outputs of `model` to 1e-5; a batch norm with no convolution or
-    linear layer of its own right before it stays.
-    """
-    traced = trace(model)
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        norm = modules.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-            continue
-        before = node.args[0]
-        layer = modules.get(str(before.target)) if before.op == "call_module" else None
-        if layer is None or len(before.users) > 1 or _calls(traced, before.target) > 1:
-            continue
-        fused = _fuse(layer, norm)
-        if fused is not None:
-            replace_layer(traced, str(before.target), fused)
-            modules[str(before.target)] = fused
-            node.replace_all_uses_with(before)
-            traced.graph.erase_node(node)
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced
-
-
-def norms_as_convolutions(traced: fx.GraphModule) -> fx.GraphModule:
-    """Replace, in place, each 2-d batch norm by the depthwise 1x1 convolution that it is in eval."""
-    for name, norm in list(traced.named_modules()):
-        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-            count = norm.num_features
-            identity = nn.Conv2d(count, count, 1, groups=count, bias=False).to(
-                norm.running_mean.device
-            )
-            nn.init.ones_(identity.weight)
-            replace_layer(traced, name, fuse_conv_bn_eval(identity.eval(), norm.eval()))
-    return traced
-
-
-def _fuse(layer: nn.Module, norm: Any) -> nn.Module | None:
-    if norm.running_mean is None:  # statistics of the batch: nothing constant to fold
-        return None
-    if isinstance(layer, nn.Linear):
-        return fuse_linear_bn_eval(layer, norm)
-    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return fuse_conv_bn_eval(layer, norm)
-    if isinstance(layer, nn.ConvTranspose2d) and layer.groups == 1:
-        return fuse_conv_bn_eval(layer, norm, transpose=True)
-    return None
-
-
-def _calls(traced: fx.GraphModule, target: Any) -> int:
-    return sum(node.op == "call_module" and node.target == target for node in traced.graph.nodes)
 
 
 def parameter_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

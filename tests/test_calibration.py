@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import CompressionError
-from compression.layers import fold_batch_norm
+from compression.graph import fold_batch_norm
 from compression.quantization import quantize_static
 from compression.quantization.calibration import METHODS, Activation, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize

@@ -8,6 +8,7 @@ FLOORS = {
     "compression": [
         {"errors", "modes", "paths"},
         {"layers", "affine", "bits", "training", "atomic", "architectures"},
+        {"graph"},
         {"pruning", "clustering", "recalibration", "quantization", "distillation", "accounting"},
         {"storage", "integer", "semi_structured"},
     ],

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.layers import check_model, compressible_layers, copy_model, fold_batch_norm
+from compression.graph import fold_batch_norm
+from compression.layers import check_model, compressible_layers, copy_model
 from tests.nets import images, mlp, residual
 
 # what: (atol, reason)

@@ -3,7 +3,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
-from compression.layers import fold_batch_norm
+from compression.graph import fold_batch_norm
 from compression.quantization import StaticQuantizedModel, quantize_aware, quantize_static
 from compression.quantization.calibration import observe, ranges
 from compression.quantization.lowering import Lowering

@@ -8,13 +8,12 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
+from compression.graph import fold_batch_norm, norms_as_convolutions
 from compression.layers import (
     COMPRESSIBLE,
     channel_axis,
     compressible_layers,
     copy_model,
-    fold_batch_norm,
-    norms_as_convolutions,
 )
 from compression.quantization.calibration import observe, ranges
 from compression.quantization.modules import Codes

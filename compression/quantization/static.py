@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.affine import QParams
-from compression.layers import compressible_layers, fold_batch_norm, norms_as_convolutions
+from compression.graph import fold_batch_norm, norms_as_convolutions
+from compression.layers import compressible_layers
 from compression.quantization.calibration import Range, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize
 from compression.quantization.lowering import Lowering

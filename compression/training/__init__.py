@@ -1,6 +1,7 @@
 """The one training loop, which the baseline, fine-tuning and distillation share, and its data."""
 
 from compression.training.evaluation import BATCH_SIZES, correct_images, predict
+from compression.training.inputs import input_batches
 from compression.training.loop import EpochReport, Loss, fit
 from compression.training.recipe import Recipe, has_bfloat16
 from compression.training.split import Split
@@ -14,5 +15,6 @@ __all__ = [
     "correct_images",
     "fit",
     "has_bfloat16",
+    "input_batches",
     "predict",
 ]
