@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "compression": [
-        {"errors", "modes", "paths"},
+        {"errors"},
+        {"modes", "paths"},
         {"layers", "affine", "bits", "training", "atomic", "architectures"},
         {"graph"},
         {"pruning", "clustering", "recalibration", "quantization", "distillation", "accounting"},

@@ -1,11 +1,5 @@
 """The native executor: bit for bit what the reference executor gives."""
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, reject
@@ -28,17 +22,6 @@ from tests.integer_nets import NETS, convolutions, numbers
 from tests.nets import images, residual
 
 pytestmark = pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
-WITHOUT_COMPILER = """
-import sys, torch
-from compression.errors import CompressionError
-from compression.integer import lower_native
-from compression.quantization import quantize_static
-from tests.nets import images, residual
-try:
-    lower_native(quantize_static(residual(), images()), images())
-except CompressionError as error:
-    print(error)
-"""
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121"])
@@ -109,26 +92,3 @@ def test_an_input_of_another_size_is_refused() -> None:
     integer = lower_native(quantize_static(residual(), x), x)
     with pytest.raises(CompressionError, match=r"made for inputs \(N, 3, .*found \(2, 3, 5, 5\)"):
         integer(numbers(2, 3, 5, 5))
-
-
-@pytest.mark.parametrize(
-    ("compiler", "message"),
-    [
-        ("", "needs a C compiler: expected .* found none"),
-        ("#!/bin/sh\necho no such option >&2\nexit 1\n", "cc .* failed: no such option"),
-    ],
-)
-def test_a_machine_without_a_compiler_says_so(tmp_path: Path, compiler: str, message: str) -> None:
-    if compiler:
-        (tmp_path / "cc").write_text(compiler)
-        (tmp_path / "cc").chmod(0o755)
-    environment = {
-        **os.environ, "CC": "", "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }  # fmt: skip
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_COMPILER],
-        env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert re.search(message, run.stdout), run.stdout
-    assert not list((tmp_path / "cache").glob("*/*"))

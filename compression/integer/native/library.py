@@ -1,9 +1,15 @@
-"""The compiled half: C beside this file, built once by the machine's own compiler and cached."""
+"""The compiled half: C beside this file, built once by the machine's own compiler and cached.
+
+A cached file is the library followed by a SHA-256, which a loader ignores: a flipped byte would
+compute wrong, hang or crash. Its name says what it was made of, by which flags and compiler.
+"""
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from contextlib import suppress
@@ -17,13 +23,17 @@ from compression.errors import CheckpointError, CompressionError
 from compression.integer.native.step import CStep
 from compression.paths import cache_folder
 
-SOURCES = ("step.h", "convolution.h", "pointwise.h", "run.c")
+log = logging.getLogger(__name__)
+
 FLAGS = (
     "-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni",
     "-ffp-contract=off",  # a fused multiply-add would round once where the reference rounds twice
     "-fopenmp", "-shared", "-fPIC",
 )  # fmt: skip
+MORE_FLAGS = "COMPRESSION_CFLAGS"
+"""The environment's flags behind ours, such as -fsanitize=address: a build of its own."""
 COMPILERS = ("cc", "gcc", "clang")
+SHA256_BYTES = 32
 
 
 @cache
@@ -31,7 +41,7 @@ def library() -> Any:
     """Return the compiled functions.
 
     CompressionError where the CPU has no AVX-512 with VNNI, where no C compiler with OpenMP is found
-    ($CC, cc, gcc, clang), or what it says of the source.
+    ($CC, cc, gcc, clang), or what it says of the source. $COMPRESSION_CFLAGS adds flags.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         raise CompressionError(
@@ -47,28 +57,75 @@ def library() -> Any:
 
 def _loaded() -> ctypes.CDLL:
     """Load the library from the cache, or compile it; without a cache that can be written, too."""
-    folder = Path(__file__).parent
-    parts = [(folder / name).read_bytes() for name in SOURCES]
-    digest = hashlib.sha256(b"\0".join([*parts, " ".join(FLAGS).encode()])).hexdigest()[:16]
-    cached = cache_folder() / f"native-{digest}.so"
-    with suppress(OSError):
-        return ctypes.CDLL(str(cached))
-    with TemporaryDirectory() as temporary:
-        made = Path(temporary) / cached.name
-        _compile(folder / SOURCES[-1], made)
-        with suppress(OSError, CheckpointError):
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(cached, made.read_bytes())
-        return ctypes.CDLL(str(made))
-
-
-def _compile(source: Path, target: Path) -> None:
-    names = [n for n in (os.environ.get("CC"), *COMPILERS) if n and shutil.which(n)]
-    if not names:
+    sources = sorted(Path(__file__).parent.glob("*.[ch]"))
+    flags = [*FLAGS, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
+    parts = [part for path in sources for part in (path.name.encode(), path.read_bytes())]
+    stem = f"native-{_short(*parts, *map(str.encode, flags))}"
+    compiler = _compiler()
+    # Without a compiler, what any made before will do.
+    name = f"{stem}-{_short(_version(*compiler))}.so" if compiler else f"{stem}-*.so"
+    for cached in sorted(cache_folder().glob(name)):
+        with suppress(OSError):  # a folder, or on a file system that nothing is run from
+            if _intact(cached):
+                return ctypes.CDLL(str(cached))
+            log.warning("%s is damaged and is not loaded: compiling it again", cached)
+    if not compiler:
         raise CompressionError(
             "the native executor needs a C compiler: expected $CC, cc, gcc or clang, found none"
         )
-    command = [names[0], *FLAGS, str(source), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [*compiler, *flags, *(str(path) for path in sources if path.suffix == ".c")]
+    return _made(command, cache_folder() / name)
+
+
+def _made(command: list[str], cached: Path) -> ctypes.CDLL:
+    """Compile the library, keep it at `cached` where that can be written, and load it."""
+    try:
+        with TemporaryDirectory() as temporary:
+            made = Path(temporary) / cached.name
+            _compile(command, made)
+            with suppress(OSError, CheckpointError):
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(cached, checked(made.read_bytes(), cached.name))
+            return ctypes.CDLL(str(made))
+    except OSError as error:
+        raise CompressionError(
+            f"the native executor was not built by {' '.join(command)}: {error}; it needs a compiler "
+            "that runs, and a folder for temporary files that libraries load from ($TMPDIR)"
+        ) from error
+
+
+def _compile(command: list[str], target: Path) -> None:
+    command = [*command, "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise CompressionError(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+
+
+def checked(compiled: bytes, name: str) -> bytes:
+    """Return what a cached file called `name` holds: the library and its SHA-256."""
+    # With the name: a library of other sources, copied over this one, is not taken for it.
+    return compiled + hashlib.sha256(name.encode() + b"\0" + compiled).digest()
+
+
+def _intact(cached: Path) -> bool:
+    found = cached.read_bytes()
+    return found == checked(found[:-SHA256_BYTES], cached.name)
+
+
+def _compiler() -> list[str]:
+    """Return the first compiler's command, as $CC may be several words; [] for none."""
+    commands = map(shlex.split, (os.environ.get("CC", ""), *COMPILERS))
+    return next((words for words in commands if words and shutil.which(words[0])), [])
+
+
+@cache
+def _version(*compiler: str) -> bytes:
+    """Return what the compiler says of itself: another one, or an upgraded one, builds anew."""
+    said = b""
+    with suppress(OSError):  # what cannot run is told when it compiles
+        said = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
+    return b"\0".join([*map(str.encode, compiler), said])
+
+
+def _short(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
