@@ -11,6 +11,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 
 PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def compressible_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -102,8 +103,31 @@ def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def channel_axis(layer: nn.Module) -> int:
-    """Return the weight's axis of output channels: 1 for a transposed convolution, else 0."""
-    return 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    """Return the weight's axis of output channels: 1 for a transposed convolution, else 0.
+
+    The output channels of a grouped transposed convolution lie along no axis: see `filters`.
+    """
+    return 1 if isinstance(layer, TRANSPOSED) else 0
+
+
+def filters(weight: Tensor, layer: nn.Module) -> Tensor:
+    """Return `weight` of `layer` as (output channels, input channels of a group, ...).
+
+    That is a weight's own layout but for transposed convolutions, whose weight lies as (inputs,
+    outputs of a group, *kernel). The result may be a view.
+    """
+    if not isinstance(layer, TRANSPOSED):
+        return weight
+    grouped = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2)
+    return grouped.flatten(0, 1)
+
+
+def unfilters(rows: Tensor, layer: nn.Module) -> Tensor:
+    """Return what `filters` returned, or another tensor of its shape, in the weight's own layout."""
+    if not isinstance(layer, TRANSPOSED):
+        return rows
+    grouped = rows.unflatten(0, (layer.groups, -1)).transpose(1, 2)
+    return grouped.flatten(0, 1)
 
 
 def parameter_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
