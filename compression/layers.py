@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune, spectral_norm, weight_norm
 
 from compression.errors import CompressionError, UnsupportedTypeError
 
@@ -21,17 +21,36 @@ def compressible_layers(model: nn.Module) -> dict[str, nn.Module]:
         name: m for name, m in model.named_modules() if isinstance(m, COMPRESSIBLE)
     }
     if not layers:
-        kinds = sorted({type(m).__name__ for m in model.modules()})
-        raise CompressionError(
-            "the model has no compressible layer: expected a convolution or nn.Linear, found "
-            + ", ".join(kinds)
-        )
+        raise nothing_compressible(model)
     return layers
 
 
+def nothing_compressible(model: nn.Module) -> CompressionError:
+    """Return what to raise for a network without a layer that a technique knows."""
+    kinds = sorted({type(m).__name__ for m in model.modules()})
+    return CompressionError(
+        "the model has no compressible layer: expected a convolution, nn.Linear, attention or a recurrent layer, found "
+        + ", ".join(kinds)
+    )
+
+
 def check_model(model: nn.Module) -> None:
-    """Refuse, by name, tensors that hold no plain numbers or numbers that are not finite."""
+    """Refuse, by name, tensors that hold no plain numbers or numbers that are not finite.
+
+    So are weights that are computed at each call: what is written to them would be lost.
+    """
+    check_module(model)
+    for name, remedy in _computed_tensors(model):
+        raise UnsupportedTypeError(
+            f"{name}: expected a tensor that is stored, found one that is computed at each call; "
+            f"make it plain first, by {remedy}"
+        )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise UnsupportedTypeError(
+                f"{name}: expected a tensor with data, found one of a lazy layer that has no shape "
+                "yet; call the network once"
+            )
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
             kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else "sparse"
             raise UnsupportedTypeError(f"{name}: expected a dense tensor with data, found {kind}")
@@ -46,6 +65,28 @@ def check_model(model: nn.Module) -> None:
                     f"{name}: expected finite weights, found {bad} of {tensor.numel()} NaN or "
                     "infinite; was the training stable?"
                 )
+
+
+def check_module(model: object) -> None:
+    """Refuse what is no network."""
+    if not isinstance(model, nn.Module):
+        raise UnsupportedTypeError(f"expected a network (nn.Module), found {type(model).__name__}")
+
+
+def _computed_tensors(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the tensors that hooks or parametrizations compute, and what makes them plain."""
+    for prefix, module in model.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        if parametrize.is_parametrized(module):
+            for name in module.parametrizations:  # type: ignore[union-attr]
+                yield f"{dot}{name}", "torch.nn.utils.parametrize.remove_parametrizations"
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, prune.BasePruningMethod):
+                yield f"{dot}{hook._tensor_name}", "torch.nn.utils.prune.remove"
+            elif isinstance(hook, weight_norm.WeightNorm):  # type: ignore[attr-defined]
+                yield f"{dot}{hook.name}", "torch.nn.utils.remove_weight_norm"
+            elif isinstance(hook, spectral_norm.SpectralNorm):  # type: ignore[attr-defined]
+                yield f"{dot}{hook.name}", "torch.nn.utils.remove_spectral_norm"
 
 
 def altered(layer: nn.Module) -> str | None:
@@ -87,9 +128,13 @@ def left_out(model: nn.Module) -> dict[str, str]:
 
 def copy_model(model: nn.Module) -> nn.Module:
     """Return a copy with storage of its own; tied tensors stay tied."""
+    check_module(model)
     try:
         return copy.deepcopy(model)
-    except RuntimeError as error:  # a weight that torch.nn.utils.prune computes at each call
+    except torch.OutOfMemoryError:
+        raise
+    # A weight that torch.nn.utils.prune computes at each call, a lock, an open file.
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise UnsupportedTypeError(
             f"{type(model).__name__} cannot be copied ({error}); make computed weights plain first, "
             "by torch.nn.utils.prune.remove"
@@ -100,6 +145,24 @@ def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:
     """Put `layer` at the dotted `name` of `model`, in place."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
+
+
+def replace_everywhere(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` at every place of `model` where `old` stands, in place."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new
+
+
+def failing_module(model: nn.Module, error: BaseException) -> str:
+    """Return the dotted name of the module of `model` in whose forward `error` was raised."""
+    names = {id(module): name for name, module in model.named_modules()}
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        place = names.get(id(trace.tb_frame.f_locals.get("self")), place)
+        trace = trace.tb_next
+    return place or type(model).__name__
 
 
 def channel_axis(layer: nn.Module) -> int:
@@ -134,10 +197,21 @@ def parameter_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield what counts as a parameter, once where it is tied: nn.Parameters, and integer codes.
 
     Quantized layers name their buffers of codes and bias in the class attribute parameter_buffers.
+    Tied are those that view the same memory alike.
     """
-    yield from model.named_parameters()
+    seen = set()
+    named = dict(model.named_parameters())
     for prefix, module in model.named_modules():
         for name in getattr(module, "parameter_buffers", ()):
-            tensor = getattr(module, name)
-            if tensor is not None:
-                yield f"{prefix}.{name}" if prefix else name, tensor
+            named[f"{prefix}.{name}" if prefix else name] = getattr(module, name)
+    for name, tensor in named.items():
+        if tensor is not None and (key := same_memory(tensor)) not in seen:
+            seen.add(key)
+            yield name, tensor
+
+
+def same_memory(tensor: Tensor) -> object:
+    """Return a key that two tensors share where they are tied: the same view of the same memory."""
+    if not tensor.numel() or tensor.is_meta or type(tensor) not in PLAIN:
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

@@ -9,7 +9,7 @@ FLOORS = {
         {"errors"},
         {"modes", "paths"},
         {"layers", "affine", "bits", "training", "atomic", "architectures"},
-        {"graph"},
+        {"graph", "weights"},
         {"pruning", "clustering", "recalibration", "quantization", "distillation", "accounting"},
         {"storage", "integer", "semi_structured"},
     ],
