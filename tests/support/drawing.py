@@ -1,0 +1,95 @@
+"""Draws a program: its inputs, some lines, an end."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.support import layers, operators, shapes, strange
+from tests.support.builder import Builder, Pick, Value
+from tests.support.program import LAYOUTS, Program
+from tests.support.weights import set_weights
+
+INPUTS = (
+    (3, 6, 5),
+    (3, 6, 5),
+    (4, 8, 8),
+    (2, 4, 4),
+    (6,),
+    (4, 7),
+    (2, 3, 4, 3),
+    (1, 5, 5),
+    (8, 3, 3),
+)
+USUAL = (
+    *[layers.convolution] * 4, *[layers.linear] * 2, *[layers.norm] * 2, *[operators.activation] * 3,
+    *[operators.addition] * 3, operators.activation_in_place, operators.number, operators.nothing,
+    operators.broadcast, operators.concatenation, layers.transposed, layers.layer_again,
+    shapes.max_pool, shapes.average_pool, shapes.adaptive_pool, shapes.mean, shapes.flatten,
+    shapes.reshaped, shapes.sliced, shapes.axes,
+)  # fmt: skip
+ODD = (*[strange.strange] * 3, strange.own_class, strange.parametrized)
+MOST_LINES = 8
+
+
+def draw(pick: Pick, *, odd: bool = False, classifier: bool = False) -> Program:
+    """Return a program of usual lines, and some odd ones; a classifier ends in 4 logits."""
+    b = Builder(pick)
+    b.argument(pick(INPUTS))
+    if odd and pick((False, False, True)):
+        b.argument(pick((b.shapes[0], pick(INPUTS))))
+        b.features.add("several inputs")
+    first: Any = layers.convolution if b.values[0].ndim > 2 else layers.linear
+    while first(b) is None:
+        first = layers.linear
+    for _ in range(pick((2, 1, 3, 4, 6, 0))):
+        kinds = (*USUAL, *ODD) if odd else USUAL
+        for _ in range(3):
+            if len(b.lines) < MOST_LINES and pick(kinds)(b) is not None:
+                break
+    if classifier:
+        b.add(f"torch.flatten({b.values[-1].name}, 1)", b.values[-1])
+        b.add(f"{b.layer('head', f'nn.Linear({b.values[-1].shape[-1]}, 4)')}({b.values[-1].name})")
+    if pick((False, False, False, True)):
+        _optional(b)
+    set_weights(b)
+    layout = pick((LAYOUTS[0], *LAYOUTS))
+    returned = _end(b, odd)
+    drawn = Program(b.source(returned), tuple(b.shapes), frozenset(b.features), layout)
+    return drawn if drawn.runs() else replace(drawn, layout=LAYOUTS[0])  # a view asks for an order
+
+
+def _optional(b: Builder) -> None:
+    """Give forward an argument that is left out."""
+    v = b.values[-1]
+    if b.pick((True, False)):
+        b.arguments.append("mask=None")
+        b.line(f"if mask is not None: {v.name} = {v.name} + mask")
+    else:
+        b.arguments.append("scaled=False")
+        b.line(f"if scaled: {v.name} = {v.name} * 3.0")
+    b.features.add("optional argument")
+
+
+def _end(b: Builder, odd: bool) -> str:
+    last: Value = b.values[-1]
+    if not odd or b.pick((True, True, True, False)):
+        return last.name
+    other = b.pick(b.values)
+    b.features.add("several outputs")
+    b._look_at([other])
+    texts = ("{v}, {w}", "[{v}, {w}]", "{{'logits': {v}, 'map': {w}}}", "({v},)", "{{'out': {v}}}")
+    text: str = b.pick(texts)
+    return text.format(v=last.name, w=other.name)
+
+
+@st.composite
+def programs(draw_one: st.DrawFn, *, odd: bool = False, classifier: bool = False) -> Program:
+    """Draw a program for hypothesis."""
+    return draw(lambda options: draw_one(st.sampled_from(options)), odd=odd, classifier=classifier)
+
+
+def program_of_seed(seed: int, *, odd: bool = False, classifier: bool = False) -> Program:
+    """Return the program that a seed stands for."""
+    return draw(random.Random(seed).choice, odd=odd, classifier=classifier)

@@ -1,0 +1,144 @@
+"""Lines of activations and arithmetic."""
+
+from tests.support.builder import Builder, Value
+
+ACTIVATIONS = (
+    "F.relu({v})",
+    "torch.relu({v})",
+    "{v}.relu()",
+    "F.relu6({v})",
+    "torch.clamp({v}, min=0)",
+    "{v}.clamp(min=0)",
+    "{v}.clamp(0, 6)",
+    "{v}.clamp(-1, 1)",
+    "{v}.clamp(max=0.5)",
+    "torch.clamp({v}, 0.0, 1.0)",
+    "F.hardtanh({v}, 0.0, 6.0)",
+    "F.hardtanh({v})",
+)
+ACTIVATIONS_IN_PLACE = (
+    "F.relu({v}, inplace=True)",
+    "{v}.relu_()",
+    "torch.relu_({v})",
+    "{v}.clamp_(min=0)",
+    "{v}.clamp_(0, 1)",
+    "F.relu6({v}, inplace=True)",
+)
+LAYERS = ("nn.ReLU()", "nn.ReLU6()", "nn.Hardtanh(0.0, 6.0)", "nn.Hardtanh()")
+LAYERS_IN_PLACE = ("nn.ReLU(inplace=True)", "nn.ReLU6(inplace=True)")
+NUMBERS = (
+    "{v} + 1.0",
+    "1.0 + {v}",
+    "{v} + 1",
+    "{v} - 0.5",
+    "{v} * 2.0",
+    "0.5 * {v}",
+    "{v} / 2",
+    "torch.add({v}, 0.25)",
+)
+NOTHING = (
+    "nn.Identity()",
+    "nn.Dropout(0.5)",
+    "nn.Dropout2d(0.5)",
+    "{v}.contiguous()",
+    "F.dropout({v}, training=self.training)",
+)
+SUMS = (
+    "{v} + {w}",
+    "torch.add({v}, {w})",
+    "{v}.add({w})",
+)
+SUMS_IN_PLACE = ("{v}.add_({w})", "{v}.__iadd__({w})")
+
+
+def activation(b: Builder) -> Value | None:
+    """A ReLU or a clamp, as a module or a function."""
+    v = b.value()
+    assert v is not None
+    if b.pick((True, False)):
+        return b.add(b.pick(ACTIVATIONS).format(v=v.name), v)
+    found: Value | None = b.add(f"{b.layer('act', b.pick(LAYERS))}({v.name})", v)
+    return found
+
+
+def activation_in_place(b: Builder) -> Value | None:
+    """The same, over the memory of its input."""
+    v = b.value()
+    assert v is not None
+    if b.pick((True, False)):
+        text = b.pick(ACTIVATIONS_IN_PLACE).format(v=v.name)
+    else:
+        text = f"{b.layer('act', b.pick(LAYERS_IN_PLACE))}({v.name})"
+    return b.add(text, v, overwrites=v)
+
+
+def number(b: Builder) -> Value | None:
+    """Arithmetic with a number."""
+    v = b.value()
+    assert v is not None
+    b.features.add("number")
+    return b.add(b.pick(NUMBERS).format(v=v.name), v)
+
+
+def nothing(b: Builder) -> Value | None:
+    """What does nothing in eval mode."""
+    v = b.value()
+    assert v is not None
+    text = b.pick(NOTHING)
+    if text.startswith("nn."):
+        text = b.layer("none", text) + "({v})"
+        b.net.eval()
+    return b.add(text.format(v=v.name), v)
+
+
+def addition(b: Builder) -> Value | None:
+    """A sum of two values of one shape, which may be the same value."""
+    v = b.value()
+    assert v is not None
+    others = [w for w in b.values if w.shape == v.shape and w.name != v.name]
+    w = b.pick([*others, v])
+    b.features.add("addition" if w.name != v.name else "addition with itself")
+    if b.pick((False, False, True)):
+        if b.pick((True, False)):
+            return b.add(b.pick(SUMS_IN_PLACE).format(v=v.name, w=w.name), v, w, overwrites=v)
+        return _augmented(b, v, w)
+    return b.add(b.pick(SUMS).format(v=v.name, w=w.name), v, w)
+
+
+def _augmented(b: Builder, v: Value, w: Value) -> Value | None:
+    """The statement `v += w`: the name v then means the sum."""
+    found = b.add(f"{v.name}.add_({w.name})", v, w, overwrites=v)
+    if found is not None:
+        b.lines[-1] = f"{v.name} += {w.name}; {found.name} = {v.name}"
+    return found
+
+
+def broadcast(b: Builder) -> Value | None:
+    """A sum with a value of which some axis is 1."""
+    v = b.value(*range(3, 6))
+    if v is None:
+        return None
+    axes = list(range(2, v.ndim))
+    kept = b.pick((axes, axes[:1], axes[-1:], [1, *axes]))
+    small = b.add(f"{v.name}.mean({tuple(kept)}, keepdim=True)", v)
+    if small is None:
+        return None
+    b.features.add("broadcast")
+    text = b.pick(("{v} + {w}", "{w} + {v}", "torch.add({v}, {w})"))
+    return b.add(text.format(v=v.name, w=small.name), v, small)
+
+
+def concatenation(b: Builder) -> Value | None:
+    """A concatenation of two or three values along an axis where they may differ."""
+    v = b.value()
+    assert v is not None
+    axis = b.pick((1, v.ndim - 1))
+    rest = v.shape[: axis - 1] + v.shape[axis:]
+    fit = [w for w in b.values if w.ndim == v.ndim and w.shape[: axis - 1] + w.shape[axis:] == rest]
+    parts = [v, *(b.pick(fit) for _ in range(b.pick((1, 2))))]
+    names = ", ".join(part.name for part in parts)
+    text = b.pick(
+        ("torch.cat([{n}], {a})", "torch.cat(({n}), dim={a})", "torch.concat([{n}], {a})")
+    )
+    b.features.add("concatenation")
+    return b.add(text.format(n=names, a=b.pick((axis, axis - v.ndim))), *parts)
