@@ -29,8 +29,8 @@ def nothing_compressible(model: nn.Module) -> CompressionError:
     """Return what to raise for a network without a layer that a technique knows."""
     kinds = sorted({type(m).__name__ for m in model.modules()})
     return CompressionError(
-        "the model has no compressible layer: expected a convolution, nn.Linear, attention or a recurrent layer, found "
-        + ", ".join(kinds)
+        "the model has no compressible layer: expected a convolution, nn.Linear, attention or a "
+        "recurrent layer, found " + ", ".join(kinds)
     )
 
 

@@ -1,0 +1,195 @@
+"""Networks whose removed weights are zero."""
+
+from collections.abc import Callable, Collection
+
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError
+from compression.layers import (
+    TRANSPOSED,
+    check_model,
+    copy_model,
+    filters,
+    parameter_tensors,
+    record_left_out,
+    unfilters,
+)
+from compression.pruning.masks import (
+    check_amount,
+    check_n_of_m,
+    l1_mask,
+    ln_filter_mask,
+    n_of_m_mask,
+    random_mask,
+)
+from compression.pruning.outputs import output_layers
+from compression.training import Recipe, Split, fit
+from compression.weights import Weight, unreached, weights
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+
+
+def prune_l1_unstructured(model: nn.Module, *, amount: float) -> nn.Module:
+    """Return a copy with the smallest-magnitude `amount` of each layer's weights at zero.
+
+    Local magnitude pruning, the paper's section 4.4 (Han et al. 2015, arXiv:1506.02626). Reached are
+    linear layers, convolutions, attention, recurrent and bilinear layers; a weight that is tied is
+    pruned once. left_out lists other matrices, embeddings among them.
+    """
+    return _pruned(model, amount, lambda weight: l1_mask(weight, amount=amount))
+
+
+def prune_random_unstructured(model: nn.Module, *, amount: float, seed: int = 0) -> nn.Module:
+    """Return a copy with a random `amount` of each layer's weights at zero, the paper's control.
+
+    It reaches what prune_l1_unstructured does.
+    """
+    if type(seed) is not int:
+        raise CompressionError(f"seed must be a whole number, found {seed!r}")
+    generator = torch.Generator().manual_seed(seed)
+    return _pruned(model, amount, lambda w: random_mask(w, amount=amount, generator=generator))
+
+
+def prune_ln_structured(
+    model: nn.Module,
+    *,
+    amount: float,
+    n: float = 2,
+    dim: int = 0,
+    outputs: Collection[str] | None = None,
+) -> nn.Module:
+    """Return a copy with the `amount` of each convolution's filters of smallest Ln norm at zero.
+
+    Slices lie along `dim` of a convolution's weight (filters, inputs of a group, *kernel), as which a
+    transposed one is read too. Linear layers keep their rows, and so do the layers that make the
+    network's outputs: their filters are classes (Li et al. 2017, arXiv:1608.08710, for n = 1). These
+    are found by torch.fx; name them as `outputs` for a network that it cannot trace. A network of
+    one layer is taken for a part of one, and is pruned. The filters are zeroed, not removed; left_out
+    lists the other layers.
+    """
+    check_amount(amount)
+    pruned = copy_model(model)
+    reached, missed = weights(pruned), unreached(pruned)
+    convolutions = [weight for weight in reached if isinstance(weight.layer, CONVOLUTIONS)]
+    if not convolutions:
+        raise CompressionError("structured pruning needs a convolution, found linear layers only")
+    kept: set[nn.Module] = set()
+    if len(reached) > 1 or outputs is not None:
+        kept = output_layers(pruned, outputs)
+    # By tensor: a layer of the outputs may share its weight with another one.
+    answers = {id(w.tensor) for w in weights(pruned, tied=True) if w.layer in kept}
+    for weight in reached:
+        if id(weight.tensor) in answers:
+            missed[weight.name] = "its filters make the network's outputs"
+        elif weight in convolutions:
+            rows = filters(weight.tensor, weight.layer)
+            keep = ln_filter_mask(rows, amount=amount, n=n, dim=dim)
+            _apply(weight, unfilters(keep, weight.layer))
+        else:
+            missed[weight.name] = "structured pruning takes filters of convolutions"
+    if answers.issuperset(id(weight.tensor) for weight in convolutions):
+        raise CompressionError(
+            "structured pruning needs a convolution that does not make the network's outputs, found "
+            + ", ".join(weight.label for weight in convolutions[:5])
+        )
+    record_left_out(pruned, missed)
+    return pruned
+
+
+def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
+    """Return a copy with the smallest-magnitude `amount` of all layers' weights together at zero.
+
+    Refuses an amount that would empty a layer, since the network would then ignore its input. It
+    reaches what prune_l1_unstructured does.
+    """
+    check_amount(amount)
+    pruned = copy_model(model)
+    reached = weights(pruned)
+    place = reached[0].tensor.device
+    flat = [weight.tensor.detach().reshape(-1).abs().to(place) for weight in reached]
+    keep = l1_mask(torch.cat(flat), amount=amount)
+    for weight, part in zip(reached, keep.split([len(w) for w in flat]), strict=True):
+        _apply(weight, part.view(weight.tensor.shape).to(weight.tensor.device))
+    record_left_out(pruned, unreached(pruned))
+    return pruned
+
+
+def prune_n_of_m(model: nn.Module, *, n: int = 2, m: int = 4) -> nn.Module:
+    """Return a copy with the `n` largest magnitudes of each `m` weights kept, the rest at zero.
+
+    A group is `m` consecutive input channels at one kernel position, the rows that a channels-last
+    matrix product reads. A layer whose input channels (of one group of channels) are no multiple of
+    `m` stays dense and is listed by left_out; CompressionError where that is every layer. Mishra et
+    al. 2021, arXiv:2104.08378.
+    """
+    check_n_of_m(n, m)
+    pruned = copy_model(model)
+    reached, missed = weights(pruned), unreached(pruned)
+    inputs = {w.name: filters(w.tensor.detach(), w.layer).shape[1] for w in reached}
+    if all(channels % m for channels in inputs.values()):
+        raise CompressionError(
+            f"{n}:{m} pruning needs a layer whose input channels are a multiple of {m}, found "
+            + ", ".join(f"{w.label} with {inputs[w.name]}" for w in reached[:5])
+        )
+    for weight in reached:
+        if inputs[weight.name] % m == 0:
+            keep = n_of_m_mask(filters(weight.tensor, weight.layer), n=n, m=m)
+            _apply(weight, unfilters(keep, weight.layer))
+        else:
+            missed[weight.name] = f"its {inputs[weight.name]} input channels are no multiple of {m}"
+    record_left_out(pruned, missed)
+    return pruned
+
+
+def keep_zeros(model: nn.Module) -> Callable[[], None]:
+    """Return a function that sets the weights that are zero now to zero again.
+
+    Run behind every optimizer step: momentum and weight decay move pruned weights even where their
+    gradient is masked. The weights are those that prune_l1_unstructured reaches.
+    """
+    zeros = [(weight.tensor, weight.tensor.detach() == 0) for weight in weights(model)]
+
+    def zero_again() -> None:
+        with torch.no_grad():
+            for weight, zero in zeros:
+                weight.masked_fill_(zero, 0)
+
+    return zero_again
+
+
+def fine_tune(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
+    """Return a copy trained by `recipe` whose zeros are those of `model`."""
+    tuned = copy_model(model)
+    fit(tuned, train, recipe, after_step=keep_zeros(tuned))
+    return tuned
+
+
+def sparsity(model: nn.Module) -> float:
+    """Return the fraction of the network's weights that is zero, real numbers or integer codes.
+
+    Weights are all its matrices, parameters of two dimensions or more, a tied one once: what a
+    technique left out counts too.
+    """
+    check_model(model)
+    matrices = [t.detach() for _, t in parameter_tensors(model) if t.ndim > 1 and t.numel()]
+    if not matrices:
+        weights(model)  # tells what was found instead
+    zeros = sum(int((matrix == 0).sum()) for matrix in matrices)
+    return zeros / sum(matrix.numel() for matrix in matrices)
+
+
+def _pruned(model: nn.Module, amount: float, mask: Callable[[Tensor], Tensor]) -> nn.Module:
+    check_amount(amount)
+    pruned = copy_model(model)
+    for weight in weights(pruned):
+        _apply(weight, mask(weight.tensor))
+    record_left_out(pruned, unreached(pruned))
+    return pruned
+
+
+def _apply(weight: Weight, keep: Tensor) -> None:
+    if not keep.any():
+        raise CompressionError(f"{weight.label}: every weight would be removed; lower the amount")
+    with torch.no_grad():
+        weight.tensor.masked_fill_(~keep, 0)
