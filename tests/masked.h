@@ -1,0 +1,33 @@
+/* Masked loads and stores, byte by byte: AddressSanitizer does not look into the intrinsics. */
+#include <immintrin.h>
+#include <stdint.h>
+
+/* Copy the elements, of `bytes` each, that `mask` names. */
+static inline void copy_masked(void *to, const void *from, uint64_t mask, int count, int bytes) {
+    for (int i = 0; i < count; i++)
+        for (int b = 0; b < bytes && (mask >> i & 1); b++)
+            ((uint8_t *)to)[i * bytes + b] = ((const uint8_t *)from)[i * bytes + b];
+}
+
+#define LOAD(NAME, VECTOR, ZERO, MASK, COUNT, BYTES)                        \
+    static inline VECTOR checked##NAME(MASK mask, const void *from) {       \
+        VECTOR loaded = ZERO();                                             \
+        copy_masked(&loaded, from, mask, COUNT, BYTES);                     \
+        return loaded;                                                      \
+    }
+#define STORE(NAME, VECTOR, MASK, COUNT, BYTES)                             \
+    static inline void checked##NAME(void *to, MASK mask, VECTOR stored) {  \
+        copy_masked(to, &stored, mask, COUNT, BYTES);                       \
+    }
+LOAD(_mm_maskz_loadu_epi8, __m128i, _mm_setzero_si128, __mmask16, 16, 1)
+LOAD(_mm512_maskz_loadu_epi8, __m512i, _mm512_setzero_si512, __mmask64, 64, 1)
+LOAD(_mm512_maskz_loadu_ps, __m512, _mm512_setzero_ps, __mmask16, 16, 4)
+STORE(_mm_mask_storeu_epi8, __m128i, __mmask16, 16, 1)
+STORE(_mm512_mask_storeu_epi8, __m512i, __mmask64, 64, 1)
+STORE(_mm512_mask_storeu_ps, __m512, __mmask16, 16, 4)
+#define _mm_maskz_loadu_epi8 checked_mm_maskz_loadu_epi8
+#define _mm512_maskz_loadu_epi8 checked_mm512_maskz_loadu_epi8
+#define _mm512_maskz_loadu_ps checked_mm512_maskz_loadu_ps
+#define _mm_mask_storeu_epi8 checked_mm_mask_storeu_epi8
+#define _mm512_mask_storeu_epi8 checked_mm512_mask_storeu_epi8
+#define _mm512_mask_storeu_ps checked_mm512_mask_storeu_ps
