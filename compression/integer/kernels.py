@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.errors import UnsupportedTypeError
+from compression.integer.windows import pair as pair
+from compression.integer.windows import pool_window as pool_window
+from compression.integer.windows import sliding as sliding
 from compression.quantization import modules as q
 
 OFFSET = 128
+LARGEST = 255
+"""The largest code."""
 CACHED = 2**18
 """Numbers of a tensor that a core's cache holds beside what else it needs."""
 _onednn: Any = torch.ops.onednn
@@ -24,37 +28,6 @@ def unsigned_zero(zero_point: Tensor | None) -> int:
 
 def _scale(scale: Tensor | None) -> float:
     return 1.0 if scale is None else float(scale)
-
-
-def pair(value: Any) -> list[int]:
-    """Return a setting of rows and columns, given for both or for each."""
-    return [value, value] if isinstance(value, int) else [int(v) for v in value]
-
-
-def _padding(layer: q.QuantizedLayer) -> list[int]:
-    padding = layer.options["padding"]
-    if padding == "valid":
-        return [0, 0]
-    if padding == "same":
-        spans = [
-            d * (k - 1)
-            for d, k in zip(pair(layer.options["dilation"]), layer.codes.shape[2:], strict=True)
-        ]
-        if any(span % 2 for span in spans):
-            raise UnsupportedTypeError("the integer kernels pad both sides alike: even kernel")
-        return [span // 2 for span in spans]
-    return pair(padding)
-
-
-def sliding(layer: q.QuantizedLayer) -> list[list[int]]:
-    """Return a convolution's stride, padding and dilation, each of rows and columns."""
-    options = layer.options
-    return [pair(options["stride"]), _padding(layer), pair(options["dilation"])]
-
-
-def pool_window(pool: nn.MaxPool2d) -> list[list[int]]:
-    """Return a max-pool's size, stride, padding and dilation, each of rows and columns."""
-    return [pair(v) for v in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)]
 
 
 def unsigned(codes: Tensor) -> Tensor:
@@ -90,6 +63,7 @@ class Quantize(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the codes of `inputs`."""
+        inputs = inputs.float()
         order = torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
         codes = torch.empty_like(inputs, dtype=torch.uint8, memory_format=order)
         images = max(1, CACHED // max(1, inputs[:1].numel()))  # their steps stay in the cache
@@ -157,7 +131,10 @@ class Convolution(_Layer):
                 *inputs, self.w_zero_point, *common, "none", [], ""
             )
             return outputs
-        total = residual.clone() if self.keep_residual else residual
+        last = residual.is_contiguous(memory_format=torch.channels_last)
+        total = residual  # the kernel adds where the residual lies
+        if self.keep_residual or not last:
+            total = residual.clone(memory_format=torch.channels_last)
         _onednn.qconv2d_pointwise.binary(
             *inputs, self.w_zero_point, total, *common, self.z_scale, self.z_zero_point,
             "sum", 1.0, "none", [], "",
@@ -203,20 +180,20 @@ class Mean(nn.Module):
     def __init__(self, layer: q.QuantizedMean) -> None:
         """Take the pool and the scales of `layer`."""
         super().__init__()
-        self.pool: nn.Module | None = layer.pool
-        if isinstance(layer.pool, nn.AdaptiveAvgPool2d) and layer.pool.output_size in (1, (1, 1)):
-            self.pool = None
+        self.layer, pool = layer, layer.pool
+        whole = isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1))
+        self.whole = whole  # the usual one needs no copy in float32
         self.ratio = _scale(layer.input_scale) / _scale(layer.output_scale)
-        zero_point = unsigned_zero(layer.output_zero_point)
-        self.shift = zero_point - unsigned_zero(layer.input_zero_point) * self.ratio
+        self.x_zero_point = unsigned_zero(layer.input_zero_point)
+        self.zero_point = unsigned_zero(layer.output_zero_point)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Return the codes of the average."""
-        if self.pool is None:
-            means = codes.mean((2, 3), keepdim=True, dtype=torch.float32)
+        """Return the codes of the average; the pool pads with the real number 0."""
+        if self.whole:
+            means = codes.mean((-2, -1), keepdim=True, dtype=torch.float32).sub_(self.x_zero_point)
         else:
-            means = self.pool(codes.float())
-        return _codes(means.mul_(self.ratio).add_(self.shift))
+            means = self.layer.mean(codes.float().sub_(self.x_zero_point))
+        return _codes(means.mul_(self.ratio).add_(self.zero_point))
 
 
 class Join(nn.Module):
@@ -235,10 +212,9 @@ class Join(nn.Module):
         if self.dim is not None:
             return torch.cat([self._one(i, codes) for i, codes in enumerate(inputs)], self.dim)
         total = inputs[0].float().sub_(self.zero_points[0]).mul_(self.ratios[0])
-        for codes, zero, ratio in zip(
-            inputs[1:], self.zero_points[1:], self.ratios[1:], strict=True
-        ):
-            total.add_(codes.float().sub_(zero), alpha=ratio)
+        others = zip(inputs[1:], self.zero_points[1:], self.ratios[1:], strict=True)
+        for codes, zero, ratio in others:
+            total = torch.add(total, codes.float().sub_(zero), alpha=ratio)  # shapes may differ
         return _codes(total.add_(self.zero_point))
 
     def _one(self, i: int, codes: Tensor) -> Tensor:
@@ -262,7 +238,7 @@ class Clamp(nn.Module):
 
 
 class Reference(nn.Module):
-    """A layer that has no integer kernel here, computed by the reference executor."""
+    """A layer that has no integer kernel for its operands, computed by the reference executor."""
 
     def __init__(self, layer: nn.Module) -> None:
         """Wrap `layer`, which reads and writes int8 codes."""

@@ -6,9 +6,11 @@ from functools import cache
 import torch
 from torch import Tensor, fx, nn
 
-from compression.errors import UnsupportedTypeError
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import kernels as k
-from compression.integer.shapes import shapes_of
+from compression.integer.aliases import Aliases
+from compression.integer.shapes import moves_of, shapes_of
+from compression.integer.windows import padding_of
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
@@ -26,75 +28,100 @@ class IntegerModel(nn.Module):
 
     simulated = False
 
-    def __init__(self, network: fx.GraphModule, stayed: tuple[str, ...], chunk: int) -> None:
-        """Take over a lowered network."""
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        stayed: tuple[str, ...],
+        chunk: int,
+        inputs: list[int],
+        outputs: list[int],
+    ) -> None:
+        """Take over a lowered network; shapes are those of one image."""
         super().__init__()
         self.network = network
         self.stayed = stayed
         self.chunk = chunk
+        self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return real logits of real inputs."""
+        """Return real outputs of real inputs on the CPU, any number of images."""
+        if inputs.shape[1:] != self._inputs or inputs.device.type != "cpu" or not inputs.ndim:
+            raise CompressionError(
+                f"this executor was made for inputs (N, {', '.join(map(str, self._inputs))}) on the "
+                f"CPU, found {tuple(inputs.shape)} on {inputs.device}; deploy it for another size"
+            )
+        if len(inputs) == 0:  # the kernels take no empty operands
+            return torch.empty(0, *self._outputs)
         if len(inputs) <= self.chunk:
             outputs: Tensor = self.network(inputs)
             return outputs
         return torch.cat([self.network(part) for part in inputs.split(self.chunk)])
 
 
+@torch.no_grad()
 def lower_onednn(
     model: StaticQuantizedModel, example: Tensor, *, fallback: bool = False
 ) -> IntegerModel:
     """Return `model` on torch's oneDNN kernels, weights packed for inputs shaped like `example`.
 
-    Other batch sizes work, some slower. A layer without an integer kernel raises
+    Other batch sizes work, some slower. A layer without an integer kernel for its operands raises
     UnsupportedTypeError with its name; with `fallback` it is computed in float32 and reported.
     """
-    shapes = shapes_of(model, example[:1])
+    shapes = shapes_of(model, example)
+    moves = moves_of(model, example)  # nothing else is computed between the layers
     chunk = max(1, CHUNK_BYTES // max(4 * example[0].numel(), *map(math.prod, shapes.values())))
-    for shape in shapes.values():
-        shape[0] *= min(chunk, len(example))
+    images = min(chunk, len(example))
     graph, modules, stayed = fx.Graph(), dict[str, nn.Module](), list[str]()
     values: dict[fx.Node, fx.Node] = {}
-    position = {node: i for i, node in enumerate(model.network.graph.nodes)}
+    aliases = Aliases(model.network)
     for node in model.network.graph.nodes:
         if node.op == "call_module":
             name = str(node.target)
             layer = model.network.get_submodule(name)
-            modules[name] = _lowered(layer, node, shapes, position)
+            modules[name] = _lowered(layer, node, shapes, aliases, images)
             if isinstance(modules[name], k.Reference):
                 stayed.append(name)
-        values[node] = graph.node_copy(node, lambda n: values[n])
+        given = values
+        if node in moves and moves[node].flatten().equal(torch.arange(moves[node].numel())):
+            # Another shape of the same numbers: a view needs them in the order of the reference.
+            tensors = [a for a in node.all_input_nodes if a in shapes]
+            given = values | {a: graph.call_method("contiguous", (values[a],)) for a in tensors}
+        values[node] = graph.node_copy(node, given.__getitem__)
     if stayed and not fallback:
         kinds = {n: type(model.network.get_submodule(n)).__name__ for n in stayed}
         named = ", ".join(f"{n} ({kind})" for n, kind in kinds.items())
         raise UnsupportedTypeError(
             f"no integer kernel for {named}; pass fallback=True to compute it in float32"
         )
-    return IntegerModel(fx.GraphModule(modules, graph).eval(), tuple(stayed), chunk)
+    network = fx.GraphModule(modules, graph).eval()
+    outputs = shapes[next(iter(reversed(model.network.graph.nodes)))]
+    return IntegerModel(network, tuple(stayed), chunk, list(example.shape[1:]), outputs[1:])
 
 
 def _lowered(
     layer: nn.Module,
     node: fx.Node,
     shapes: dict[fx.Node, list[int]],
-    position: dict[fx.Node, int],
+    aliases: Aliases,
+    images: int,
 ) -> nn.Module:
+    operands = [shapes[a] for a in node.args if isinstance(a, fx.Node)]
+    packed = [images, *operands[0][1:]]
     match layer:
-        case q.QuantizedLayer() if layer.codes.ndim == 4 and not layer.transposed:
-            residual = node.args[1] if len(node.args) > 1 else None
-            keep = isinstance(residual, fx.Node) and (
-                residual.op != "call_module"
-                or any(position[user] > position[node] for user in residual.users)
-                or residual is node.args[0]
-            )
-            return k.Convolution(layer, shapes[node.args[0]], keep_residual=keep)  # type: ignore[index]
-        case q.QuantizedLayer() if layer.codes.ndim == 2 and layer.residual_scale is None:
-            return k.Linear(layer, shapes[node.args[0]])  # type: ignore[index]
         case q.Quantize():
             return k.Quantize(layer)
         case q.Dequantize():
             return k.Dequantize(layer)
-        case q.OnCodes(function=nn.MaxPool2d() as pool):
+        case _ if any(0 in shape for shape in (*operands, shapes[node])):
+            return k.Reference(layer)
+        case q.QuantizedLayer() if not _fits(layer):
+            return k.Reference(layer)
+        case q.QuantizedLayer() if _is_convolution(layer, operands, shapes[node]):
+            keep = len(operands) > 1 and aliases.needed(node.args[1], node)  # type: ignore[arg-type]
+            return k.Convolution(layer, packed, keep_residual=keep)
+        case q.QuantizedLayer() if layer.codes.ndim == 2 and len(operands) == 1:
+            return k.Linear(layer, [math.prod(packed[:-1]), packed[-1]])
+        case q.OnCodes(function=nn.MaxPool2d() as pool) if _is_max_pool(pool, operands[0]):
             return k.MaxPool(pool)
         case q.QuantizedMean():
             return k.Mean(layer)
@@ -102,10 +129,29 @@ def _lowered(
             return k.Join(layer)
         case q.ClampCodes():
             return k.Clamp(layer)
-        case q.QuantizedLayer() | q.OnCodes():
-            return k.Reference(layer)
-        case _:  # flatten and the like do not look at the codes
+        case nn.Flatten() | nn.Unflatten():  # they do not look at the codes
             return layer
+        case _:
+            return k.Reference(layer)
+
+
+def _is_convolution(layer: q.QuantizedLayer, operands: list[list[int]], outputs: list[int]) -> bool:
+    """Tell whether the kernel of 2-d convolutions computes `layer` on operands of these shapes."""
+    if layer.codes.ndim != 4 or layer.transposed or len(operands[0]) != 4:
+        return False
+    before, after = padding_of(layer)
+    # A residual lies where the outputs will, as codes.
+    summed = len(operands) == 1 or (operands[1] == outputs and layer.output_scale is not None)
+    return before == after and summed
+
+
+def _fits(layer: q.QuantizedLayer) -> bool:
+    """Tell whether no sum of products, of the largest codes even, leaves int32."""
+    return int(layer.codes.long().abs().flatten(1).sum(1).max()) * k.LARGEST < 2**31
+
+
+def _is_max_pool(pool: nn.MaxPool2d, shape: list[int]) -> bool:
+    return type(pool) is nn.MaxPool2d and len(shape) == 4 and not pool.return_indices
 
 
 def has_integer_kernels(device: torch.device | str) -> bool:

@@ -1,28 +1,117 @@
-"""The shapes of a quantized network's values."""
+"""The shapes of a quantized network's values, and how a node that computes nothing moves them."""
 
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.quantization import StaticQuantizedModel
 
 
 class _Shapes(fx.Interpreter):
+    """Records the shapes of values, and where the codes of a moved value come from."""
+
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.found: dict[fx.Node, list[int]] = {}
+        self.moved: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
+        try:
+            value = super().run_node(n)
+        except CompressionError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CompressionError(
+                f"{_place(n)} cannot take what an image like the example's makes of it: {reason[0]}"
+            ) from error
         if isinstance(value, Tensor):
             self.found[n] = list(value.shape)
+            if is_move(self.module, n):
+                self.moved[n] = self._move(n)
         return value
+
+    def _move(self, n: fx.Node) -> Tensor:
+        """Return where each number of `n` comes from; what else it might do to numbers shows."""
+        inputs = [a for a in n.all_input_nodes if a in self.found]
+        count = torch.Size(self.found[inputs[0]]).numel() if len(inputs) == 1 else 0
+        labels = torch.arange(count).mul(7919).add(13).remainder(1_000_003)
+        if len(inputs) == 1:
+            places, moved = (self._of(n, numbers) for numbers in (torch.arange(count), labels))
+            if moved.equal(labels[places.clamp(0, max(0, count - 1))]):
+                return places
+        raise UnsupportedTypeError(
+            f"{_place(n)} computes on codes, where an executor expected it to move them only"
+        )
+
+    def _of(self, n: fx.Node, numbers: Tensor) -> Tensor:
+        def instead(value: Any) -> Any:
+            return numbers.view(value.shape) if isinstance(value, Tensor) else value
+
+        args, kwargs = fx.node.map_aggregate(self.fetch_args_kwargs_from_env(n), instead)
+        moved: Tensor = getattr(self, n.op)(n.target, args, kwargs)
+        return moved
+
+
+def is_move(network: nn.Module, node: fx.Node) -> bool:
+    """Tell whether a node only moves numbers: flatten and view, a slice, a permutation."""
+    if node.op == "call_module":
+        return type(network.get_submodule(str(node.target))) in (nn.Flatten, nn.Unflatten)
+    return node.op in ("call_function", "call_method")
 
 
 @torch.no_grad()
 def shapes_of(model: StaticQuantizedModel, example: Tensor) -> dict[fx.Node, list[int]]:
-    """Return the shape of each node's value for inputs shaped like `example`."""
-    interpreter = _Shapes(model.network)
-    interpreter.run(example)
-    return interpreter.found
+    """Return the shape of each node's value for one image shaped like those of `example`.
+
+    CompressionError where the network does not take such an image, and UnsupportedTypeError for a
+    value whose first size is not the number of images: each names the node.
+    """
+    return _both(model, example)[0].found
+
+
+@torch.no_grad()
+def moves_of(model: StaticQuantizedModel, example: Tensor) -> dict[fx.Node, Tensor]:
+    """Return, for each node that moves numbers, which of its input's each is, of one image (int64).
+
+    UnsupportedTypeError names a node that moves numbers from one image to another.
+    """
+    one, two = _both(model, example)
+    for node, places in one.moved.items():
+        size = next(
+            torch.Size(one.found[a]).numel() for a in node.all_input_nodes if a in one.found
+        )
+        if not torch.equal(two.moved[node], torch.cat([places, places + size])):
+            raise UnsupportedTypeError(f"{_place(node)} moves numbers from one image to another")
+    return one.moved
+
+
+def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shapes]:
+    """Run one image and two: what the number of images does not change shows by its shape."""
+    if example.ndim < 1 or len(example) == 0:
+        raise CompressionError(
+            f"the example must hold at least one image, found the shape {tuple(example.shape)}"
+        )
+    one, two = (_Shapes(model.network) for _ in range(2))
+    one.run(example[:1])
+    failure = None
+    try:
+        two.run(torch.cat([example[:1]] * 2))
+    except CompressionError as error:
+        failure = error
+    for node, shape in one.found.items():
+        twice = two.found.get(node)
+        if shape[:1] != [1] or twice != [2, *shape[1:]]:
+            found = "none" if twice is None else str(twice)
+            raise UnsupportedTypeError(
+                f"the batch is fixed at {_place(node)}: its value is {shape} for one image and "
+                f"{found} for two, expected their number first; only the reference executor runs it"
+            ) from failure
+    return one, two
+
+
+def _place(node: fx.Node) -> str:
+    """Name a node: the layer that it calls, or itself."""
+    return str(node.target) if node.op == "call_module" else node.name
