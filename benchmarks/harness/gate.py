@@ -5,14 +5,13 @@ and with them size, accuracy and speed-up (judge.py). Evidence that cannot be us
 matched, an entry gone, benchmarks disabled, other data. On another machine times are advisory.
 """
 
-import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.harness.history import read_history
+from benchmarks.harness.history import COUNT, read_history
+from benchmarks.harness.scope import Scope, arguments
 from benchmarks.harness.verdict import Gate
 from compression.errors import CompressionError
 
@@ -23,7 +22,6 @@ SUITE: Any = pytest.StashKey[dict[str, Any]]()
 
 # They differ from run to run on one machine.
 _VARYING = ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly")
-_NARROWING = ("-k", "-m", "--deselect", "--lf", "--last-failed", "--sw", "--stepwise", "--ignore")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,15 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--benchmark-compare: {error}") from error
     if not gated:
         return
-    narrowed = any(a.startswith(_NARROWING) for a in _asked(config))
-    gate = Gate(config, history, config.stash[SUITE], narrowed=narrowed)
+    gate = Gate(config, history, config.stash[SUITE], Scope(config))
     config.stash[KEY] = gate
     config.pluginmanager.register(gate, "compression-gate")
 
 
 def _history_path(config: pytest.Config) -> Path:
-    default = [str(a) for a in config.getini("addopts")]
-    given = [a for a in default + _asked(config) if a.startswith("--benchmark-compare-fail")]
+    given = [a for a in arguments(config) if a.startswith("--benchmark-compare-fail")]
     if len(given) > 1:
         raise pytest.UsageError(
             "--benchmark-compare-fail was given more than once, and only the last would count: "
@@ -78,12 +74,6 @@ def _named_file(config: pytest.Config) -> Path | None:
     path = Path(compare)
     # What is longer than folder/name the plugin cannot search for: it ends in a traceback.
     return path if path.is_file() or len(path.parts) > 2 else None
-
-
-def _asked(config: pytest.Config) -> list[str]:
-    """Return what was asked for in this run, the project's own addopts apart."""
-    environment = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
-    return environment + [str(a) for a in config.invocation_params.args]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -124,9 +114,10 @@ class Failures:
             self.failed.add(report.nodeid)
 
     def pytest_benchmark_update_json(self, output_json: dict[str, Any]) -> None:
-        """Drop the entries of failed tests."""
+        """Drop the entries of failed tests, and write how many are left."""
         kept = [e for e in output_json["benchmarks"] if e["fullname"] not in self.failed]
         output_json["benchmarks"] = kept
+        output_json[COUNT] = len(kept)
 
 
 @pytest.hookimpl

@@ -5,6 +5,7 @@ quartiles of 80 interleaved pairs holds within 4%.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +14,31 @@ import torch
 
 from benchmarks.harness.clock import Timer
 from benchmarks.harness.flags import tf32_matmul
+from benchmarks.harness.preemption import Waits, counting_waits, waited_s
 from compression.errors import CompressionError
 
 MAX_PAIRS = 80
 MIN_PAIRS = 12
 WARMUP_PAIRS = 3
 RESAMPLES = 1000
+MAX_WAIT_SHARE = 0.1
+"""Of a round: one that waited longer for a core is preempted. Waking a thread takes less."""
+PATIENCE = 3.0
+"""Budgets that may be spent until enough pairs were not preempted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Seconds of the baseline and of the technique, pair by pair."""
+    """Seconds of the baseline and of the technique, pair by pair.
+
+    `preempted` counts the pairs in which another process took the core, None where nobody counted.
+    They are left out, unless too few were left: then all stand here, and the measurement is `noisy`.
+    """
 
     baseline_s: tuple[float, ...]
     technique_s: tuple[float, ...]
+    preempted: int | None = None
+    noisy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ def interleave(
     """Time the two in pairs, in random order within a pair: 80, or fewer when the budget is spent.
 
     At least 12 in any case, and a wider interval then says so; the first few, and those of the first
-    `warmup_s`, warm up and are dropped.
+    `warmup_s`, warm up and are dropped. Preempted pairs are made up for, in three budgets at most.
     """
     if max_pairs < 1:
         raise CompressionError(f"max_pairs must be at least 1, found {max_pairs}")
@@ -59,18 +71,45 @@ def interleave(
     while warm < WARMUP_PAIRS or time.perf_counter() - started < warmup_s:
         baseline(), technique()
         warm += 1
-    times: list[tuple[float, float]] = []
-    started = time.perf_counter()
-    while len(times) < max_pairs and (
-        len(times) < MIN_PAIRS or time.perf_counter() - started < budget_s
-    ):
-        if random.random() < 0.5:
-            first = baseline()
-            times.append((first, technique()))
-        else:
-            second = technique()
-            times.append((baseline(), second))
-    return Pairs(*zip(*times, strict=True))
+    least = min(MIN_PAIRS, max_pairs)
+    with counting_waits() as read:  # warm by now: the threads of the pools exist
+        found: list[tuple[_Round, _Round]] = []
+        kept: list[tuple[_Round, _Round]] = []
+        started = time.perf_counter()
+        while len(kept) < max_pairs:
+            spent_s = time.perf_counter() - started
+            enough = spent_s >= budget_s * (1 if len(kept) >= least else PATIENCE)
+            if enough and len(found) >= least:
+                break
+            pair = _pair(baseline, technique, read, baseline_first=random.random() < 0.5)
+            found.append(pair)
+            if not any(round_.preempted for round_ in pair):
+                kept.append(pair)
+    noisy = len(kept) < least
+    used = found if noisy else kept
+    firsts, seconds = (tuple(pair[i].seconds for pair in used) for i in range(2))
+    return Pairs(firsts, seconds, preempted=len(found) - len(kept), noisy=noisy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    seconds: float
+    preempted: bool
+
+
+def _pair(
+    baseline: Timer, technique: Timer, read: Callable[[], Waits], *, baseline_first: bool
+) -> tuple[_Round, _Round]:
+    def timed(timer: Timer) -> _Round:
+        before = read()
+        seconds = timer()
+        return _Round(seconds, waited_s(before, read()) > MAX_WAIT_SHARE * seconds)
+
+    if baseline_first:
+        first = timed(baseline)
+        return first, timed(technique)
+    second = timed(technique)
+    return timed(baseline), second
 
 
 def speed_up(pairs: Pairs, *, seed: int = 0) -> SpeedUp:
@@ -82,12 +121,16 @@ def speed_up(pairs: Pairs, *, seed: int = 0) -> SpeedUp:
     quartiles = np.quantile(times[:, chosen], 0.25, axis=2)
     low, high = np.quantile(quartiles[0] / quartiles[1], [0.025, 0.975])
     baseline, technique = np.quantile(times, 0.25, axis=1)
-    return SpeedUp(float(baseline / technique), float(low), float(high))
+    value = float(baseline / technique)  # of few pairs it may lie beyond what resampling found
+    return SpeedUp(value, min(value, float(low)), max(value, float(high)))
 
 
 def latency_facts(pairs: Pairs) -> dict[str, Any]:
     """Return what a latency row records of its pairs: lower quartiles in ms, their ratio, settings."""
     ratio = speed_up(pairs)
+    counted = (
+        {} if pairs.preempted is None else {"preempted": pairs.preempted, "noisy": pairs.noisy}
+    )
     base, own = (float(np.quantile(t, 0.25)) * 1e3 for t in (pairs.baseline_s, pairs.technique_s))
     return {
         "metric": "latency",
@@ -97,6 +140,7 @@ def latency_facts(pairs: Pairs) -> dict[str, Any]:
         "speed_up_low": ratio.low,
         "speed_up_high": ratio.high,
         "pairs": len(pairs.technique_s),
+        **counted,
         "num_threads": torch.get_num_threads(),
         "tf32": tf32_matmul(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
-from benchmarks.harness.results import Facts, decode_images
+from benchmarks.harness.evidence import images_of
+from benchmarks.harness.results import Facts
 
 # metric: (tolerance, its reason)
 TOLERANCES = {
@@ -21,6 +20,11 @@ TOLERANCES = {
         0.25,
         "a prediction of 0.30 ms took 0.50 in the next run: its threads had slept",
     ),
+    "waking": (
+        0.35,
+        "that much of 0.30 ms and the tolerance above cover it: less than twice as slow",
+    ),
+    "width": (2.0, "a speed-up of which the interval reaches so many times as far says nothing"),
 }
 
 
@@ -37,10 +41,8 @@ def size_regression(now: Facts, then: Facts, *, same_weights: bool) -> str | Non
 def accuracy_regression(now: Facts, then: Facts) -> str | None:
     """Return the sentence for an accuracy worse beyond chance, None where it is not."""
     total, new, old = now["total"], now["correct"], then["correct"]
-    if new >= old:
-        return None
     if "correct_images" in now and "correct_images" in then:
-        before, after = (_images(facts) for facts in (then, now))
+        before, after = (images_of(facts) for facts in (then, now))
         lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
         level = TOLERANCES["accuracy"][0]
         probability = binomial_tail(lost, lost + gained)
@@ -55,25 +57,47 @@ def accuracy_regression(now: Facts, then: Facts) -> str | None:
     return f"accuracy {old / total:.2%} -> {new / total:.2%} ({why})" if worse else None
 
 
-def _images(facts: Facts) -> Tensor:
-    images = decode_images(facts["correct_images"], facts["total"])
-    if int(images.sum()) != facts["correct"]:
-        raise ValueError(f"{facts['correct']} images are correct, its record says {images.sum()}")
-    return images
-
-
 def speed_up_regression(now: Facts, then: Facts) -> str | None:
-    """Return the sentence where the whole interval is slower than history, None where it is not.
+    """Return the sentence where the whole interval is slower than history's, None where it is not.
 
-    The history's time may grow by the tolerance, and by what waking threads takes.
+    The history's time may grow by the tolerance, and by what waking several threads takes.
     """
-    tolerance, waking_ms = (TOLERANCES[name][0] for name in ("speed-up", "waking, ms"))
-    old_ms = then.get("latency_ms", math.inf)
-    share = 1 / (1 / (1 - tolerance) + waking_ms / old_ms)
-    if now["speed_up_high"] >= then["speed_up"] * share:
+    tolerance = TOLERANCES["speed-up"][0]
+    share = 1 / (1 / (1 - tolerance) + _waking(now, then))
+    if now["speed_up_high"] >= then.get("speed_up_low", then["speed_up"]) * share:
         return None
     interval = f"{now['speed_up_low']:.2f}..{now['speed_up_high']:.2f}"
     return f"speed-up {then['speed_up']:.2f}x -> {interval}x (tolerance {tolerance:.0%})"
+
+
+def _waking(now: Facts, then: Facts) -> float:
+    """Return the share of the history's time that waking threads may take: none has none to wake."""
+    if max(facts.get("num_threads", 2) for facts in (now, then)) == 1:
+        return 0.0
+    waking_ms, most = (TOLERANCES[name][0] for name in ("waking, ms", "waking"))
+    return min(waking_ms / then.get("latency_ms", math.inf), most)
+
+
+def noise(facts: Facts) -> str | None:
+    """Return why the time of a benchmark is only advice, None where it is evidence."""
+    if facts.get("metric") != "latency":
+        return None
+    if facts.get("noisy"):
+        return (
+            f"other processes took the core in {facts.get('preempted', 'too many')} of its rounds"
+        )
+    low, value, high = (facts[f"speed_up{end}"] for end in ("_low", "", "_high"))
+    if max(value / low, high / value) > TOLERANCES["width"][0]:
+        return f"its speed-up lies anywhere in {low:.2f}..{high:.2f}x"
+    return None
+
+
+def control_is_off(facts: Facts) -> bool:
+    """Tell whether the control row, the baseline against itself, is not about 1."""
+    if facts.get("metric") != "latency" or facts.get("technique") != "baseline":
+        return False
+    share = 1 - TOLERANCES["speed-up"][0]
+    return bool(facts["speed_up_high"] < share or facts["speed_up_low"] > 1 / share)
 
 
 def binomial_tail(successes: int, trials: int) -> float:
@@ -81,40 +105,6 @@ def binomial_tail(successes: int, trials: int) -> float:
     if successes * 2 <= trials:
         return 1.0
     return sum(math.comb(trials, k) for k in range(successes, trials + 1)) / 2**trials
-
-
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "size": ("stored_bytes",),
-    "accuracy": ("total", "correct"),  # in this order: one bounds the other
-    "latency": ("speed_up", "speed_up_low", "speed_up_high"),
-}
-
-
-def comparable(now: Facts, then: Facts) -> str | None:
-    """Return why two entries cannot be compared, None where they can."""
-    metric = now.get("metric")
-    if then.get("metric") != metric:
-        return f"measures {metric!r}, the history {then.get('metric')!r}"
-    for where, facts in (("this run", now), ("the history", then)):
-        for name in REQUIRED.get(str(metric), ()):
-            if name not in facts:
-                return f"{where} has no {name}"
-            if not _usable(name, facts[name], facts):
-                return f"{where} has a {name} of {facts[name]!r}"
-    if metric == "accuracy" and now["total"] != then["total"]:
-        return f"accuracy on {now['total']} images cannot be compared with {then['total']}"
-    return None
-
-
-def _usable(name: str, value: Any, facts: Facts) -> bool:
-    """Tell a number of the field's range from all else: a NaN would lose no comparison."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if name.startswith("speed_up"):
-        return 0 < value < math.inf
-    if not isinstance(value, int):
-        return False
-    return 0 <= value <= facts["total"] if name == "correct" else value > 0
 
 
 Rule = Callable[[Facts, Facts], str | None]

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.evidence import comparable, damage, shown
 from benchmarks.harness.history import History
-from benchmarks.harness.judge import comparable, rules
+from benchmarks.harness.judge import control_is_off, noise, rules
+from benchmarks.harness.scope import Scope
+from benchmarks.harness.sentences import gathered
 
 MACHINE = ("device_name", "num_threads", "torch")
 EVIDENCE = ("workload", "dataset_fingerprint", "recipe_fingerprint")
@@ -17,16 +20,13 @@ class Gate:
     """Compares one run with its history when the session ends."""
 
     def __init__(
-        self, config: pytest.Config, history: History, suite: Mapping[str, Any], *, narrowed: bool
+        self, config: pytest.Config, history: History, suite: Mapping[str, Any], scope: Scope
     ) -> None:
         """Gate the run of `config`; `suite` says of it what the history says of itself.
 
-        `narrowed`: the command line leaves tests out on purpose, so that they are not gone.
+        `scope`: what the run was asked for, so that what it leaves out on purpose is not gone.
         """
-        self.config, self.history, self.suite = config, history, suite
-        self.narrowed = narrowed
-        self.selected: set[str] = set()
-        self.deselected: set[str] = set()
+        self.config, self.history, self.suite, self.scope = config, history, suite, scope
         self.compared = 0
         self.regressions: list[str] = []
         self.unusable: list[str] = []
@@ -34,11 +34,11 @@ class Gate:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note what was collected."""
-        self.selected |= {item.nodeid for item in session.items}
+        self.scope.selected |= {item.nodeid for item in session.items}
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Note what was left out."""
-        self.deselected |= {item.nodeid for item in items}
+        self.scope.deselected |= {item.nodeid for item in items}
 
     # pytest-benchmark's wrapper around this hook has filled its results by now.
     @pytest.hookimpl(trylast=True)
@@ -50,77 +50,92 @@ class Gate:
         benchmarks.performance_regressions.clear()  # or a traceback would hide the summary
         if session.shouldfail or session.shouldstop or session.exitstatus not in _FINISHED:
             self.unusable.append("the run stopped before its end, so nothing was compared")
+        elif refused := self._refused(benchmarks):
+            self.unusable.append(refused)
         else:
             self._judge(benchmarks)
         if (self.regressions or self.unusable) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def _judge(self, benchmarks: Any) -> None:
+    def _refused(self, benchmarks: Any) -> str:
+        """Return why nothing can be compared; empty where it can."""
         if benchmarks.disabled:
-            self.unusable.append(
+            return (
                 "benchmarks were disabled (xdist or --benchmark-disable), so nothing was compared; "
                 "run with -n 0"
             )
-            return
         if not benchmarks.benchmarks:
-            self.unusable.append("no benchmark ran: all were skipped, failed or deselected")
-            return
+            return "no benchmark ran: all were skipped, failed or deselected"
         differing = self._differing(EVIDENCE)
-        if differing:
-            self.unusable.append(f"{differing}: nothing can be compared")
-            return
-        self.unusable += self._gone({entry.fullname for entry in benchmarks.benchmarks})
-        elsewhere = self._differing(MACHINE)
-        if elsewhere:
-            self.advice.append(f"{elsewhere}: times are advisory")
-        times = self.advice if elsewhere else self.regressions
+        return f"{differing}: nothing can be compared" if differing else ""
+
+    def _judge(self, benchmarks: Any) -> None:
+        ran = {entry.fullname for entry in benchmarks.benchmarks}
+        self.unusable += gathered(self.scope.lacking([*self.history.entries], ran))
+        self.unusable += gathered(self._damaged(ran))
+        self.advice += gathered(
+            (name, "not in the history, so nothing gates it")
+            for name in sorted(ran - self.history.entries.keys())
+        )
+        advisory = [*self._unlike(), *self._off(benchmarks.benchmarks)]
+        self.advice += [f"{reason}: times are advisory" for reason in advisory]
+        noisy: list[tuple[str, str]] = []
         for entry in benchmarks.benchmarks:
             then = self.history.entries.get(entry.fullname)
-            if then is not None and not entry.has_error:
-                self.compared += 1
-                times += _slower(entry, then["stats"], benchmarks.compare_fail)
-                self._compare(entry, then.get("extra_info", {}), times)
+            if then is None or entry.has_error:
+                continue
+            self.compared += 1
+            facts = then.get("extra_info", {})
+            if why := comparable(entry.extra_info, facts):
+                self.unusable.append(f"{entry.fullname}: {why}")
+                continue
+            why = _noise(entry.extra_info, facts)
+            if why:
+                noisy.append((entry.fullname, f"{why}: its times are advisory"))
+            times = self.advice if advisory or why else self.regressions
+            self._compare(entry, then, benchmarks.compare_fail, times)
+        self.advice += gathered(noisy)
         if not self.compared:
             self.unusable.append("no benchmark of this run has an entry in the history")
 
-    def _compare(self, entry: Any, then: Any, times: list[str]) -> None:
-        now = entry.extra_info
+    def _compare(self, entry: Any, then: Any, checks: Any, times: list[str]) -> None:
+        now, old = entry.extra_info, then.get("extra_info", {})
+        # One round says what the machine did in it.
+        once = min(entry["rounds"], then["stats"]["rounds"]) == 1
+        for line in _slower(entry, then["stats"], checks):
+            (self.advice if once else times).append(line + " of one round" * once)
         same = not self._differing(["baseline_fingerprint"])
-        gated = rules(same_weights=same)
-        if not {now.get("metric"), then.get("metric")} & gated.keys():
-            return  # plain times
-        why, verdict = comparable(now, then), None
-        try:
-            verdict = None if why else gated[now["metric"]](now, then)
-        except ValueError as error:
-            why = str(error)
-        if why:
-            self.unusable.append(f"{entry.fullname}: {why}")
-        elif verdict:
+        rule = rules(same_weights=same).get(str(now.get("metric")))
+        verdict = rule(now, old) if rule else None
+        if verdict:
             found = times if now["metric"] == "latency" else self.regressions
             found.append(f"{entry.fullname}: {verdict}")
 
-    def _gone(self, ran: set[str]) -> Iterator[str]:
-        scope = [str(arg) for arg in self.config.args]
-        if any("::" in arg for arg in scope):
-            return
-        folders = [(self.config.invocation_params.dir / arg).resolve() for arg in scope]
-        for name in self.history.entries:
-            file = (self.config.rootpath / name.partition("::")[0]).resolve()
-            if not any(file.is_relative_to(folder) for folder in folders):
-                continue
-            if name in self.selected:
-                if name not in ran:
-                    yield f"{name}: in the history, but skipped or failed in this run"
-            elif name not in self.deselected:
-                yield f"{name}: in the history, gone from this run (renamed or removed?)"
-            elif not self.narrowed:
-                yield f"{name}: in the history, left out of a full run (a new mark or default -m?)"
+    def _damaged(self, ran: set[str]) -> Iterator[tuple[str, str]]:
+        """Name the entries of the history that this run does not compare and that are damaged too."""
+        for name, entry in self.history.entries.items():
+            if name not in ran and (why := damage(entry.get("extra_info", {}))):
+                yield name, f"the history has {why}"
+
+    def _unlike(self) -> list[str]:
+        differing = self._differing(MACHINE)
+        return [differing] if differing else []
+
+    def _off(self, benchmarks: Any) -> Iterator[str]:
+        """Say which of the two runs was measured on a machine that was busy with other work."""
+        sides = {
+            "this run": {e.fullname: e.extra_info for e in benchmarks},
+            "the history": {n: e.get("extra_info", {}) for n, e in self.history.entries.items()},
+        }
+        for where, found in sides.items():
+            usable = ((n, f) for n, f in found.items() if not damage(f))
+            if off := [name for name, facts in usable if control_is_off(facts)]:
+                yield f"{where} is noisy ({off[0]}: the baseline against itself is not about 1)"
 
     def _differing(self, keys: Any) -> str:
         here, there = self.suite, self.history.suite
         return ", ".join(
-            f"{k} is {here.get(k)!r}, the history's {there.get(k)!r}"
+            f"{k} is {shown(here.get(k))}, the history's {shown(there.get(k))}"
             for k in keys
             if here.get(k) != there.get(k)
         )
@@ -138,6 +153,13 @@ class Gate:
             f"gate: {self.compared} of {len(self.history.entries)} compared, "
             f"{len(self.regressions)} regressions, {len(self.unusable)} not usable"
         )
+
+
+def _noise(now: Any, then: Any) -> str:
+    for where, facts in (("in this run", now), ("in the history", then)):
+        if why := noise(facts):
+            return f"{where} {why}"
+    return ""
 
 
 def _slower(entry: Any, then: Mapping[str, Any], checks: Any) -> Iterator[str]:
