@@ -1,5 +1,6 @@
 """A model's weights: the matrices that techniques reach, and those that they do not."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -52,12 +53,12 @@ def weights(model: nn.Module, *, tied: bool = False) -> list[Weight]:
     return list(found.values())
 
 
-def unreached(model: nn.Module) -> dict[str, str]:
-    """Return the matrices that `weights` does not hold, by dotted name, and why."""
-    reached = {id(weight.tensor) for weight in weights(model)}
+def unreached(model: nn.Module, reached: Iterable[Tensor]) -> dict[str, str]:
+    """Return the matrices of `model` that are none of `reached`, by dotted name, and why."""
+    known = {id(tensor) for tensor in reached}
     missed = {}
     for name, tensor in model.named_parameters():
-        if tensor.ndim > 1 and tensor.numel() and id(tensor) not in reached:
+        if tensor.ndim > 1 and tensor.numel() and id(tensor) not in known:
             owner = model.get_submodule(name.rpartition(".")[0])
             missed[name] = f"{type(owner).__name__} is no layer whose weights are known"
             if isinstance(owner, nn.Embedding | nn.EmbeddingBag):

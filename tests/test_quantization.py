@@ -103,7 +103,7 @@ def test_a_channel_of_zeros_and_a_depthwise_convolution_keep_their_precision() -
         model[0].weight[1] *= 1e-4  # type: ignore[operator,index,union-attr]
         weights = quantize_weights(model)
         small = model[0].weight[1]  # type: ignore[index,union-attr]
-        found = weights.get_submodule("0").weight()[1]  # type: ignore[operator]
+        found = weights.get_submodule("0").weight[1]  # type: ignore[operator]
         assert sqnr_db(small, found) > SQNR_DB["depthwise"][0]
         assert torch.isfinite(quantize_static(model, x)(x)).all()
 

@@ -70,7 +70,8 @@ def prune_ln_structured(
     """
     check_amount(amount)
     pruned = copy_model(model)
-    reached, missed = weights(pruned), unreached(pruned)
+    reached = weights(pruned)
+    missed = unreached(pruned, [weight.tensor for weight in reached])
     convolutions = [weight for weight in reached if isinstance(weight.layer, CONVOLUTIONS)]
     if not convolutions:
         raise CompressionError("structured pruning needs a convolution, found linear layers only")
@@ -111,7 +112,7 @@ def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
     keep = l1_mask(torch.cat(flat), amount=amount)
     for weight, part in zip(reached, keep.split([len(w) for w in flat]), strict=True):
         _apply(weight, part.view(weight.tensor.shape).to(weight.tensor.device))
-    record_left_out(pruned, unreached(pruned))
+    record_left_out(pruned, unreached(pruned, [weight.tensor for weight in reached]))
     return pruned
 
 
@@ -125,7 +126,8 @@ def prune_n_of_m(model: nn.Module, *, n: int = 2, m: int = 4) -> nn.Module:
     """
     check_n_of_m(n, m)
     pruned = copy_model(model)
-    reached, missed = weights(pruned), unreached(pruned)
+    reached = weights(pruned)
+    missed = unreached(pruned, [weight.tensor for weight in reached])
     inputs = {w.name: filters(w.tensor.detach(), w.layer).shape[1] for w in reached}
     if all(channels % m for channels in inputs.values()):
         raise CompressionError(
@@ -182,9 +184,10 @@ def sparsity(model: nn.Module) -> float:
 def _pruned(model: nn.Module, amount: float, mask: Callable[[Tensor], Tensor]) -> nn.Module:
     check_amount(amount)
     pruned = copy_model(model)
-    for weight in weights(pruned):
+    reached = weights(pruned)
+    for weight in reached:
         _apply(weight, mask(weight.tensor))
-    record_left_out(pruned, unreached(pruned))
+    record_left_out(pruned, unreached(pruned, [weight.tensor for weight in reached]))
     return pruned
 
 

@@ -1,13 +1,22 @@
 """Half precision: the network in float16 or bfloat16, inputs and outputs in float32."""
 
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from compression.errors import CompressionError
-from compression.layers import check_model, copy_model
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.layers import check_model, copy_model, failing_module, record_left_out
+from compression.quantization.replacement import CodedLayer
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_ANOTHER_DTYPE = re.compile("same dtype|same type|scalar type|dtype|should be the same", re.I)
+_PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Size, torch.dtype, torch.device)
 
 
 class CastModel(nn.Module):
@@ -23,32 +32,54 @@ class CastModel(nn.Module):
         self.network = network
         self.dtype = dtype
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the network's outputs in float32."""
-        if self.dtype == torch.float16 and inputs.device.type == "cpu":
-            wide = {
-                name: tensor.float() if tensor.is_floating_point() else tensor
-                for name, tensor in self.network.state_dict().items()
-            }
-            widened: Tensor = functional_call(self.network, wide, (inputs.float(),))
-            return widened
-        outputs: Tensor = self.network(inputs.to(self.dtype))
-        return outputs.float()
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Return the network's outputs, their floating tensors in float32.
+
+        Tensors may stand in tuples, lists, dicts and dataclasses; integers stay what they are. Raises
+        CompressionError where the forward mixes dtypes, and for outputs of another type.
+        """
+        first = next(_tensors((inputs, named)), None)
+        place = first.device.type if first is not None else "cpu"
+        widened = self.dtype == torch.float16 and place == "cpu"
+        dtype = torch.float32 if widened else self.dtype
+        inputs, named = _in_dtype((inputs, named), dtype, "inputs")
+        try:
+            if widened:
+                outputs = functional_call(self.network, _widened(self.network), inputs, named)
+            else:
+                outputs = self.network(*inputs, **named)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or not _ANOTHER_DTYPE.search(str(error)):
+                raise
+            raise CompressionError(
+                f"{failing_module(self.network, error)}: the forward mixes {dtype} with another "
+                f"dtype ({error}); make its tensors in the dtype of its inputs, by x.new_zeros or "
+                "dtype=x.dtype"
+            ) from error
+        return _in_dtype(outputs, torch.float32, "outputs")
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> CastModel:
-    """Return a copy of `model` in float16 or bfloat16; CompressionError where a weight overflows."""
+    """Return a copy of `model` in float16 or bfloat16; CompressionError where a weight overflows.
+
+    All its floating tensors are cast, buffers that are not saved among them; a plain tensor kept as an
+    attribute is refused, since a network does not cast it.
+    """
     if dtype not in DTYPES.values():
         raise CompressionError(f"dtype must be torch.float16 or torch.bfloat16, found {dtype}")
     check_model(model)
+    _check_castable(model)
     network = copy_model(model).eval()
     largest = torch.finfo(dtype).max
-    for name, tensor in network.state_dict().items():
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+        if tensor.is_complex():
+            raise UnsupportedTypeError(f"{name}: expected real numbers, found {tensor.dtype}")
         if tensor.is_floating_point() and tensor.numel() and tensor.abs().max() > largest:
             raise CompressionError(
                 f"{name}: {tensor.abs().max().item():.4g} is beyond {dtype}'s largest number "
                 f"{largest:.4g}; cast to torch.bfloat16"
             )
+    record_left_out(network, {})
     return CastModel(network.to(dtype), dtype)
 
 
@@ -62,8 +93,88 @@ def round_vectors(model: nn.Module) -> nn.Module:
     check_model(model)
     rounded = copy_model(model)
     for tensor in rounded.state_dict().values():
-        if tensor.ndim < 2 and tensor.is_floating_point():
+        if isinstance(tensor, Tensor) and tensor.ndim < 2 and tensor.is_floating_point():
             # to nearest, and the largest numbers down: they would be infinite
-            limit = torch.finfo(torch.bfloat16).max
+            limit = min(torch.finfo(t).max for t in (torch.bfloat16, tensor.dtype))
             tensor.copy_(tensor.clamp(-limit, limit).to(torch.bfloat16))
     return rounded
+
+
+def _check_castable(model: nn.Module) -> None:
+    for prefix, module in model.named_modules():
+        if isinstance(module, CastModel) or hasattr(module, "simulated"):
+            raise UnsupportedTypeError(
+                f"{prefix or 'the model'}: expected a network of real numbers, found "
+                f"{type(module).__name__}; cast the network that it was made of"
+            )
+        for name, value in vars(module).items() if not isinstance(module, CodedLayer) else ():
+            if name.startswith("_flat_weight") or name in ("_parameters", "_buffers", "_modules"):
+                continue
+            if any(tensor.is_floating_point() for tensor in _tensors(value)):
+                raise UnsupportedTypeError(
+                    f"{prefix}.{name}".removeprefix(".") + ": expected a buffer, found a plain "
+                    "attribute that holds a floating tensor, which a network does not cast; use "
+                    "register_buffer(..., persistent=False)"
+                )
+
+
+def _widened(network: nn.Module) -> dict[str, Tensor]:
+    """Return all tensors of `network` by each of their names, floating ones in float32."""
+    wide: dict[int, Tensor] = {}  # tied ones stay tied
+    named = [
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ]
+    for _, tensor in named:
+        if id(tensor) not in wide:
+            wide[id(tensor)] = tensor.float() if tensor.is_floating_point() else tensor
+    return {name: wide[id(tensor)] for name, tensor in named}
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a value and in the tuples, lists, dicts and dataclasses that it is of."""
+    if isinstance(value, Tensor):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from _tensors([getattr(value, f.name) for f in dataclasses.fields(value)])
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _in_dtype(value: Any, dtype: torch.dtype, role: str) -> Any:
+    """Return `value` with its floating tensors in `dtype`."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, _PLAIN):
+        return value
+
+    def inner(item: Any) -> Any:
+        return _in_dtype(item, dtype, role)
+
+    return _mapped(value, inner, role)
+
+
+def _mapped(value: Any, inner: Callable[[Any], Any], role: str) -> Any:
+    """Return a copy of a collection whose items went through `inner`."""
+    if isinstance(value, tuple):
+        items = [inner(item) for item in value]
+        # A named tuple; torch.return_types take one sequence as tuples do.
+        return value._make(items) if hasattr(value, "_make") else type(value)(items)  # type: ignore[attr-defined]
+    if isinstance(value, list):
+        return [inner(item) for item in value]
+    same = copy.copy(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            object.__setattr__(same, field.name, inner(getattr(value, field.name)))
+    elif not isinstance(value, Mapping):
+        raise UnsupportedTypeError(
+            f"{role}: expected tensors, numbers, tuples, lists, dicts or dataclasses of them, found "
+            f"{type(value).__name__}"
+        )
+    if isinstance(value, Mapping):
+        for key in value:
+            same[key] = inner(value[key])
+    return same

@@ -1,44 +1,70 @@
 """Dynamic INT8: linear layers with integer weights, activations quantized at each call."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.affine import TINY, choose_qparams, quantize
-from compression.errors import CompressionError
-from compression.layers import check_model, copy_model, replace_layer
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.quantization.replacement import CodedLayer, Codes, replaced
+
+KINDS = (nn.Linear,)
+LONGEST_SUM = 2**16
+"""Terms, each at most 255 x 127, whose sum an int32 surely holds."""
 
 
-class DynamicQuantizedLinear(nn.Module):
+class DynamicQuantizedLinear(CodedLayer):
     """A linear layer in int8 x int8 -> int32: weights per output, activations per input row."""
 
-    parameter_buffers = ("codes",)
     bias: Tensor | None
-    codes: Tensor
-    scale: Tensor
 
-    def __init__(self, layer: nn.Linear, name: str) -> None:
-        """Quantize the weight of `layer`; its bias stays in float32."""
-        super().__init__()
-        qparams = choose_qparams(layer.weight, axis=0, name=f"{name}.weight")
-        codes = quantize(layer.weight, qparams)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", qparams.scale)
+    def __init__(self, layer: nn.Linear, name: str, codes: Codes | None = None) -> None:
+        """Quantize the weight of `layer`, or take its codes; the bias stays as it is."""
+        if codes is None:
+            qparams = choose_qparams(layer.weight, axis=0, name=f"{name}.weight".removeprefix("."))
+            codes = quantize(layer.weight, qparams), qparams.scale
+        super().__init__(codes, layer.weight)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_parameter("bias", layer.bias)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return inputs (..., features) times the weight, plus the bias, float32."""
-        rows = inputs.reshape(-1, inputs.shape[-1]).float()
+    @property
+    def weight(self) -> Tensor:
+        """What the codes stand for: some parents read a weight instead of calling its layer."""
+        return (self.codes * self.scale[:, None]).to(self.like.dtype)
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be passed by keyword
+        """Return `input` (..., features) times the weight, plus the bias, in its dtype."""
+        if not input.is_floating_point():
+            raise UnsupportedTypeError(f"a linear layer expects real inputs, found {input.dtype}")
+        if not input.ndim or input.shape[-1] != self.in_features:
+            raise CompressionError(
+                f"a linear layer of {self.in_features} inputs expects (..., {self.in_features}), "
+                f"found the shape {tuple(input.shape)}"
+            )
+        outputs = self._products(input.reshape(-1, self.in_features).float())
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return outputs.reshape(*input.shape[:-1], self.out_features).to(input.dtype)
+
+    def _products(self, rows: Tensor) -> Tensor:
+        if not len(rows):
+            return rows.new_zeros(0, self.out_features)
         low, high = rows.amin(1, keepdim=True).clamp(max=0), rows.amax(1, keepdim=True).clamp(min=0)
         scale = (high / 255 - low / 255).clamp(min=TINY)
         zero_point = (-128 - torch.round(low / scale)).clamp(-128, 127)
         codes = (torch.round(rows / scale) + zero_point).clamp(-128, 127).to(torch.int8)
-        sums = integer_matmul(codes, self.codes.t())
-        sums = sums - zero_point.int() * self.codes.sum(dim=1, dtype=torch.int32)
-        outputs = sums.float() * (scale * self.scale)
-        if self.bias is not None:
-            outputs = outputs + self.bias
-        return outputs.reshape(*inputs.shape[:-1], -1)
+        parts = zip(codes.split(LONGEST_SUM, 1), self.codes.split(LONGEST_SUM, 1), strict=True)
+        sums = [_centred(*part, zero_point.int()).float() for part in parts]
+        total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+        return total * (scale * self.scale)
+
+
+def _centred(codes: Tensor, weight: Tensor, zero_point: Tensor) -> Tensor:
+    """Return the sums (int32) of the rows of `codes` less their zero points, times `weight`."""
+    sums = integer_matmul(codes, weight.t())
+    return sums - zero_point * weight.sum(dim=1, dtype=torch.int32)
 
 
 def integer_matmul(left: Tensor, right: Tensor) -> Tensor:
@@ -57,20 +83,19 @@ def padded_matmul(left: Tensor, right: Tensor) -> Tensor:
     return torch._int_mm(wide_left, wide_right)[:rows, :columns]
 
 
-def quantize_dynamic(model: nn.Module) -> nn.Module:
+def quantize_dynamic(model: nn.Module, *, keep: Collection[str] = ()) -> nn.Module:
     """Return a copy whose linear layers are INT8; convolutions stay in float, as in the paper's 4.5.
 
-    Weights symmetric per output channel, activations affine per row at run time, sums in int32.
+    Weights symmetric per output channel, activations affine per row at run time, sums in int32. What
+    stays in float is listed by left_out: other layers, attention's projections, subclasses of
+    nn.Linear, linear layers with hooks, and those that `keep` names. CompressionError where that is
+    every layer.
     """
-    check_model(model)
-    quantized = copy_model(model).eval()
-    linear = {n: m for n, m in quantized.named_modules() if type(m) is nn.Linear}
-    if not linear:
-        raise CompressionError(
-            "dynamic quantization covers nn.Linear only and the model has none; use quantize_static"
-        )
-    if "" in linear:
-        return DynamicQuantizedLinear(linear[""], "weight")
-    for name, layer in linear.items():
-        replace_layer(quantized, name, DynamicQuantizedLinear(layer, name))
+    quantized = replaced(
+        model, KINDS, DynamicQuantizedLinear, verb="dynamic quantization", keep=keep
+    )
+    for module in quantized.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            # Its fast path reads its linear layers' weights instead of calling them.
+            module.activation_relu_or_gelu = 0
     return quantized

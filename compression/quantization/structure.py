@@ -5,35 +5,79 @@ from typing import Any
 
 from torch import nn
 
-from compression.errors import CheckpointError
+from compression.errors import CheckpointError, CompressionError
 from compression.quantization.cast import DTYPES, CastModel, cast
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
+from compression.quantization.replacement import kept
 from compression.quantization.static import StaticQuantizedModel, empty_static
-from compression.quantization.weights import WeightQuantizedLayer, quantize_weights
+from compression.quantization.weights import KINDS, WeightQuantizedLayer, quantize_weights
+
+BEFORE = {"cast": ("weights", "dynamic"), "weights": ("dynamic",)}
+"""The kinds that each kind may have been made of."""
 
 
 def structure_of(model: nn.Module) -> dict[str, Any] | None:
     """Return what restructure needs, fit for JSON; None for a network that keeps its structure.
 
-    "num_bits" maps state-dict names of codes to their bits, where they are fewer than 8.
+    "num_bits" maps state-dict names of codes to their bits, where they are fewer than 8. Where
+    techniques were composed, "of" is the structure that the last one was given; "keep" names layers
+    that stayed in float though their like have codes.
     """
     if isinstance(model, StaticQuantizedModel):
         return {"kind": "static", "num_bits": {}}
     if isinstance(model, CastModel):
-        return {"kind": "cast", "dtype": str(model.dtype).removeprefix("torch."), "num_bits": {}}
+        inner = structure_of(model.network)
+        bits = {f"network.{name}": n for name, n in (inner or {"num_bits": {}})["num_bits"].items()}
+        kind = {"kind": "cast", "dtype": str(model.dtype).removeprefix("torch.")}
+        return kind | {"num_bits": bits} | ({"of": inner} if inner else {})
+    return _weights(model) or _dynamic(model)
+
+
+def _dynamic(model: nn.Module) -> dict[str, Any] | None:
+    if not any(isinstance(m, DynamicQuantizedLinear) for m in model.modules()):
+        return None
+    coded = [
+        name
+        for name, m in model.named_modules(remove_duplicate=False)
+        if isinstance(m, WeightQuantizedLayer) and type(m.layer) is nn.Linear
+    ]
+    return {"kind": "dynamic", "num_bits": {}} | _keep(model, (nn.Linear,), coded)
+
+
+def _weights(model: nn.Module) -> dict[str, Any] | None:
     layers = {n: m for n, m in model.named_modules() if isinstance(m, WeightQuantizedLayer)}
-    if layers:
-        first = next(iter(layers.values()))
-        bits = {f"{n}.codes".removeprefix("."): m.num_bits for n, m in layers.items()}
-        return {
+    if not layers:
+        return None
+    first = next(iter(layers.values()))
+    other = next((n for n, m in layers.items() if _options(m) != _options(first)), None)
+    if other is not None:
+        raise CompressionError(
+            f"{other}: expected one num_bits and group_size for all layers, found {_options(first)} "
+            f"and {_options(layers[other])}; quantize the network at once"
+        )
+    bits = {f"{n}.codes".removeprefix("."): m.num_bits for n, m in layers.items()}
+    before = _dynamic(model)
+    return (
+        {
             "kind": "weights",
             "bits": first.num_bits,
             "group_size": first.group_size,
             "num_bits": bits if first.num_bits < 8 else {},
         }
-    if any(isinstance(m, DynamicQuantizedLinear) for m in model.modules()):
-        return {"kind": "dynamic", "num_bits": {}}
-    return None
+        | _keep(model, KINDS, [])
+        | ({"of": before} if before else {})
+    )
+
+
+def _options(layer: WeightQuantizedLayer) -> tuple[int, int | None]:
+    return layer.num_bits, layer.group_size
+
+
+def _keep(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], others: list[str]
+) -> dict[str, Any]:
+    names = sorted([*kept(model, kinds), *others])
+    return {"keep": names} if names else {}
 
 
 def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
@@ -42,13 +86,17 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
     `model` is a fresh float network of the same architecture; its values are of no account. Raises
     CheckpointError for a structure that no version of this package wrote.
     """
+    keep = structure.get("keep", [])
+    match structure:
+        case {"kind": str(kind), "of": {"kind": str(before)}} if before in BEFORE.get(kind, ()):
+            model = restructure(model, structure["of"])
     match structure:
         case {"kind": "static"}:
             return empty_static(model)
         case {"kind": "dynamic"}:
-            return quantize_dynamic(model)
+            return quantize_dynamic(model, keep=keep)
         case {"kind": "cast", "dtype": str(dtype)} if dtype in DTYPES:
             return cast(model, DTYPES[dtype])
         case {"kind": "weights", "bits": int(bits), "group_size": int() | None as group_size}:
-            return quantize_weights(model, num_bits=bits, group_size=group_size)
+            return quantize_weights(model, num_bits=bits, group_size=group_size, keep=keep)
     raise CheckpointError(f"unknown structure {dict(structure)!r}: written by a newer version?")

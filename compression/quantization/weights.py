@@ -1,46 +1,74 @@
-"""Weight-only quantization: integer codes in memory and file, arithmetic in float32."""
+"""Weight-only quantization: integer codes in memory and file, arithmetic in the network's dtype."""
+
+import copy
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.errors import UnsupportedTypeError
-from compression.layers import compressible_layers, copy_model, replace_layer
+from compression.layers import TRANSPOSED, filters, unfilters
+from compression.quantization.replacement import CodedLayer, Codes, replaced
+
+# The last is attention's output projection: a linear layer that only its parent's type hides.
+KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, NonDynamicallyQuantizableLinear)
+_FUNCTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-class WeightQuantizedLayer(nn.Module):
+class WeightQuantizedLayer(CodedLayer):
     """A convolution or linear layer whose weight is dequantized at each call."""
 
-    parameter_buffers = ("codes",)
-    codes: Tensor
-    scale: Tensor
+    layer: Any
 
     def __init__(
-        self, layer: nn.Module, name: str, *, num_bits: int, group_size: int | None
+        self,
+        layer: nn.Module,
+        name: str,
+        codes: Codes | None = None,
+        *,
+        num_bits: int,
+        group_size: int | None,
     ) -> None:
-        """Take over `layer`, whose weight becomes codes per output channel or per group."""
-        super().__init__()
-        if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        """Make codes of the weight of `layer`, per filter or per group of weights, or take them."""
+        if type(layer) not in KINDS:
             raise UnsupportedTypeError(
-                f"{name}: weight-only quantization knows nn.Linear and nn.Conv1d to 3d, found "
+                f"{name}: weight-only quantization knows linear layers and convolutions, found "
                 f"{type(layer).__name__}"
             )
-        axis = 0 if group_size is None else None
-        weight = layer.weight
-        qparams = choose_qparams(
-            weight, num_bits=num_bits, axis=axis, group_size=group_size, name=f"{name}.weight"
-        )
+        weight: Any = layer.weight
+        if codes is None:
+            rows = filters(weight.detach(), layer)
+            qparams = choose_qparams(
+                rows,
+                num_bits=num_bits,
+                axis=0 if group_size is None else None,
+                group_size=group_size,
+                name=f"{name}.weight".removeprefix("."),
+            )
+            codes = quantize(rows, qparams), qparams.scale
+        super().__init__(codes, weight)
         self.num_bits, self.group_size = num_bits, group_size
-        self.register_buffer("codes", quantize(weight, qparams))
-        self.register_buffer("scale", qparams.scale)
         self._qparams: QParams | None = None
-        self.layer = layer
-        del layer.weight
-        layer.register_parameter("weight", None)
+        # A copy: `layer` may be held elsewhere too, and still computes there.
+        self.layer = copy.copy(layer)
+        self.layer._parameters = {**layer._parameters, "weight": None}
 
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the layer, which its parent may read: its bias, its features."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "layer":
+                raise
+            return getattr(self.layer, name)
+
+    @property
     def weight(self) -> Tensor:
-        """Return the weight that the codes stand for, float32."""
+        """The weight that the codes stand for, in the network's dtype."""
         if self._qparams is None or self._qparams.scale is not self.scale:
             # Once a device: to check the scales is to wait for a GPU.
             axis = 0 if self.group_size is None else None
@@ -48,28 +76,48 @@ class WeightQuantizedLayer(nn.Module):
             self._qparams = QParams(
                 self.scale, zero_point, self.num_bits, True, axis, self.group_size
             )
-        return dequantize(self.codes, self._qparams)
+        rows = dequantize(self.codes, self._qparams)
+        return unfilters(rows, self.layer).to(self.like.dtype)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Apply the layer with its dequantized weight."""
-        if isinstance(self.layer, nn.Linear):
-            return F.linear(inputs, self.weight(), self.layer.bias)
-        outputs: Tensor = self.layer._conv_forward(inputs, self.weight(), self.layer.bias)  # type: ignore[operator]
-        return outputs
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Apply the layer with its dequantized weight; only transposed ones take `output_size`."""
+        layer: Any = self.layer
+        if isinstance(layer, nn.Linear):
+            return F.linear(input, self.weight, layer.bias)
+        if not isinstance(layer, TRANSPOSED):
+            outputs: Tensor = layer._conv_forward(input, self.weight, layer.bias)
+            return outputs
+        size = [*layer.kernel_size]
+        added = layer._output_padding(
+            input,
+            output_size,
+            [*layer.stride],
+            [*layer.padding],
+            size,
+            len(size),
+            [*layer.dilation],
+        )
+        options: Any = (layer.stride, layer.padding, added, layer.groups, layer.dilation)
+        return _FUNCTIONS[len(size) - 1](input, self.weight, layer.bias, *options)
 
 
 def quantize_weights(
-    model: nn.Module, *, num_bits: int = 8, group_size: int | None = None
+    model: nn.Module,
+    *,
+    num_bits: int = 8,
+    group_size: int | None = None,
+    keep: Collection[str] = (),
 ) -> nn.Module:
     """Return a copy whose convolutions and linear layers hold symmetric codes of 2 to 8 bits.
 
     One scale an output channel, or one for each `group_size` consecutive weights of a channel. The
-    arithmetic stays in float32: this makes the file smaller, not the prediction faster.
+    arithmetic stays in the network's dtype: this makes the file smaller, not the prediction faster.
+    What stays in float is listed by left_out: attention's input projections, recurrent and bilinear
+    layers, embeddings, subclasses of layers, layers with hooks, and those that `keep` names.
+    CompressionError where that is every layer.
     """
-    quantized = copy_model(model).eval()
-    for name, layer in compressible_layers(quantized).items():
-        replacement = WeightQuantizedLayer(layer, name, num_bits=num_bits, group_size=group_size)
-        if layer is quantized:
-            return replacement
-        replace_layer(quantized, name, replacement)
-    return quantized
+
+    def make(layer: nn.Module, name: str, codes: Codes | None) -> WeightQuantizedLayer:
+        return WeightQuantizedLayer(layer, name, codes, num_bits=num_bits, group_size=group_size)
+
+    return replaced(model, KINDS, make, verb="weight-only quantization", keep=keep)

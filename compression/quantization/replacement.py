@@ -1,0 +1,117 @@
+"""Layers that are replaced by others on codes: which are, and which stay as they were."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.layers import altered, copy_model, record_left_out, replace_everywhere
+from compression.weights import Weight, unreached, weights
+
+Codes = tuple[Tensor, Tensor]
+"""Codes of a weight, and their scale."""
+
+
+class CodedLayer(nn.Module):
+    """A layer that holds codes and their scale, which stays in float32 where the network is cast."""
+
+    parameter_buffers = ("codes",)
+    codes: Tensor
+    scale: Tensor
+    like: Tensor
+
+    def __init__(self, codes: Codes, like: Tensor) -> None:
+        """Hold `codes` of a weight that is of the dtype of `like`."""
+        super().__init__()
+        self.register_buffer("codes", codes[0])
+        self.register_buffer("scale", codes[1])
+        self.register_buffer("like", like.new_empty(0), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CodedLayer":
+        scale = self.scale
+        super()._apply(fn, recurse)
+        if self.scale.dtype != torch.float32:
+            self.scale = scale.to(self.scale.device)
+        return self
+
+
+def replaced(
+    model: nn.Module,
+    kinds: tuple[type[nn.Module], ...],
+    make: Callable[[Any, str, Codes | None], CodedLayer],
+    *,
+    verb: str,
+    keep: Collection[str] = (),
+) -> nn.Module:
+    """Return a copy in eval mode whose layers of exactly `kinds` are what `make` returns for them.
+
+    `make` takes the layer, its name, and the codes of the layer that its weight is tied to, if any.
+    Layers that compute something else than their class, and those named in `keep`, stay. What stays
+    in float is recorded as left out; CompressionError where that is everything.
+    """
+    quantized = copy_model(model).eval()
+    reached = weights(quantized, tied=True)
+    _check_kept(keep, {weight.label for weight in reached})
+    reasons: dict[int, str] = {}
+    made: dict[object, CodedLayer] = {}
+    for weight in reached:
+        layer = weight.layer
+        reason = "it was to stay" if weight.label in keep else _reason(weight, kinds, verb)
+        if reason:
+            reasons[id(weight.tensor)] = reason
+            continue
+        twin = made.get(key := (id(weight.tensor), getattr(layer, "groups", 1), type(layer)))
+        if layer not in made:
+            codes = None if twin is None else (twin.codes, twin.scale)
+            made[layer] = made[key] = make(layer, weight.label, codes)
+    if not made:
+        found = "; ".join(f"{w.name}: {reasons[id(w.tensor)]}" for w in reached[:3])
+        raise CompressionError(f"{verb} found no layer to quantize: {found}")
+    return _put_in_place(quantized, made, reasons)
+
+
+def kept(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[str]:
+    """Return the layers of exactly `kinds` that a quantized `model` still has in float."""
+    found = [w.label for w in _floats(model) if type(w.layer) in kinds]
+    return [name for name in found if name]
+
+
+def _floats(model: nn.Module) -> list[Weight]:
+    try:
+        return weights(model, tied=True)
+    except CompressionError:
+        return []
+
+
+def _check_kept(keep: Collection[str], known: set[str]) -> None:
+    if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
+        raise UnsupportedTypeError(
+            f"keep must be the dotted names of layers, found {keep!r}; pass ('head',)"
+        )
+    unknown = sorted(set(keep) - known)
+    if unknown:
+        raise CompressionError(f"keep: the network has no layer with weights at {unknown[0]!r}")
+
+
+def _put_in_place(
+    model: nn.Module, made: dict[object, CodedLayer], reasons: dict[int, str]
+) -> nn.Module:
+    for old, new in made.items():
+        if isinstance(old, nn.Module):
+            replace_everywhere(model, old, new)
+    model = made.get(model, model).eval()
+    missed = unreached(model, ())
+    for name, tensor in model.named_parameters():
+        if name in missed:
+            missed[name] = reasons.get(id(tensor), missed[name])
+    record_left_out(model, missed)
+    return model
+
+
+def _reason(weight: Weight, kinds: tuple[type[nn.Module], ...], verb: str) -> str | None:
+    if type(weight.layer) in kinds and weight.name.rpartition(".")[2] == "weight":
+        return altered(weight.layer)
+    names = ", ".join(f"nn.{kind.__name__}" for kind in kinds if hasattr(nn, kind.__name__))
+    return f"{verb} covers {names} only, found {type(weight.layer).__name__}"
