@@ -1,4 +1,4 @@
-"""Calibration: the range of each activation, chosen from what a network does on some images.
+"""Calibration: the range of each activation, chosen from what a network does on some inputs.
 
 min-max      what was seen                                            (Jacob et al. 2018, 3.1)
 percentile   all but a tail of 1e-4 at either end                     (Wu et al. 2020, 3.3)
@@ -7,14 +7,15 @@ entropy      the threshold of least Kullback-Leibler divergence       (Migacz 20
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from compression.errors import CompressionError
 from compression.layers import copy_model
-from compression.training import has_bfloat16
+from compression.training import has_bfloat16, input_batches
 
 Range = tuple[Tensor, Tensor]
 
@@ -26,7 +27,10 @@ BINS, LEVELS = 2048, 128
 
 
 class Activation:
-    """What is known of one activation: its ends, some of its values, the mean of each channel."""
+    """What is known of one activation: its ends, some of its values, its means by channel.
+
+    `means` are those along dimension 1, `last_means` those along the last, a linear layer's channels.
+    """
 
     def __init__(self) -> None:
         """Know nothing yet."""
@@ -34,9 +38,12 @@ class Activation:
         self.high = torch.tensor(float("-inf"))
         self.samples: list[Tensor] = []
         self.means: list[Tensor] = []
+        self.last_means: list[Tensor] = []
 
     def see(self, value: Tensor, *, keep: bool) -> None:
         """Take in the activation (N, C, ...) of one batch."""
+        if not value.numel():
+            return
         low, high = torch.aminmax(value)
         self.low = torch.minimum(self.low, low.float().cpu())
         self.high = torch.maximum(self.high, high.float().cpu())
@@ -45,7 +52,18 @@ class Activation:
             step = max(1, flat.numel() // SAMPLES_A_BATCH)
             # An odd step, so that it does not walk down one column of an image of even width.
             self.samples.append(flat[:: step | 1].float().cpu())
-            self.means.append(value.float().mean([d for d in range(value.ndim) if d != 1]).cpu())
+            self.means.append(_means(value, 1))
+            self.last_means.append(_means(value, value.ndim - 1))
+
+
+def _means(value: Tensor, axis: int) -> Tensor:
+    return value.float().mean([d for d in range(value.ndim) if d != axis]).cpu()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's first tensor lies, the CPU for one without."""
+    tensors = chain(network.parameters(), network.buffers())
+    return next((t.device for t in tensors), torch.device("cpu"))
 
 
 class Observer(fx.Interpreter):
@@ -80,22 +98,42 @@ def observe(
 ) -> dict[str, Activation]:
     """Return what each node of `network`, or those called `names`, did on `batches`.
 
-    With `precision` "bfloat16" the network runs in it where the machine computes in it: the ends are
-    then off by about 2^-8 of themselves, one code.
+    With `precision` "bfloat16" the network runs in it where the machine and the network compute in
+    it: the ends are then off by about 2^-8 of themselves, one code. CompressionError for inputs that
+    the network cannot take.
     """
-    device = next(network.parameters()).device
-    watched: Any = network
-    narrow = precision == "bfloat16" and has_bfloat16(device)
-    if narrow:  # its kernels are a third faster channels last
-        watched = copy_model(network).bfloat16().to(memory_format=torch.channels_last)
-    observer = Observer(watched, keep=keep, names=names)
-    for batch in batches:
-        if len(batch):
-            inputs = batch.to(device)
+    if precision not in ("float32", "bfloat16"):
+        raise CompressionError(f"precision must be float32 or bfloat16, found {precision!r}")
+    device = device_of(network)
+    observer = Observer(network, keep=keep, names=names)
+    for number, batch in enumerate(input_batches(batches)):
+        inputs = batch.to(device, torch.float32)
+        if number == 0 and precision == "bfloat16" and has_bfloat16(device):
+            observer = _narrowed(network, inputs, keep=keep, names=names) or observer
+        narrow = observer.module is not network
+        try:
             observer.run(inputs.bfloat16() if narrow else inputs)
-    if not observer.seen:
-        raise CompressionError("the calibration set is empty: pass some training images' inputs")
+        except RuntimeError as error:
+            raise CompressionError(
+                f"calibration: the network cannot take inputs of shape {tuple(batch.shape)} ({error})"
+            ) from error
     return observer.seen
+
+
+def _narrowed(
+    network: fx.GraphModule, inputs: Tensor, *, keep: bool, names: Collection[str] | None
+) -> Observer | None:
+    """Return an observer of the network in bfloat16; None where the network cannot run in it."""
+    narrow = copy_model(network).bfloat16()
+    # Its kernels are a third faster channels last, which a forward with view may not take.
+    for order in (torch.channels_last, torch.contiguous_format):
+        try:
+            ordered: Any = narrow.to(memory_format=order)
+            Observer(ordered, keep=False, names=()).run(inputs[:1].bfloat16())
+        except RuntimeError:
+            continue
+        return Observer(ordered, keep=keep, names=names)
+    return None
 
 
 def ranges(seen: Mapping[str, Activation], method: str) -> dict[str, Range]:
@@ -104,6 +142,12 @@ def ranges(seen: Mapping[str, Activation], method: str) -> dict[str, Range]:
         raise CompressionError(
             f"calibration method must be one of {', '.join(METHODS)}, found {method!r}"
         )
+    for name, activation in seen.items():
+        if not bool(torch.isfinite(activation.low) & torch.isfinite(activation.high)):
+            raise CompressionError(
+                f"{name}: its activations in calibration are NaN, infinite or none at all; calibrate "
+                "on finite inputs"
+            )
     return {name: METHODS[method](activation) for name, activation in seen.items()}
 
 

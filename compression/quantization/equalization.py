@@ -1,5 +1,6 @@
 """Cross-layer equalization and bias correction (Nagel et al. 2019, arXiv:1906.04721)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +9,33 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from compression.affine import choose_qparams, dequantize, quantize
+from compression.layers import copy_model, filters, replace_layer
+from compression.quantization.layer import LAYERS
 
 _POSITIVE = (nn.ReLU, F.relu, torch.relu, "relu")  # f(s x) = s f(x) for s > 0, unlike ReLU6
+
+
+@torch.no_grad()
+def unshared(folded: fx.GraphModule) -> fx.GraphModule:
+    """Give each call of a layer a layer of its own, in place, and each layer tensors of its own.
+
+    What is good for one call need not be good for another; the names are those that lowering gives.
+    """
+    layers = dict(folded.named_modules())
+    called: set[str] = set()
+    for node in folded.graph.nodes:
+        layer: Any = layers.get(str(node.target)) if node.op == "call_module" else None
+        if type(layer) not in LAYERS:
+            continue
+        name = str(node.target)
+        while name in called:
+            name = f"{name}_again"
+        called.add(name)
+        own: Any = copy_model(layer)
+        replace_layer(folded, name, own)
+        node.target = name
+    folded.recompile()
+    return folded
 
 
 @torch.no_grad()
@@ -35,8 +61,9 @@ def equalize(folded: fx.GraphModule) -> int:
             continue
         before = first.weight.abs().amax(dim=(1, 2, 3))
         after = second.weight.abs().amax(dim=(1, 2, 3) if depthwise else (0, 2, 3))
-        factor = torch.sqrt(before * after) / after
-        factor = torch.where((before > 0) & (after > 0), factor, torch.ones_like(factor))
+        factor = torch.sqrt(before / after)
+        usable = torch.isfinite(factor) & (factor > 0)
+        factor = torch.where(usable, factor, torch.ones_like(factor))
         first.weight /= factor.view(-1, 1, 1, 1)
         if first.bias is not None:
             first.bias /= factor
@@ -60,28 +87,36 @@ def _reader(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node | None:
 
 
 @torch.no_grad()
-def correct_bias(folded: fx.GraphModule, means: Mapping[str, Tensor]) -> int:
+def correct_bias(
+    folded: fx.GraphModule,
+    means: Mapping[str, Tensor],
+    last_means: Mapping[str, Tensor] | None = None,
+) -> int:
     """Take out, in place, what rounding the weights adds to each output channel on average.
 
-    `means` holds the mean of each channel of a node's value, by the node's name. The correction of an
-    output channel is - sum over inputs of (W_quantized - W) E[x] (their equation 17, with E[x] from
+    `means` holds the mean of each channel, dimension 1, of a node's value, by the node's name, and
+    `last_means` that along its last dimension, a linear layer's channels. The correction of an output
+    channel is - sum over inputs of (W_quantized - W) E[x] (their equation 17, with E[x] from
     calibration; padding is ignored). Returns how many layers were corrected.
     """
     layers = dict(folded.named_modules())
     corrected = 0
     for node in folded.graph.nodes:
         layer: Any = layers.get(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
+        if type(layer) not in LAYERS:
             continue
-        mean = means.get(getattr(node.args[0], "name", ""))
-        if mean is None or len(mean) != layer.weight.shape[1] * getattr(layer, "groups", 1):
-            continue
-        qparams = choose_qparams(layer.weight, axis=0)
-        error = dequantize(quantize(layer.weight, qparams), qparams) - layer.weight
+        linear = isinstance(layer, nn.Linear)
+        source = node.all_input_nodes[0].name
+        mean = ((last_means if linear else None) or means)[source]
+        weight = filters(layer.weight, layer)
+        qparams = choose_qparams(weight, axis=0)
+        error = dequantize(quantize(weight, qparams), qparams) - weight
         error = error.flatten(2).sum(2) if error.ndim > 2 else error
         groups = getattr(layer, "groups", 1)
         inputs = mean.to(error.device).view(groups, 1, -1)
         shift = (error.view(groups, -1, error.shape[1]) * inputs).sum(2).flatten()
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+            shift /= math.prod(layer.stride)  # of a stride's outputs, each gets its share of taps
         if layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros_like(shift))
         layer.bias -= shift

@@ -1,18 +1,24 @@
 """The layers of a statically quantized network: int8 codes in, int8 codes out.
 
-The reference executor computes on integers held in float32: products and sums below 2^24 are exact,
-larger ones are off by less than 2^-24 of themselves a step, far below half a code of the output.
+The reference executor computes on integers held in float32 and float64: their sums are exact, and each
+is rounded to float32 once, as the integer kernels round it.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.affine import QParams, choose_qparams, quantize
-from compression.layers import channel_axis
+from compression.affine import QParams
+from compression.quantization.layer import QuantizedLayer
+
+__all__ = [
+    "ClampCodes", "Codes", "Dequantize", "MeanOver", "OnCodes", "Quantize", "QuantizedAffine",
+    "QuantizedJoin", "QuantizedLayer", "QuantizedMean",
+]  # fmt: skip
+
+_POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class Codes(nn.Module):
@@ -36,8 +42,8 @@ class Quantize(Codes):
     """Real inputs -> codes."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the codes of `inputs`."""
-        return self.encode(inputs / self.output_scale)
+        """Return the codes of `inputs`, of any real dtype."""
+        return self.encode(inputs.float() / self.output_scale)
 
 
 class Dequantize(nn.Module):
@@ -57,95 +63,6 @@ class Dequantize(nn.Module):
         return (codes.float() - self.zero_point) * self.scale
 
 
-class QuantizedLayer(nn.Module):
-    """A convolution or linear layer on codes, with int32 bias and requantization.
-
-    Weights are symmetric per output channel; the bias has the scale input x weight, saturated to
-    int32. Without `output` (the network's last layer) real numbers are returned. A ReLU behind the
-    layer is the lower end of the output's range: its zero point is then the smallest code. A
-    residual's codes are added before the requantization, which rounds once.
-    """
-
-    parameter_buffers = ("codes", "bias")
-    codes: Tensor
-    weight_scale: Tensor
-    bias: Tensor
-    input_scale: Tensor
-    input_zero_point: Tensor
-    output_scale: Tensor | None
-    output_zero_point: Tensor | None
-    residual_scale: Tensor | None
-    residual_zero_point: Tensor | None
-
-    def __init__(
-        self,
-        layer: nn.Module,
-        inputs: QParams,
-        output: QParams | None,
-        name: str,
-        *,
-        residual: Sequence[QParams] = (),
-    ) -> None:
-        """Quantize the weight and bias of `layer` for codes of `inputs`, and of a residual if any."""
-        super().__init__()
-        parameter: Any = layer.weight
-        weight = parameter.detach().cpu()  # where ranges lie, so that no device is mixed
-        self.axis = channel_axis(layer)
-        qparams = choose_qparams(weight, axis=self.axis, name=f"{name}.weight")
-        bias: Any = layer.bias if layer.bias is not None else torch.zeros(len(qparams.scale))
-        steps = torch.round(bias.detach().double().cpu() / (inputs.scale * qparams.scale).double())
-        self.register_buffer("codes", quantize(weight, qparams))
-        self.register_buffer("weight_scale", qparams.scale)
-        self.register_buffer("bias", steps.clamp(-(2**31), 2**31 - 1).to(torch.int32))
-        self.register_buffer("input_scale", inputs.scale.clone())
-        self.register_buffer("input_zero_point", inputs.zero_point.clone())
-        for role, meaning in (("output", output), ("residual", next(iter(residual), None))):
-            for field in ("scale", "zero_point"):
-                value = None if meaning is None else getattr(meaning, field).clone()
-                self.register_buffer(f"{role}_{field}", value)
-        self.options: dict[str, Any] = {}
-        if not isinstance(layer, nn.Linear):
-            fields = ("stride", "padding", "dilation", "groups")
-            self.options = {field: getattr(layer, field) for field in fields}
-        self.transposed = isinstance(layer, nn.ConvTranspose2d)
-        if self.transposed:
-            self.options["output_padding"] = layer.output_padding
-
-    def sums(self, codes: Tensor) -> Tensor:
-        """Return the integer sums, bias included, as float32; padding is the real number 0."""
-        centred = codes.float() - self.input_zero_point
-        weight = self.codes.float()
-        bias = self.bias.float()
-        if not self.options:
-            return F.linear(centred, weight, bias)
-        function = F.conv_transpose2d if self.transposed else _CONVOLUTIONS[weight.ndim - 2]
-        return function(centred, weight, bias, **self.options)
-
-    def forward(self, codes: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Return the output's codes, or real numbers for the network's last layer."""
-        sums = self.sums(codes)
-        scale = self.input_scale.double() * self.weight_scale.double()
-        # In units of the output: 1 where it is real.
-        unit = torch.ones_like(self.input_scale) if self.output_scale is None else self.output_scale
-        multiplier = (scale / unit.double()).float()
-        outputs = sums.mul_(multiplier.view(-1, *[1] * (sums.ndim - 2)))
-        if (
-            residual is not None
-            and self.residual_scale is not None
-            and self.residual_zero_point is not None
-        ):
-            # in float32: an int8 tensor minus a 0-dim int32 wraps round in int8
-            centred = residual.float() - self.residual_zero_point
-            outputs += centred * (self.residual_scale / unit)
-        if self.output_zero_point is None:
-            return outputs
-        codes = outputs.round_().add_(self.output_zero_point).clamp_(-128, 127)
-        return codes.to(torch.int8)
-
-
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
 class QuantizedJoin(Codes):
     """Addition or concatenation of codes with scales of their own, requantized to one."""
 
@@ -160,7 +77,7 @@ class QuantizedJoin(Codes):
         self.dim = dim
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the codes of the sum or of the concatenation."""
+        """Return the codes of the sum, broadcast, or of the concatenation."""
         ratios = self.input_scales / self.output_scale
         parts = [
             (codes.float() - self.input_zero_points[i]) * ratios[i]
@@ -169,6 +86,42 @@ class QuantizedJoin(Codes):
         return self.encode(
             sum(parts[1:], parts[0]) if self.dim is None else torch.cat(parts, self.dim)
         )
+
+
+class QuantizedAffine(Codes):
+    """Codes times a number plus a number, requantized."""
+
+    input_scale: Tensor
+    input_zero_point: Tensor
+
+    def __init__(self, inputs: QParams, output: QParams, *, factor: float, offset: float) -> None:
+        """Return factor x + offset."""
+        super().__init__(output)
+        self.register_buffer("input_scale", inputs.scale.clone())
+        self.register_buffer("input_zero_point", inputs.zero_point.clone())
+        self.factor, self.offset = factor, offset
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the codes of factor x + offset."""
+        ratio = self.input_scale * self.factor / self.output_scale
+        scaled = (codes.float() - self.input_zero_point) * ratio
+        return self.encode(scaled + self.offset / self.output_scale)
+
+
+class MeanOver(nn.Module):
+    """The mean over fixed dimensions; over all for none."""
+
+    def __init__(self, dims: tuple[int, ...], *, keepdim: bool) -> None:
+        """Average over `dims`."""
+        super().__init__()
+        self.dims, self.keepdim = dims, keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean: one division of an exact sum, where `x` holds whole numbers."""
+        dims = self.dims or tuple(range(x.ndim))
+        count = math.prod(x.shape[d] for d in dims)
+        dtype = torch.float64 if 255 * count >= 2**24 else torch.float32
+        return x.sum(dims, keepdim=self.keepdim, dtype=dtype).float() / count
 
 
 class QuantizedMean(Codes):
@@ -186,8 +139,28 @@ class QuantizedMean(Codes):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the codes of the average."""
-        means = self.pool(codes.float() - self.input_zero_point)
+        means = self.mean(codes.float() - self.input_zero_point)
         return self.encode(means * (self.input_scale / self.output_scale))
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Return the average of whole numbers: an exact sum, divided once."""
+        pool = self.pool
+        if isinstance(pool, nn.modules.pooling._AdaptiveAvgPoolNd):
+            rank = int(type(pool).__name__[-2])
+            sides = x.shape[-rank:]
+            asked = (
+                pool.output_size
+                if isinstance(pool.output_size, tuple)
+                else [pool.output_size] * rank
+            )
+            outputs = [n if m is None else m for n, m in zip(sides, asked, strict=True)]
+            if all(m == 1 for m in outputs):
+                return MeanOver(tuple(range(-rank, 0)), keepdim=True)(x)  # type: ignore[no-any-return]
+            # torch's adaptive pool divides by the rows and then by the columns.
+            if all(n % m == 0 for n, m in zip(sides, outputs, strict=True)):
+                return _POOLS[rank](x, [n // m for n, m in zip(sides, outputs, strict=True)])
+        means: Tensor = pool(x)
+        return means
 
 
 class OnCodes(nn.Module):
@@ -205,20 +178,21 @@ class OnCodes(nn.Module):
 
 
 class ClampCodes(nn.Module):
-    """A ReLU or ReLU6 that no layer before it could take in: a clamp in its input's codes."""
+    """A ReLU or another clamp that no layer before it could take in: a clamp in its input's codes."""
 
     low: Tensor
     high: Tensor
 
-    def __init__(self, qparams: QParams, ceiling: float | None) -> None:
-        """Clamp to 0 and, where it is given, `ceiling`."""
+    def __init__(self, qparams: QParams, low: float | None, high: float | None) -> None:
+        """Clamp to `low` and `high`, each where it is given."""
         super().__init__()
-        top = torch.tensor(127, dtype=torch.int32)
-        if ceiling is not None:
-            steps = torch.round(ceiling / qparams.scale)
-            top = (steps + qparams.zero_point).clamp(max=127).to(torch.int32)
-        self.register_buffer("low", qparams.zero_point.clone())
-        self.register_buffer("high", top)
+        for name, bound, end in (("low", low, -128), ("high", high, 127)):
+            code = torch.tensor(end, dtype=torch.int32)
+            if bound is not None:
+                # In float64: a bound far beyond the codes must not wrap round.
+                steps = torch.round(bound / qparams.scale.double()) + qparams.zero_point
+                code = steps.clamp(-128, 127).to(torch.int32)
+            self.register_buffer(name, code)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the clamped codes."""

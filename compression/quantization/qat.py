@@ -1,6 +1,7 @@
 """Quantization-aware training: rounding in the forward pass, straight through in the backward."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,16 +9,11 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
-from compression.graph import fold_batch_norm, norms_as_convolutions
-from compression.layers import (
-    COMPRESSIBLE,
-    channel_axis,
-    compressible_layers,
-    copy_model,
-)
+from compression.layers import copy_model, filters, unfilters
 from compression.quantization.calibration import observe, ranges
+from compression.quantization.layer import LAYERS
 from compression.quantization.modules import Codes
-from compression.quantization.static import StaticQuantizedModel, lowered, rounded
+from compression.quantization.static import StaticQuantizedModel, lowered, prepared, rounded
 from compression.training import Recipe, Split, fit
 
 
@@ -59,21 +55,25 @@ class FakeQuantizeActivation(Codes):
 class FakeQuantizeWeight(nn.Module):
     """Rounds a weight to symmetric codes per output channel, whose scales follow the weight."""
 
-    def __init__(self, axis: int) -> None:
-        """Give each slice along `axis` a scale of its own."""
+    def __init__(self, layer: nn.Module) -> None:
+        """Give each filter of `layer` a scale of its own."""
         super().__init__()
-        self.axis = axis
+        self._filters, self._unfilters = (
+            partial(filters, layer=layer),
+            partial(unfilters, layer=layer),
+        )
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the rounded weight."""
-        return fake_quantize(weight, choose_qparams(weight, axis=self.axis))
+        rows = self._filters(weight)
+        return self._unfilters(fake_quantize(rows, choose_qparams(rows, axis=0)))
 
 
 def quantize_aware(
     model: nn.Module,
     train: Split,
     recipe: Recipe,
-    calibration: Tensor | Iterable[Tensor],
+    calibration: Tensor | Iterable[Any],
     *,
     method: str = "min-max",
 ) -> StaticQuantizedModel:
@@ -83,10 +83,9 @@ def quantize_aware(
     stay; weights, biases and the weights' scales train. The result is that of quantize_static with
     the trained weights: what runs in training and what is deployed round the same values.
     """
-    compressible_layers(model)
-    folded = norms_as_convolutions(fold_batch_norm(model))
-    batches = [calibration] if isinstance(calibration, Tensor) else calibration
-    chosen = ranges(observe(folded, batches, keep=method != "min-max"), method)
+    folded, batches = prepared(model, calibration, method)
+    names = rounded(folded, None)
+    chosen = ranges(observe(folded, batches, keep=method != "min-max", names=names), method)
     rehearsal = _rehearsal(folded, rounded(folded, chosen))
     fit(rehearsal, train, recipe)
     layers = dict(folded.named_modules())
@@ -107,8 +106,8 @@ def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.Grap
                 after = rehearsal.graph.call_module(name, (node,))
             node.replace_all_uses_with(after, lambda user, after=after: user is not after)
     rehearsal.recompile()
-    for layer in [m for m in rehearsal.modules() if isinstance(m, COMPRESSIBLE)]:
-        rounding = FakeQuantizeWeight(channel_axis(layer))
+    for layer in [m for m in rehearsal.modules() if type(m) in LAYERS]:
+        rounding = FakeQuantizeWeight(layer)
         parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
     network: fx.GraphModule = rehearsal
     return network

@@ -1,22 +1,26 @@
 """Static INT8: calibrate a traced network's activations, then lower it onto integer codes."""
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from compression.affine import QParams
-from compression.graph import fold_batch_norm, norms_as_convolutions
+from compression.graph import folded_rows, norms_as_convolutions
 from compression.layers import compressible_layers
-from compression.quantization.calibration import Range, observe, ranges
-from compression.quantization.equalization import correct_bias, equalize
+from compression.quantization.calibration import Range, device_of, observe, ranges
+from compression.quantization.equalization import correct_bias, equalize, unshared
 from compression.quantization.lowering import Lowering
+from compression.quantization.proof import proven_trace, trace_in_float32
+from compression.training import input_batches
 
 
 class StaticQuantizedModel(nn.Module):
     """A network on int8 codes from its input to its last layer, run by the reference executor.
 
-    The arithmetic is that of integers, carried out in float32: its accuracy is that of INT8, its
+    The arithmetic is that of integers, carried out in floats: its accuracy is that of INT8, its
     speed is not (see modules.py). compression.integer runs it on integer kernels.
     """
 
@@ -35,7 +39,7 @@ class StaticQuantizedModel(nn.Module):
 
 def quantize_static(
     model: nn.Module,
-    calibration: Tensor | Iterable[Tensor],
+    calibration: Tensor | Iterable[Any],
     *,
     method: str = "min-max",
     equalization: bool = False,
@@ -44,31 +48,54 @@ def quantize_static(
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network: batch norm folded, int8 weights and activations.
 
-    `calibration` is one batch of prepared inputs or several; `method` chooses the activations' ranges
-    from it (calibration.py), run in `precision`. Knows convolutions, linear layers, batch norm, ReLU
-    and ReLU6, additions, concatenation, pooling, flatten and dropout; another operator raises
-    UnsupportedTypeError with its name.
+    `calibration` is one batch of prepared inputs or several, alone or in pairs (inputs, labels);
+    `method` chooses the activations' ranges from it (calibration.py), run in `precision`. Knows
+    convolutions, linear layers, batch norm, clamps such as ReLU, additions, multiplication by numbers,
+    concatenation, pooling, means, reshaping, slices and dropout; another operator raises
+    UnsupportedTypeError with its name and place, and so does a network whose traced graph computes
+    something else on the first batch. Inputs and outputs are float32, whatever the model's dtype.
     Weights symmetric per channel, activations affine per tensor (Jacob et al. 2018, arXiv:1712.05877).
+
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape
+    torch.Size([3, 2])
     """
-    compressible_layers(model)
-    folded = norms_as_convolutions(fold_batch_norm(model))
+    folded, batches = prepared(model, calibration, method)
+    if equalization or bias_correction:
+        unshared(folded)
     if equalization:
         equalize(folded)
-    batches = [calibration] if isinstance(calibration, Tensor) else calibration
     keep = bias_correction or method != "min-max"
+    # Lowered without ranges first: an operator that is not known is told before hours of calibration.
+    names = rounded(folded, None)
     # The correction of biases looks at every layer's input, rounded there or not.
-    names = None if bias_correction else rounded(folded, None)
-    seen = observe(folded, batches, keep=keep, precision=precision, names=names)
-    chosen = ranges(seen, method)
+    watched = None if bias_correction else names
+    seen = observe(folded, batches, keep=keep, precision=precision, names=watched)
+    chosen = ranges({name: seen[name] for name in names}, method)
     if bias_correction:
-        means = {n: torch.stack(a.means).mean(0) for n, a in seen.items() if a.means}
-        correct_bias(folded, means)
+        means, last = (
+            {n: torch.stack(getattr(a, field)).mean(0) for n, a in seen.items() if a.means}
+            for field in ("means", "last_means")
+        )
+        correct_bias(folded, means, last)
     return lowered(folded, chosen)
+
+
+def prepared(
+    model: nn.Module, calibration: Any, method: str
+) -> tuple[fx.GraphModule, Iterable[Tensor]]:
+    """Return the folded graph of `model`, tried on the first batch, and all batches of inputs."""
+    compressible_layers(model)
+    ranges({}, method)
+    batches = input_batches(calibration)
+    first = next(batches)
+    traced = proven_trace(model, first)
+    return norms_as_convolutions(folded_rows(traced)), chain([first], batches)
 
 
 def lowered(folded: fx.GraphModule, chosen: Mapping[str, Range]) -> StaticQuantizedModel:
     """Return a folded network lowered with the chosen ranges, on its own device."""
-    device = next(folded.parameters()).device
+    device = device_of(folded)
     return StaticQuantizedModel(Lowering(folded, chosen).lower()).to(device)
 
 
@@ -81,5 +108,5 @@ def rounded(folded: fx.GraphModule, chosen: Mapping[str, Range] | None) -> Mappi
 
 def empty_static(model: nn.Module) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
-    folded = norms_as_convolutions(fold_batch_norm(model))
+    folded = norms_as_convolutions(folded_rows(trace_in_float32(model)))
     return StaticQuantizedModel(Lowering(folded, None).lower())

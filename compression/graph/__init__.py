@@ -1,0 +1,22 @@
+"""A model's traced graph: what it computes, nothing in place, batch norms folded."""
+
+from compression.graph.folding import (
+    ChannelScale,
+    fold_batch_norm,
+    folded_rows,
+    norms_as_convolutions,
+    row_norms,
+)
+from compression.graph.inplace import number_nodes
+from compression.graph.tracing import place_of, trace
+
+__all__ = [
+    "ChannelScale",
+    "fold_batch_norm",
+    "folded_rows",
+    "norms_as_convolutions",
+    "number_nodes",
+    "place_of",
+    "row_norms",
+    "trace",
+]

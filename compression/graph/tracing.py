@@ -1,0 +1,132 @@
+"""A network as a torch.fx graph of its leaf layers, each node with its place in the user's code."""
+
+import inspect
+import operator
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.graph.inplace import functional
+from compression.layers import altered, copy_model
+
+_OURS = str(Path(__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+
+
+class _Proxy(fx.Proxy):
+    """Shows `x += y` and its kin, which torch.fx takes for operators that make a new tensor."""
+
+
+def _in_place(name: str) -> Callable[..., Any]:
+    function = getattr(operator, f"i{name}")
+
+    def method(self: _Proxy, other: Any) -> Any:
+        # Named as torch.fx alone would name it: files hold the names.
+        return self.tracer.create_proxy("call_function", function, (self, other), {}, name)
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(_Proxy, f"__i{_name}__", _in_place(_name))
+
+
+class _Tracer(fx.Tracer):
+    """Notes at each node the module and the line of the user's code that called for it."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        line = _line(sys._getframe())
+        where = self.scope.module_path if node.op != "call_module" else str(node.target)
+        node.meta["place"] = " ".join(filter(None, [where, f"({line})" if line else ""]))
+        return node
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """Return a copy of `model` in eval mode as a torch.fx graph of its leaf layers.
+
+    Optional arguments of its forward take their defaults; what was written in place makes new
+    tensors; what no output needs is gone. Raises UnsupportedTypeError with the line of the forward
+    for what torch.fx cannot trace, and for leaf layers that hooks or patches alter.
+    """
+    network = copy_model(model).eval()
+    tracer = _Tracer()
+    if tracer.is_leaf_module(network, ""):
+        network = nn.Sequential(network).eval()
+    _leave_out_optional(network)
+    try:
+        graph = tracer.trace(network)
+    except CompressionError:
+        raise
+    except Exception as error:  # whatever the user's code does with a proxy
+        raise UnsupportedTypeError(
+            f"{type(model).__name__} cannot be traced by torch.fx"
+            f"{_line_of_error(error)} ({error}); the forward must not branch on the data"
+        ) from error
+    traced = fx.GraphModule(network, graph, type(model).__name__)
+    for node in graph.nodes:
+        reason = altered(traced.get_submodule(node.target)) if node.op == "call_module" else None
+        if reason:
+            raise UnsupportedTypeError(f"{node.target}: {reason}")
+    return functional(traced)
+
+
+def place_of(node: fx.Node) -> str:
+    """Return where a node comes from: its module's path, and the file and line that called for it."""
+    place: str = node.meta.get("place") or node.name
+    return place
+
+
+def _leave_out_optional(network: nn.Module) -> None:
+    """Give `network`, a copy, a forward of its required arguments only.
+
+    torch.fx would trace the others as inputs, and `if mask is not None` would take the wrong branch.
+    """
+    if isinstance(network, fx.GraphModule):
+        return
+    kind = type(network)
+    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p.name for p in positional if p.default is p.empty]
+    names = required or [p.name for p in positional[:1]]
+    needed = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if not names or needed or len(names) == len(parameters):
+        return
+    # By name, since torch.fx names the inputs after the code's own variables.
+    listed = ", ".join(names)
+    forward = eval(f"lambda self, {listed}: forward(self, {listed})", {"forward": kind.forward})
+    network.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+
+
+def _line(frame: FrameType | None) -> str:
+    """Return the file and line of the innermost frame of the user's code below `trace`."""
+    while frame is not None and frame.f_code is not trace.__code__:
+        if _of_user(frame.f_code):
+            return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def _line_of_error(error: Exception) -> str:
+    found = ""
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if _of_user(code):
+            found = f" at {Path(code.co_filename).name}:{step.tb_lineno}"
+        step = step.tb_next
+    return found
+
+
+def _of_user(code: CodeType) -> bool:
+    name = code.co_filename
+    return not name.startswith((_TORCH, _OURS, "<"))

@@ -1,0 +1,98 @@
+"""Is the traced graph what the network computes? It is tried before anything is built on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.graph import place_of, row_norms, trace
+from compression.layers import copy_model
+from compression.quantization.calibration import device_of
+
+SAMPLES = 4
+"""Inputs of the first batch that the graph is tried on."""
+TOLERANCE = 1e-3
+"""Of the largest output: the same operators in the same order leave float32's own error only."""
+
+
+def trace_in_float32(model: nn.Module) -> fx.GraphModule:
+    """Return the traced graph of a copy of `model` in float32."""
+    return trace(copy_model(model).float())
+
+
+@torch.no_grad()
+def proven_trace(model: nn.Module, batch: Tensor) -> fx.GraphModule:
+    """Return the traced graph of `model`, in float32, which gives its outputs on `batch`.
+
+    Raises UnsupportedTypeError where it gives others (writes to a slice, randomness, state in Python,
+    which a trace does not show), or where a batch norm behind a linear layer reads no rows (N, C), and
+    CompressionError for inputs that the network cannot take.
+    """
+    network = copy_model(model).float().eval()
+    traced = trace(network)
+    device = device_of(network)
+    inputs = batch.to(device, torch.float32)
+    wanted = _outputs(network, inputs)
+    with _row_shapes(traced) as shapes:
+        found = _outputs(traced, inputs)
+    for node, shape in shapes:
+        if len(shape) != 2:
+            raise UnsupportedTypeError(
+                f"{place_of(node)}: static INT8 knows batch norm behind a linear layer on rows (N, C), "
+                f"found {tuple(shape)}, of which it normalizes dimension 1 and the layer makes the last"
+            )
+    if isinstance(wanted, Tensor) and isinstance(found, Tensor):
+        _compare(model, wanted, found)
+    return traced
+
+
+def _outputs(network: nn.Module, inputs: Tensor) -> object:
+    try:
+        return network(inputs[:SAMPLES].clone())
+    except RuntimeError:
+        pass
+    try:  # a batch of fixed size
+        return network(inputs.clone())
+    except Exception as error:  # whatever a forward raises for inputs that are not its own
+        raise CompressionError(
+            f"{type(network).__name__}: the network cannot take calibration inputs of shape "
+            f"{tuple(inputs.shape)} ({error})"
+        ) from error
+
+
+@contextmanager
+def _row_shapes(traced: fx.GraphModule) -> Iterator[list[tuple[fx.Node, torch.Size]]]:
+    """Give a list that predictions fill with what batch norms behind linear layers read."""
+    shapes: list[tuple[fx.Node, torch.Size]] = []
+    handles = []
+    for node in row_norms(traced):
+
+        def note(_: Any, args: Any, named: Any, node: fx.Node = node) -> None:
+            shapes.append((node, args[0].shape if args else named["input"].shape))
+
+        norm = traced.get_submodule(str(node.target))
+        handles.append(norm.register_forward_pre_hook(note, with_kwargs=True))
+    yield shapes
+    for handle in handles:
+        handle.remove()
+
+
+def _compare(model: nn.Module, wanted: Tensor, found: Tensor) -> None:
+    bad = int((~torch.isfinite(wanted)).sum())
+    if bad:
+        raise CompressionError(
+            f"{type(model).__name__}: {bad} of its {wanted.numel()} outputs of calibration inputs are "
+            "NaN or infinite; calibrate on other inputs, or mend the network"
+        )
+    largest = wanted.float().abs().amax() if wanted.numel() else torch.zeros(())
+    if wanted.shape == found.shape:
+        off = (wanted.float() - found.float()).abs()
+        if not (off > TOLERANCE * largest).any():
+            return
+    raise UnsupportedTypeError(
+        f"{type(model).__name__}: its traced graph gives other outputs than its forward; it may write "
+        "to a part of a tensor, draw at random or keep state in Python, which a trace does not show"
+    )
