@@ -48,13 +48,15 @@ class UnboundedError(Exception):
 class Rounding:
     """What is rounded: values to `codes` of their 8-bit codes, weights to codes of so many levels.
 
-    `relative` is a floating format's rounding of every value and weight; `linear_only` rounds the
+    `relative` and `smallest` are a floating format's rounding of every value and weight;
+    `linear_only` rounds the
     inputs and the weights of linear layers, and nothing else.
     """
 
     codes: float = 0.0
     weight_levels: float = math.inf
     relative: float = 0.0
+    smallest: float = 0.0
     linear_only: bool = False
 
 
@@ -63,7 +65,7 @@ EXECUTORS = Rounding(codes=1.0)
 """Two executors of the same codes, of which each rounds ties its own way."""
 DYNAMIC = Rounding(codes=0.5, weight_levels=127, linear_only=True)
 BFLOAT16 = Rounding(relative=2.0**-7)  # twice its unit: products are rounded on their way too
-FLOAT16 = Rounding(relative=2.0**-10)
+FLOAT16 = Rounding(relative=2.0**-10, smallest=2.0**-24)
 
 
 def of_bits(num_bits: int) -> Rounding:
@@ -98,7 +100,7 @@ class Bounded(Tensor):
             value, error = _rule(name, func, args, kwargs, first)
             how = first.rounding
             codes = 0.0 if how.linear_only else how.codes
-            error = error + codes * _step(value) + how.relative * value.abs()
+            error = error + codes * _step(value) + how.relative * value.abs() + how.smallest
             if value.numel():
                 error = error + SLACK * value.abs().amax()
             if in_place:
@@ -171,7 +173,7 @@ def _layer(
     codes = 0.0
     if how.linear_only:
         scale, codes = (scale, how.codes) if name == "linear" else (scale * 0, 0.0)
-    halves = scale.expand_as(weight) / 2 + how.relative * weight.abs()
+    halves = scale.expand_as(weight) / 2 + how.relative * weight.abs() + how.smallest
 
     def apply(inputs: Tensor, factors: Tensor) -> Tensor:
         found: Tensor = func(inputs, factors, None, *rest, **operands)

@@ -5,24 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compression.graph import fold_batch_norm
 from compression.integer import code_differences, export_onnx, lower_native, lower_onednn
 from compression.integer import deploy as deploy_model
 from compression.quantization import StaticQuantizedModel, quantize_static
-from tests.support.bounds import EXECUTORS, STATIC, Rounding
+from tests.support.bounds import EXECUTORS, STATIC
 from tests.support.compared import (
     assert_equal,
     assert_within,
     bounds,
-    in_float64,
     poisoned_memory,
     run,
     untouched,
 )
 from tests.support.program import Program
-from tests.support.refusals import RefusedError, attempt
+from tests.support.refusals import attempt
 
 BATCHES = (1, 3, 0)
 """Beside the example's four."""
@@ -66,7 +65,7 @@ def native(program: Program) -> None:
     """The C kernels give the reference's bits, for any number of rows, again and again."""
     small, x = quantized(program), program.inputs()
     with poisoned_memory():
-        integer = attempt("native", program, lambda: lower_native(small, x[0]))
+        integer = attempt("executor", program, lambda: lower_native(small, x[0]))
         _same_bits(program, small, integer, "native")
 
 
@@ -76,7 +75,7 @@ def triton(program: Program) -> None:
 
     small, x = quantized(program), program.inputs()
     with poisoned_memory():
-        integer = attempt("native", program, lambda: lower_triton(small, x[0]))
+        integer = attempt("executor", program, lambda: lower_triton(small, x[0]))
         _same_bits(program, small, integer, "triton")
 
 
@@ -90,7 +89,7 @@ def _same_bits(program: Program, small: nn.Module, integer: nn.Module, what: str
 def onednn(program: Program) -> None:
     """torch's integer kernels give the reference's codes but for ties."""
     small, x = quantized(program), program.inputs()
-    integer = attempt("onnx", program, lambda: lower_onednn(small, x[0], fallback=True))
+    integer = attempt("executor", program, lambda: lower_onednn(small, x[0], fallback=True))
     differences = code_differences(small, integer, x[0])
     assert all(most <= 1 for most, _ in differences.values()), differences
     _about_the_same(program, small, integer, "onednn")
@@ -109,7 +108,7 @@ def openvino(program: Program) -> None:
 def deployed(program: Program) -> None:
     """What deploy chooses gives the reference's outputs but for ties."""
     small, x = quantized(program), program.inputs()
-    chosen = attempt("onnx", program, lambda: deploy_model(small, x[0]))
+    chosen = attempt("executor", program, lambda: deploy_model(small, x[0]))
     _about_the_same(program, small, chosen, "deploy")
 
 
@@ -120,7 +119,7 @@ def _exported(program: Program, engine: str) -> None:
     compilers = {"onnxruntime": compile_onnxruntime, "openvino": compile_openvino}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
-        attempt("onnx", program, lambda: export_onnx(small, path, x[0]))
+        attempt("executor", program, lambda: export_onnx(small, path, x[0]))
         compiled = CompiledModel(lambda shape: compilers[engine](path, shape, num_threads=1))
         _about_the_same(program, small, compiled, engine, batches=(4, 1, 3))
 
@@ -140,9 +139,3 @@ def _about_the_same(
             wanted = run(small, part)
             allowed = [(w.double(), b[:count]) for w, b in zip(wanted, spread, strict=True)]
             assert_within(run(other, part), allowed, f"{what}, {count} rows")
-
-
-__all__ = [
-    "RefusedError", "Rounding", "Tensor", "deployed", "folded", "in_float64", "native", "onednn",
-    "onnx_runtime", "openvino", "quantized", "static", "triton",
-]  # fmt: skip

@@ -18,7 +18,7 @@ LAYERS = (
     "nn.LayerNorm({last})", "nn.GroupNorm(1, {c})", "nn.InstanceNorm2d({c})",
     "nn.Upsample(scale_factor=2)",
     "nn.ZeroPad2d(1)", "nn.Conv2d({c}, 2, 3, padding=1, padding_mode='reflect')", "nn.LPPool2d(2, 2)",
-    "nn.BatchNorm2d({c}, track_running_stats=False)", 
+    "nn.BatchNorm2d({c}, track_running_stats=False)",
     "nn.MaxPool2d(2, return_indices=True)",
     "nn.Softplus()", "nn.ELU()", "nn.AdaptiveAvgPool2d((None, 1))", "nn.AdaptiveAvgPool2d((1, None))",
 )  # fmt: skip
