@@ -29,7 +29,9 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if self.name not in OWN and self.name not in _models().list_models(_models()):
+        if not isinstance(self.name, str) or (
+            self.name not in OWN and self.name not in _models().list_models(_models())
+        ):
             raise CompressionError(
                 f"unknown architecture {self.name!r}: choose {', '.join(OWN)}, or one of "
                 "torchvision.models.list_models(torchvision.models)"

@@ -23,15 +23,8 @@ def write_atomically(path: Path | str, data: bytes | Callable[[BinaryIO], object
     atomic), then the folder is synced; a link is followed. Leftovers of writers killed at the same
     target are swept. Raises CheckpointError that names the file and the reason.
     """
-    target = Path(os.path.realpath(path))
+    target = writable(path)
     try:
-        if target.exists() and not target.is_file():
-            kind = "a folder" if target.is_dir() else "a device or pipe"
-            raise CheckpointError(f"{path}: expected a file to write, found {kind}")
-        if not target.parent.is_dir():
-            raise CheckpointError(
-                f"{path}: the folder {target.parent} does not exist; create it first"
-            )
         _sweep(target)
         _replace(target, data)
     except OSError as error:
@@ -45,6 +38,32 @@ def write_atomically(path: Path | str, data: bytes | Callable[[BinaryIO], object
                 f"{path}: written, but a power cut may still undo it: its folder was not synced, "
                 f"{error.strerror}"
             ) from error
+
+
+def writable(path: Path | str) -> Path:
+    """Return the file that writing to `path` makes or replaces; CheckpointError where none can be.
+
+    Ask before the work of making what is to be written. A folder that refuses the file says so later.
+    """
+    if not isinstance(path, str | Path):
+        raise CheckpointError(
+            f"expected the path of a file (str or pathlib.Path), found {type(path).__name__}"
+        )
+    try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "a device or pipe"
+            raise CheckpointError(f"{path}: expected a file to write, found {kind}")
+        if not target.parent.is_dir():
+            raise CheckpointError(
+                f"{path}: the folder {target.parent} does not exist; create it first"
+            )
+    except CheckpointError:
+        raise
+    except (OSError, ValueError) as error:  # a name too long, a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path}: not written, {reason}") from error
+    return target
 
 
 def _replace(target: Path, data: bytes | Callable[[BinaryIO], object]) -> None:

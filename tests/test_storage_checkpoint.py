@@ -131,8 +131,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "keys that are numbers": (lambda: zipped({1: torch.ones(2)}), "found 1: Tensor"),
     "no tensors": (lambda: zipped({}), "expected but missing: conv.weight, .* and 6 more"),
     "another prefix": (
-        lambda: zipped({f"module.{n}": t for n, t in state().items()}),
-        "missing: conv.weight, .* not expected: module.conv.weight, .* and 7 more",
+        lambda: zipped({f"trunk.{n}": t for n, t in state().items()}),
+        "missing: conv.weight, .* not expected: trunk.conv.weight, .* and 7 more",
     ),
     "one key more": (lambda: zipped(state(extra=torch.ones(1))), "missing: none; .*: extra"),
     "one key less": (

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from compression.errors import CheckpointError, CompressionError
+from compression.storage.formats import HEAD_BYTES, foreign
 
 KEY = "dnn-compression"
 VERSION = 1
@@ -95,23 +96,35 @@ def octets(tensor: Tensor) -> memoryview:
     return tensor.detach().view(-1).view(torch.uint8).numpy().data
 
 
-def read(path: Path) -> Content:
+def read(path: Path | str) -> Content:
     """Return the content of a safetensors file.
 
     Nothing is allocated that the file does not have the bytes for. Raises CheckpointError for what
     is no safetensors file, or one of a newer version; damaged bytes are told by `intact`.
     """
-    check_readable(path)
-    with path.open("rb") as file:
-        return _read(path, file, path.stat().st_size)
-
-
-def check_readable(path: Path) -> None:
-    """Raise CheckpointError where there is no file to read."""
+    path = check_readable(path)
     try:
+        with path.open("rb") as file:
+            return _read(path, file, path.stat().st_size)
+    except OSError as error:
+        raise CheckpointError(f"{path}: not read, {error}") from error
+
+
+def check_readable(path: Path | str) -> Path:
+    """Return `path`; CheckpointError where there is no file to read."""
+    if not isinstance(path, str | Path):
+        raise CheckpointError(
+            f"expected the path of a model file (str or pathlib.Path), found {type(path).__name__}"
+        )
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening could block
+            raise CheckpointError(f"{path}: expected a model file, found a device or pipe")
         with path.open("rb"):
-            return
+            return path
     except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"{path}: expected a model file, {error}") from error
 
 
@@ -121,9 +134,10 @@ def _read(path: Path, file: BinaryIO, size: int) -> Content:
     head = file.read(_LENGTH_BYTES)
     end = _LENGTH_BYTES + int.from_bytes(head, "little")
     if len(head) < _LENGTH_BYTES or end > size or end > _MAX_HEADER_BYTES + _LENGTH_BYTES:
+        found = foreign(head + file.read(HEAD_BYTES))
+        found = found or f"neither, or one truncated: {size} bytes whose header would take {end}"
         raise CheckpointError(
-            f"{path}: expected a safetensors file or a zip of torch.save, found neither, or one "
-            f"truncated: {size} bytes whose header would take {end}"
+            f"{path}: expected a safetensors file or a zip of torch.save, found {found}"
         )
     head += file.read(end - _LENGTH_BYTES)
     header = _object(path, head[_LENGTH_BYTES:], "header")

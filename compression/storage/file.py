@@ -5,18 +5,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from compression.architectures import Architecture
-from compression.atomic import write_atomically
-from compression.errors import CheckpointError, CompressionError
+from compression.atomic import writable, write_atomically
+from compression.errors import CheckpointError, CompressionError, UnsupportedTypeError
 from compression.layers import check_model
-from compression.quantization import restructure, structure_of
+from compression.quantization import structure_of
 from compression.storage.container import Entries, check_readable, read, write
-from compression.storage.encoding import About, check_storable, encode, kind_of, memory_of
+from compression.storage.encoding import About, check_storable, encode, memory_of
 from compression.storage.joined import is_small, join
-from compression.storage.rebuild import compare, damaged, rebuild, released
+from compression.storage.proof import check_architecture, check_loads, check_structure
+from compression.storage.rebuild import damaged, made, rebuild, released
+from compression.storage.unstored import note_unstored, versions_of
 
 _PARTS = {"mask": "index", "gaps": "index", "codebook": "codebook"}
 
@@ -32,13 +33,20 @@ def save(
 
     The same model gives the same bytes. `entropy_coded` makes the file smaller and slower to write
     and read; a file that names its `architecture` loads without a factory. Raises CompressionError
-    for a tensor that is not finite or has no plain bytes, and for an architecture that is not the
-    model's, CheckpointError for a file that cannot be written.
+    for a tensor that is not finite or has no plain bytes, for a network that would not come back
+    (a compressed one inside another, one that does not load its own state dict) and for an
+    architecture that is not the model's, CheckpointError for a file that cannot be written.
     """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedTypeError(f"expected a network (nn.Module), found {type(model).__name__}")
+    writable(path)
     check_model(model)
     structure = structure_of(model)
     if architecture is not None:
-        _check_architecture(model, structure, architecture)
+        check_architecture(model, structure, architecture)
+    else:
+        check_structure(model, structure)
+    check_loads(model)
     bits = structure["num_bits"] if structure else {}
     entries: Entries = {}
     tensors: dict[str, About] = {}
@@ -56,7 +64,9 @@ def save(
                 name, tensor, num_bits=bits.get(name), entropy_coded=entropy_coded
             )
             _add(entries, name, added)
-    about = {"structure": structure, "tensors": tensors}
+    about: dict[str, Any] = {"structure": structure, "tensors": tensors}
+    beside = {"versions": versions_of(model), "unstored": note_unstored(model)}
+    about |= {key: noted for key, noted in beside.items() if noted}
     if architecture is not None:
         about["architecture"] = asdict(architecture)
     if small:
@@ -73,30 +83,16 @@ def _add(entries: Entries, name: str, added: Entries) -> None:
     entries.update(added)
 
 
-def _check_architecture(
-    model: nn.Module, structure: dict[str, Any] | None, architecture: Architecture
-) -> None:
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # drawing its weights must not move the caller's numbers
-        fresh = architecture() if structure is None else restructure(architecture(), structure)
-    kinds = {name: kind_of(tensor) for name, tensor in model.state_dict().items()}
-    try:
-        compare(fresh, kinds)
-    except CheckpointError as error:
-        raise CompressionError(f"the model is not {architecture}: {error}") from error
-
-
 def load(path: Path | str, factory: Callable[[], nn.Module] | None = None) -> nn.Module:
     """Return the model saved at `path`, bit for bit, in eval mode on the CPU.
 
     `factory` returns a fresh float network of the same architecture, and is not needed where the
     file names one; what was tied in the saved model is tied, and nothing else. Raises
-    CheckpointError for a file that is missing, damaged, of another format or architecture.
+    CheckpointError for a file that is missing, damaged, of another format or architecture, and for a
+    network whose buffers that are not persistent are other than the saved one's.
     """
-    path = Path(path)
-    check_readable(path)
-    network = None if factory is None else released(factory())
+    path = check_readable(path)
+    network = None if factory is None else released(made(factory))
     content = read(path)
     if content.about is None:
         raise CheckpointError(f"{path}: plain safetensors, not a file of ours; use load_checkpoint")
@@ -109,7 +105,7 @@ def contents(path: Path | str) -> dict[str, int]:
     "values" are numbers, codes and indices into codebooks, "index" tells where the values stand,
     "codebook" and "metadata" (names, shapes, checksums) are the rest.
     """
-    path = Path(path)
+    path = check_readable(path)
     content = read(path)
     if not content.intact:
         raise damaged(path, "")

@@ -1,17 +1,20 @@
 """A file's content -> a network."""
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from compression.architectures import Architecture
-from compression.errors import CheckpointError, CompressionError
+from compression.errors import CheckpointError, CompressionError, UnsupportedTypeError
 from compression.quantization import restructure
 from compression.storage.container import Content, Entries
 from compression.storage.encoding import claimed_kind, decode, kind_of, same_bits
 from compression.storage.joined import joined_kinds, split
+from compression.storage.unstored import check_unstored, read_versions
 
 State = dict[str, Tensor]
 _MOST_TIMES_SMALLER = 1000  # a file than its network: what a hostile one can have allocated
@@ -31,7 +34,8 @@ def rebuild(
         raise damaged(path, f"; {error}") from error
     if not content.intact:
         raise damaged(path, " in its header")
-    fill(path, model, state)
+    fill(path, model, state, read_versions(path, about))
+    check_unstored(path, model, about)
     return model.eval()
 
 
@@ -131,22 +135,44 @@ def compare(model: nn.Module, kinds: dict[str, str]) -> None:
         )
 
 
+def made(factory: Any) -> nn.Module:
+    """Return the network that `factory` makes; CompressionError where it makes none to fill."""
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise CompressionError(
+            "expected a function that returns a fresh network, as `lambda: Net()`, found "
+            f"{type(factory).__name__}"
+        )
+    network = factory()
+    if not isinstance(network, nn.Module):
+        raise CompressionError(
+            f"the factory returned {type(network).__name__}, expected a network (nn.Module)"
+        )
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if is_lazy(tensor):
+            raise UnsupportedTypeError(
+                f"{name}: its shape is not known before the first call (a lazy layer); let the "
+                "factory call the network once"
+            )
+    return network
+
+
 def released(model: nn.Module) -> nn.Module:
     """Free the values of a fresh network, which become zeros, and return it.
 
     So that its values and the file's never stand in memory at once.
     """
-    for tensor in model.state_dict(keep_vars=True).values():
-        if isinstance(tensor, Tensor):
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and not name.endswith("_extra_state"):
             tensor.data = tensor.new_zeros(()).expand(tensor.shape)
     return model
 
 
-def fill(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
+def fill(path: Path, model: nn.Module, state: dict[str, Tensor], versions: dict[str, Any]) -> None:
     """Give `model` the tensors of `state`, tied where they are one and the same tensor.
 
     Assigned rather than copied in: copying into a network that ties what the file does not would
-    let the last name win, and copying into an expanded buffer is an error.
+    let the last name win, and copying into an expanded buffer is an error. `versions` are what the
+    state dict notes of its modules, for the modules' own loading; those not in it are up to date.
     """
     own: dict[int, Tensor] = {}
     memory: set[int] = set()
@@ -156,14 +182,21 @@ def fill(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
             own[id(tensor)] = _alone(tensor, shared=place in memory)
             memory.add(place)
     parameters: dict[int, nn.Parameter] = {}
-    assigned: dict[str, Tensor] = {}
-    for name, want in model.state_dict(keep_vars=True).items():
+    assigned: OrderedDict[str, Tensor] = OrderedDict()
+    wanted = model.state_dict(keep_vars=True)
+    for name, want in wanted.items():
         key = id(state[name])
         assigned[name] = own[key]
         if isinstance(want, nn.Parameter):
             parameter = nn.Parameter(own[key], requires_grad=want.requires_grad)
             assigned[name] = parameters.setdefault(key, parameter)
-    model.load_state_dict(assigned, strict=True, assign=True)
+    assigned._metadata = {**wanted._metadata, **versions}  # type: ignore[attr-defined]
+    try:
+        model.load_state_dict(assigned, strict=True, assign=True)
+    except Exception as error:  # modules have hooks of their own, which raise anything
+        raise CheckpointError(
+            f"{path}: the network's own load_state_dict refuses the weights: {error}"
+        ) from error
     lost = [
         n for n, tensor in model.state_dict().items() if not same_bits(tensor, own[id(state[n])])
     ]
