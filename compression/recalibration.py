@@ -8,40 +8,94 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compression.errors import CompressionError
-from compression.layers import check_model, copy_model
+from compression.layers import check_model, copy_model, failing_module, record_left_out
 from compression.modes import evaluating
+from compression.training import input_batches
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(model: nn.Module, batches: Tensor | Iterable[Tensor]) -> nn.Module:
+def recalibrate_batch_norm(model: nn.Module, batches: Tensor | Iterable[Any]) -> nn.Module:
     """Return a copy whose batch norms hold the mean and variance of `batches`, weights unchanged.
 
-    `batches` is one batch of prepared training inputs (N, ...) or several of about one size: means
-    and unbiased variances are averaged over them with equal weight. No label and no gradient is
-    used. CompressionError for a model without running statistics and for no batches (Li et al.
-    2020, EagleEye, arXiv:2007.02491, 3.3).
+    `batches` is one batch of prepared training inputs (N, ...) or several of about one size, alone or
+    as pairs (inputs, labels): means and unbiased variances are averaged over them with equal weight,
+    in float32 or better. No label and no gradient is used. A norm that no batch reaches keeps its
+    statistics and is listed by left_out. CompressionError for a model without running statistics, for
+    no batches, and for a batch that the network cannot take (Li et al. 2020, EagleEye,
+    arXiv:2007.02491, 3.3).
     """
     check_model(model)
     recalibrated = copy_model(model)
-    norms: list[Any] = [
-        m for m in recalibrated.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
-    ]
+    norms: dict[str, Any] = {
+        name: m
+        for name, m in recalibrated.named_modules()
+        if isinstance(m, _BatchNorm) and m.running_mean is not None
+    }
     if not norms:
         raise CompressionError("the model has no batch norm with running statistics to recalibrate")
-    momenta = [norm.momentum for norm in norms]
-    device = norms[0].running_mean.device
-    count = 0
+    like = next((p for p in recalibrated.parameters() if p.is_floating_point()), torch.zeros(()))
+    place = like.device, like.dtype
+    before = [_Before(norm) for norm in norms.values()]
     with evaluating(recalibrated):  # dropout stays off
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average
-            norm.train()
-        for batch in [batches] if isinstance(batches, Tensor) else batches:
-            if len(batch):
-                recalibrated(batch.to(device))
-                count += 1
-    if not count:
-        raise CompressionError("the recalibration set is empty: pass some training images' inputs")
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        for norm in norms.values():
+            _average(norm)
+        _run(recalibrated, batches, *place)
+    unseen = {}
+    for (name, norm), old in zip(norms.items(), before, strict=True):
+        if not old.renew(norm, name):
+            unseen[name] = "no batch reached it: its statistics are the old ones"
+    record_left_out(recalibrated, unseen)
     return recalibrated
+
+
+class _Before:
+    """What a norm held before it was made to average."""
+
+    def __init__(self, norm: Any) -> None:
+        self.momentum, self.track = norm.momentum, norm.track_running_stats
+        self.buffers = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+        self.dtypes = {n: t.dtype for n, t in [*norm.named_parameters(), *norm.named_buffers()]}
+
+    def renew(self, norm: Any, name: str) -> bool:
+        """Make the norm what it was but for its statistics; tell whether it has seen a batch."""
+        norm.momentum, norm.track_running_stats = self.momentum, self.track
+        seen = bool(norm.num_batches_tracked)
+        for tensor_name, tensor in [*norm.named_parameters(), *norm.named_buffers()]:
+            tensor.data = tensor.data.to(self.dtypes[tensor_name])
+        for buffer_name, buffer in norm.named_buffers():
+            if not seen:
+                buffer.copy_(self.buffers[buffer_name])
+            elif not torch.isfinite(buffer).all():
+                raise CompressionError(
+                    f"{name}.{buffer_name}: found statistics beyond {buffer.dtype}; are the inputs "
+                    "finite and prepared as in training?"
+                )
+        return seen
+
+
+def _average(norm: Any) -> None:
+    """Let a norm keep the cumulative average of what it sees, in float32 or better."""
+    if norm.running_mean.itemsize < 4:
+        norm.float()
+    norm.track_running_stats = True
+    norm.reset_running_stats()
+    norm.momentum = None
+    norm.train()
+
+
+def _run(
+    network: nn.Module,
+    batches: Tensor | Iterable[Any],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    for number, batch in enumerate(input_batches(batches, "recalibration"), 1):
+        try:
+            network(batch.to(device, dtype if batch.is_floating_point() else None))
+        except (CompressionError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever the user's code does with a batch
+            raise CompressionError(
+                f"recalibration: batch {number} of shape {tuple(batch.shape)} fails at "
+                f"{failing_module(network, error)}: {error}"
+            ) from error
