@@ -1,8 +1,9 @@
 """The one training loop, which the baseline, fine-tuning and distillation share, and its data."""
 
+from compression.training.checks import check_labels
 from compression.training.evaluation import BATCH_SIZES, correct_images, predict
 from compression.training.inputs import input_batches
-from compression.training.loop import EpochReport, Loss, fit
+from compression.training.loop import EpochReport, Loss, feed_of, fit
 from compression.training.recipe import Recipe, has_bfloat16
 from compression.training.split import Split
 
@@ -12,7 +13,9 @@ __all__ = [
     "Loss",
     "Recipe",
     "Split",
+    "check_labels",
     "correct_images",
+    "feed_of",
     "fit",
     "has_bfloat16",
     "input_batches",

@@ -1,35 +1,93 @@
-"""The batches of an epoch: their order, and what training does to their inputs."""
+"""The batches of an epoch: their order, how they lie in memory, and what training does to them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.training.recipe import Recipe, seed_of
 from compression.training.split import Split
 
 
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """How a network takes its batches: the format of images in memory, and the fewest per batch."""
+
+    memory_format: torch.memory_format = torch.channels_last
+    fewest: int = 1
+
+    def steps(self, images: int, batch_size: int) -> int:
+        """Return the batches per epoch."""
+        return len(self.parts(torch.arange(images), batch_size))
+
+    def parts(self, order: Tensor, batch_size: int) -> list[Tensor]:
+        """Return `order` (N,) in batches; a last one of too few joins the one before it."""
+        parts = list(order.split(batch_size))
+        if len(parts) > 1 and len(parts[-1]) < self.fewest:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        return parts
+
+    def laid(self, inputs: Tensor) -> Tensor:
+        """Return the inputs in the memory format, which only images (N, C, H, W) have."""
+        if inputs.ndim != 4:
+            return inputs.contiguous()
+        return inputs.contiguous(memory_format=self.memory_format)
+
+
 def batches(
-    train: Split, recipe: Recipe, epoch: int, device: torch.device
+    train: Split, recipe: Recipe, epoch: int, device: torch.device, feed: Feed | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch's inputs (N, C, H, W), channels last, and labels (N,) on `device`.
+    """Yield an epoch's inputs (N, ...), images channels last, and labels (N, ...) on `device`.
 
     Everything is drawn on the device that holds the images: with images on `device` no batch waits
-    for a copy.
+    for a copy. Raises CompressionError where the split's own functions fail.
     """
+    feed = feed or Feed()
     # A generator of its own an epoch: an epoch taken up again after a kill sees the same batches.
     generator = torch.Generator(train.images.device).manual_seed(seed_of(recipe, epoch))
     order = torch.randperm(len(train), generator=generator, device=train.images.device)
-    for index in order.split(recipe.batch_size):
-        inputs = train.augmented(index, generator).to(device)
-        if epoch < len(recipe.coarse_sizes):
-            size = recipe.coarse_sizes[epoch]
-            inputs = F.interpolate(inputs, size=size, mode="bilinear", antialias=True)
-        if recipe.cutout:
-            inputs = cut_out(inputs, recipe.cutout, generator)
+    size = recipe.coarse_sizes[epoch] if epoch < len(recipe.coarse_sizes) else None
+    for index in feed.parts(order, recipe.batch_size):
+        inputs = made(train, recipe, index, size, generator, device)
         labels = train.labels[index.to(train.labels.device)].to(device)
-        yield inputs.contiguous(memory_format=torch.channels_last), labels
+        yield feed.laid(inputs), labels
+
+
+def made(
+    train: Split,
+    recipe: Recipe,
+    index: Tensor,
+    size: int | None,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Tensor:
+    """Return the inputs of the images at `index`, augmented and resized to `size` where it is given.
+
+    Raises CompressionError that names the image batch where the split's or recipe's step fails.
+    """
+    shape = (len(index), *train.images.shape[1:])
+    try:
+        inputs = train.augmented(index, generator)
+        if not isinstance(inputs, Tensor):
+            raise UnsupportedTypeError(
+                f"the split's prepare must return one tensor of inputs, found {type(inputs).__name__}"
+            )
+        inputs = inputs.to(device)
+        if size is not None:
+            inputs = F.interpolate(inputs, size=size, mode="bilinear", antialias=True)
+        return cut_out(inputs, recipe.cutout, generator) if recipe.cutout else inputs
+    except CompressionError:
+        raise
+    except Exception as error:
+        steps = "prepare and augment" + (f", coarse_sizes {size}" if size else "")
+        steps += f", cutout {recipe.cutout}" if recipe.cutout else ""
+        raise CompressionError(
+            f"a batch {shape} {str(train.images.dtype)[6:]} cannot be made into inputs ({steps}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def cut_out(inputs: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from compression.errors import CompressionError
 from compression.modes import evaluating
+from compression.training.checks import checked_logits, described, named_errors
 from compression.training.split import Split
 
 BATCH_SIZES = {"cpu": 50, "cuda": 500}
@@ -13,10 +14,11 @@ BATCH_SIZES = {"cpu": 50, "cuda": 500}
 
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Tensor:
-    """Return the logits (N, classes), float32 on the CPU, of the split's images in order.
+    """Return the logits (N, classes, ...), float32 on the CPU, of the split's images in order.
 
     The batch size, fixed by device, changes the last bits; the model's training flag is restored. A
-    model without tensors of its own, an executor, predicts where the images are.
+    model without tensors of its own, an executor, predicts where the images are. Raises
+    CompressionError that names the place where the model cannot take a batch, or gives no logits.
     """
     held = [*model.parameters(), *model.buffers()]
     device = held[0].device if held else split.images.device
@@ -27,12 +29,29 @@ def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) ->
     with evaluating(model):
         return torch.cat(
             [
-                model(split.inputs(slice(start, start + batch_size)).to(device)).float().cpu()
+                _logits(model, split.inputs(slice(start, start + batch_size)).to(device))
                 for start in range(0, len(split), batch_size)
             ]
         )
 
 
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    with named_errors(model, f"the model cannot take a batch of inputs {described(inputs)}"):
+        logits = checked_logits(model, model(inputs))
+    if not logits.ndim or len(logits) != len(inputs):
+        raise CompressionError(
+            f"{type(model).__name__}: expected logits ({len(inputs)}, classes, ...) for inputs "
+            f"{described(inputs)}, found {described(logits)}"
+        )
+    return logits.float().cpu()
+
+
 def correct_images(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Tensor:
-    """Tell for each image (N,), as bool, whether the model's first choice is its label."""
-    return predict(model, split, batch_size=batch_size).argmax(dim=1) == split.labels.cpu()
+    """Tell for each label (N, ...), as bool, whether the model's first choice is that."""
+    logits, labels = predict(model, split, batch_size=batch_size), split.labels.cpu()
+    if logits.ndim < 2 or (len(logits), *logits.shape[2:]) != labels.shape:
+        raise CompressionError(
+            f"expected a label for each choice of logits {described(logits)}, (N, classes, ...), "
+            f"found labels {described(labels)}"
+        )
+    return logits.argmax(dim=1) == labels

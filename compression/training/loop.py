@@ -1,6 +1,5 @@
 """The training loop."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,8 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.errors import CompressionError
-from compression.training.batches import batches
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.training.batches import Feed, batches
+from compression.training.checks import (
+    check_labels,
+    checked_logits,
+    described,
+    named_errors,
+    training_device,
+)
+from compression.training.probe import Trial
 from compression.training.recipe import Recipe, has_bfloat16, optimizer_of, rate_of, seed_of
 from compression.training.split import Split
 
@@ -36,6 +43,7 @@ class EpochReport:
     state: Callable[[], dict[str, Any]]
 
 
+@torch.enable_grad()
 def fit(
     model: nn.Module,
     train: Split,
@@ -48,36 +56,36 @@ def fit(
 ) -> None:
     """Train `model` in place on `train`; the same seed, machine and threads give the same weights.
 
-    On CUDA the draws are the same and sums vary in their last bits. `after_step` runs behind every
-    optimizer step, `on_epoch` behind every epoch. A loss that is not finite raises CompressionError
-    with the epoch and the learning rate, on CUDA some steps later but before the epoch's report.
+    Without `loss` it is the cross-entropy of logits (N, classes, ...) and labels (N, ...). On CUDA
+    the draws are the same and sums vary in their last bits. Images lie channels last where the
+    network takes them so, and a last batch of one image joins the one before it where the network
+    cannot train on it alone (`feed_of`). `after_step` runs after every optimizer step, `on_epoch`
+    after every epoch. Raises CompressionError that names the place for a network, batch or loss that
+    does not go together, and, with the epoch and the learning rate, for a loss that is not finite: on
+    CUDA some steps later but before the epoch's report.
     """
-    loss = loss or (
-        lambda logits, labels, _: F.cross_entropy(
-            logits, labels, label_smoothing=recipe.label_smoothing
-        )
-    )
-    device = next(model.parameters()).device
+    device = training_device(model)
+    feed, shape = Trial(model, train, recipe, device, forward_of).feed()
+    if loss is None:
+        check_labels(train.labels, shape)
+        loss = _cross_entropy(recipe)
     forward = forward_of(model, recipe, device)
-    steps = math.ceil(len(train) / recipe.batch_size)
+    steps = feed.steps(len(train), recipe.batch_size)
     optimizer = optimizer_of(model, recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_of(recipe, step / (steps * recipe.epochs))
     )
     first = 0
     if resume_from is not None:
-        model.load_state_dict(resume_from["model"])
-        optimizer.load_state_dict(resume_from["optimizer"])
-        scheduler.load_state_dict(resume_from["scheduler"])
-        first = int(resume_from["epoch"]) + 1
+        first = _taken_up(resume_from, model, optimizer, scheduler)
 
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
         model.train()
         with _seeded(seed_of(recipe, epoch), device):
-            data = batches(train, recipe, epoch, device)
+            data = batches(train, recipe, epoch, device, feed)
             check = _Check(recipe, epoch, steps, device)
-            total = _epoch(forward, data, loss, optimizer, scheduler, after_step, check)
+            total = _epoch(model, forward, data, loss, optimizer, scheduler, after_step, check)
             mean_loss = total.item() / len(train)
 
         def state(epoch: int = epoch) -> dict[str, Any]:
@@ -94,7 +102,46 @@ def fit(
     model.eval()
 
 
+def feed_of(model: nn.Module, train: Split, recipe: Recipe) -> Feed:
+    """Return how `fit` would feed `model`, which does not change.
+
+    Raises CompressionError with the network's own error where it cannot train by `recipe`.
+    """
+    with torch.enable_grad():
+        return Trial(model, train, recipe, training_device(model), forward_of).feed()[0]
+
+
+def _cross_entropy(recipe: Recipe) -> Loss:
+    smoothing = recipe.label_smoothing
+
+    def loss(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
+        labels = labels if labels.is_floating_point() else labels.long()  # of any integers
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+    return loss
+
+
+def _taken_up(
+    state: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> int:
+    """Put everything as `state` holds it, and return the epoch to go on with."""
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        return int(state["epoch"]) + 1
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CompressionError(
+            f"resume_from is no state of this network and recipe ({type(error).__name__}: {error}); "
+            "pass what an EpochReport's state() gave, or nothing to train from the start"
+        ) from error
+
+
 def _epoch(
+    model: nn.Module,
     forward: Callable[[Tensor], Tensor],
     data: Iterable[tuple[Tensor, Tensor]],
     loss: Loss,
@@ -107,15 +154,33 @@ def _epoch(
     total = torch.zeros((), device=check.device)
     for inputs, labels in data:
         optimizer.zero_grad(set_to_none=True)
-        value = loss(forward(inputs), labels, inputs)
+        what = f"{check.where}: inputs {described(inputs)}, labels {described(labels)}"
+        with named_errors(model, what):
+            value = _scalar(loss(forward(inputs), labels, inputs))
         total += value.detach() * len(labels)
         check(total, optimizer.param_groups[0]["lr"])
-        value.backward()  # type: ignore[no-untyped-call]
+        with named_errors(model, what):
+            value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         scheduler.step()
         if after_step is not None:
             after_step()
     return total
+
+
+def _scalar(value: Any) -> Tensor:
+    """Return the loss where a step can be taken by it."""
+    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+        found = described(value) if isinstance(value, Tensor) else type(value).__name__
+        raise UnsupportedTypeError(
+            f"the loss must be one number in a tensor of shape (), found {found}; take its mean"
+        )
+    if not value.requires_grad:
+        raise CompressionError(
+            "the loss does not depend on any parameter that is trained: was it detached, or is all "
+            "that it comes from frozen?"
+        )
+    return value
 
 
 class _Check:
@@ -138,7 +203,7 @@ class _Check:
 
 
 def forward_of(
-    model: nn.Module, recipe: Recipe, device: torch.device
+    model: Callable[[Tensor], Any], recipe: Recipe, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
     """Return the model in training: compiled and in bfloat16 where the recipe asks; logits float32.
 
@@ -146,12 +211,12 @@ def forward_of(
     of the model itself stays eager.
     """
     compiled = recipe.compiled and device.type == "cuda"
-    network: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiled else model
+    network: Callable[[Tensor], Any] = torch.compile(model, dynamic=False) if compiled else model
     autocast = recipe.precision == "bfloat16" and has_bfloat16(device)
 
     def forward(inputs: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            return network(inputs).float()
+            return checked_logits(model, network(inputs)).float()
 
     return forward
 

@@ -1,6 +1,7 @@
 """How a network is trained: the recipe, and the optimizer and learning rates that it means."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,15 +41,18 @@ class Recipe:
         """Refuse a recipe that cannot be followed."""
         for field in ("epochs", "batch_size"):
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
+            if not _whole(value) or value < 1:
                 raise CompressionError(f"recipe: {field} must be at least 1, found {value!r}")
-        if not isinstance(self.cutout, int) or self.cutout < 0:
+        if not _whole(self.seed):
+            raise CompressionError(f"recipe: seed must be an integer, found {self.seed!r}")
+        if not _whole(self.cutout) or self.cutout < 0:
             raise CompressionError(f"recipe: cutout must be 0 or more, found {self.cutout!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise CompressionError(
-                f"recipe: learning_rate must be positive, found {self.learning_rate!r}"
-            )
-        if len(self.coarse_sizes) > self.epochs or min(self.coarse_sizes, default=1) < 1:
+        for field, (fits, wanted) in _NUMBERS.items():
+            value = getattr(self, field)
+            if not (isinstance(value, int | float) and math.isfinite(value) and fits(value)):
+                raise CompressionError(f"recipe: {field} must be {wanted}, found {value!r}")
+        sizes = self.coarse_sizes
+        if len(sizes) > self.epochs or not all(_whole(size) and size > 0 for size in sizes):
             raise CompressionError(
                 f"recipe: coarse_sizes holds the pixels of at most {self.epochs} leading epochs, "
                 f"found {self.coarse_sizes!r}"
@@ -69,6 +73,19 @@ class Recipe:
         """Return an epoch's work on images of `size` pixels as a fraction of a full one's."""
         coarse = epoch < len(self.coarse_sizes)
         return min(1.0, (self.coarse_sizes[epoch] / size) ** 2) if coarse else 1.0
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda x: x > 0, "positive"),
+    "warmup": (lambda x: 0 <= x < 1, "a fraction of the training, 0 or more and below 1"),
+    "momentum": (lambda x: 0 <= x < 1, "0 or more and below 1"),
+    "weight_decay": (lambda x: x >= 0, "0 or more"),
+    "label_smoothing": (lambda x: 0 <= x <= 1, "in 0..1"),
+}
 
 
 def seed_of(recipe: Recipe, epoch: int) -> int:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from compression.errors import CompressionError
+from compression.errors import CompressionError, UnsupportedTypeError
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Images (N, C, H, W) with labels (N,), and how a batch of them becomes a network's input.
+    """Images (N, ...) with labels (N, ...), and how a batch of them becomes a network's input.
 
-    `prepare` maps stored images to float32 inputs; `augment` is applied before it in training only
-    and draws from the generator that it is given.
+    `prepare` maps stored images, (N, C, H, W) as a rule, to float32 inputs; `augment` is applied
+    before it in training only and draws from the generator that it is given.
     """
 
     images: Tensor
@@ -24,6 +24,13 @@ class Split:
 
     def __post_init__(self) -> None:
         """Refuse an empty or inconsistent split."""
+        for name in ("images", "labels"):
+            held = getattr(self, name)
+            if not isinstance(held, Tensor) or not held.ndim:
+                found = "a 0-dim tensor" if isinstance(held, Tensor) else type(held).__name__
+                raise UnsupportedTypeError(
+                    f"a split's {name} must be a tensor (N, ...), found {found}"
+                )
         if len(self.images) == 0 or len(self.images) != len(self.labels):
             raise CompressionError(
                 f"a split needs as many labels as images and at least one of each, found "
@@ -45,6 +52,8 @@ class Split:
 
     def take(self, count: int | None) -> "Split":
         """Return the first `count` images; all of them for None or where there are fewer."""
+        if count is not None and count < 1:
+            raise CompressionError(f"a split needs at least one image, asked for {count}")
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def to(self, device: torch.device | str) -> "Split":

@@ -1,0 +1,147 @@
+"""How a network can be fed, found out on a copy of it before the first step."""
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError
+from compression.training.batches import Feed, made
+from compression.training.checks import described, named_errors
+from compression.training.recipe import Recipe, seed_of
+from compression.training.split import Split
+
+FORMATS = (torch.channels_last, torch.contiguous_format)
+"""The fastest first; a network whose forward flattens by view needs the second."""
+
+
+Forward = Callable[[Callable[[Tensor], Any], Recipe, torch.device], Callable[[Tensor], Tensor]]
+"""(network, recipe, device) -> the network as it is called in training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A network, and how it is to be trained: tried on copies, so that it stays, and every draw."""
+
+    model: nn.Module
+    train: Split
+    recipe: Recipe
+    device: torch.device
+    forward: Forward
+
+    def feed(self) -> tuple[Feed, torch.Size]:
+        """Return how the network can be fed, and the shape of a batch's logits.
+
+        A first batch of each size goes forward and back: images channels last where the network
+        takes them, else contiguous. Where the last batch would hold one image that the network
+        cannot train on (batch norm over one value), batches hold at least two. Raises
+        CompressionError with the network's own error where neither goes.
+        """
+        count = min(self.recipe.batch_size, len(self.train))
+        for memory_format in FORMATS:
+            feed = Feed(memory_format)
+            try:
+                shape = self._shape(feed, count)
+            except CompressionError:
+                if memory_format is not FORMATS[-1]:
+                    continue
+                if count == 1:
+                    self._refuse_one(feed)
+                raise
+            if count > 1 and len(self.train) % self.recipe.batch_size == 1:
+                feed = replace(feed, fewest=self._fewest(feed, shape))
+            return feed, shape
+        raise AssertionError("FORMATS is empty")
+
+    def _fewest(self, feed: Feed, whole: torch.Size) -> int:
+        try:
+            one = self._shape(feed, 1)
+        except CompressionError:
+            return 2
+        return 1 if len(one) == len(whole) and one[1:] == whole[1:] else 2
+
+    def _refuse_one(self, feed: Feed) -> None:
+        """Raise where two images go and one does not; return where one image is not to blame."""
+        try:
+            self._shape(feed, 2)
+        except CompressionError:
+            return
+        remedy = "set the recipe's batch_size to 2 or more"
+        raise CompressionError(
+            f"{type(self.model).__name__} cannot be trained on a batch of one image, as batch norm "
+            f"cannot on one value per channel; "
+            f"{remedy if len(self.train) > 1 else 'pass more images'}"
+        )
+
+    def _shape(self, feed: Feed, count: int) -> torch.Size:
+        """Return the logits' shape for `count` images; raise at the first size that fails."""
+        shape = torch.Size()
+        seed, place = seed_of(self.recipe, 0), self.train.images.device
+        # Twice the first image where the split holds one: a batch of two like any other.
+        index = torch.arange(count, device=place) % len(self.train)
+        for size in (*dict.fromkeys(self.recipe.coarse_sizes), None):
+            generator = torch.Generator(place).manual_seed(seed)
+            with _undisturbed(seed, self.device):
+                inputs = made(self.train, self.recipe, index, size, generator, self.device)
+                try:
+                    shape = self._step(feed.laid(inputs))
+                except CompressionError as error:
+                    if size is None:
+                        raise
+                    raise CompressionError(
+                        f"{error}; if images of {size} pixels are too small for it, leave the "
+                        "recipe's coarse_sizes out"
+                    ) from error
+        return shape
+
+    def _step(self, inputs: Tensor) -> torch.Size:
+        spare, network = _spare(self.model)
+        what = f"the network cannot train on a batch of inputs {described(inputs)}"
+        with named_errors(spare, what):
+            forward = self.forward(network, replace(self.recipe, compiled=False), inputs.device)
+            logits = forward(inputs)
+            if logits.requires_grad:
+                logits.sum().backward()  # type: ignore[no-untyped-call]
+        return logits.shape
+
+
+def _spare(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Any]]:
+    """Return a network to spoil, a copy of `model` in training mode, and the call of it."""
+    try:
+        copied = copy.deepcopy(model).train()
+    except Exception:  # a weight that torch.nn.utils.prune computes, a lock, an open file
+        modes = [(module, module.training) for module in model.modules()]
+        tensors = {
+            name: tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        }
+
+        def call(inputs: Tensor) -> Any:
+            try:
+                return torch.func.functional_call(model.train(), tensors, (inputs,))
+            finally:
+                for module, training in modes:
+                    module.training = training
+
+        return model, call
+    return copied, copied
+
+
+@contextmanager
+def _undisturbed(seed: int, device: torch.device) -> Iterator[None]:
+    """Give the generators that a network or augmentation may draw from back as they were."""
+    ours, numpys = random.getstate(), np.random.get_state()
+    cuda = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            torch.default_generator.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)
