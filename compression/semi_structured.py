@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
-from compression.layers import copy_model, replace_layer
+from compression.layers import altered, check_model, copy_model, replace_everywhere
 from compression.pruning import is_n_of_m
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class SemiStructuredModel(nn.Module):
 class SparseLinear(nn.Module):
     """A linear layer on a semi-structured weight (outputs, inputs)."""
 
+    parameter_buffers = ("weight", "bias")
     weight: Tensor
     bias: Tensor | None
 
@@ -98,12 +99,14 @@ def lower_semi_structured(model: nn.Module, example: Tensor) -> SemiStructuredMo
     whose weight is 2:4 (prune_n_of_m, then cast), and whose shape torch's kernels take: each is tried
     on an input shaped as `example` makes it. The other layers stay dense, and so do all without CUDA.
     """
+    check_model(model)
     lowered = SemiStructuredModel(copy_model(model).eval()).eval()
     sparse = []
     for name, shapes in _input_shapes(lowered.network, example).items():
-        layer = _sparse_layer(lowered.network.get_submodule(name), name, shapes)
+        dense = lowered.network.get_submodule(name)
+        layer = _sparse_layer(dense, name, shapes)
         if layer is not None:
-            replace_layer(lowered, f"network.{name}".removesuffix("."), layer)
+            replace_everywhere(lowered, dense, layer)
             sparse.append(name)
     lowered.sparse_layers = tuple(sparse)
     return lowered
@@ -134,6 +137,8 @@ def _could_be_sparse(layer: nn.Module) -> bool:
         if not pointwise or layer.padding not in ((0, 0), "valid"):
             return False
     elif type(layer) is not nn.Linear:
+        return False
+    if altered(layer):
         return False
     return layer.weight.dtype in DTYPES and is_n_of_m(layer.weight)
 
