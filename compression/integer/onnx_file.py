@@ -6,38 +6,43 @@ codes plus 128), weights int8 per output channel, biases int32.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.kernels import OFFSET, pair, pool_window, sliding
-from compression.integer.shapes import shapes_of
+from compression.integer.kernels import OFFSET
+from compression.integer.onnx_graph import Graph
+from compression.integer.onnx_windows import average, convolution, maximum
+from compression.integer.shapes import moves_of, shapes_of
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
 OPSET = 17
+TINY = torch.finfo(torch.float32).tiny
 
 
 def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int:
     """Write `model` to `path` for inputs shaped like `example`, any batch size; return the bytes.
 
-    Needs the package onnx. UnsupportedTypeError names a layer that QDQ cannot say.
+    Needs the package onnx. UnsupportedTypeError names a layer that QDQ cannot say, and a node that
+    fixes the batch.
     """
     try:
         import onnx
     except ImportError as error:
         raise CompressionError("export_onnx needs the package onnx: pip install onnx") from error
-    builder = _Builder(model.network, shapes_of(model, example))
+    builder = _Builder(model.network, shapes_of(model, example), moves_of(model, example))
     builder.build()
     graph = onnx.helper.make_graph(
-        builder.nodes,
+        builder.graph.nodes,
         type(model).__name__,
         [_value("input", list(example.shape))],
         [_value(builder.result, builder.result_shape)],
-        builder.constants,
+        builder.graph.constants,
     )
     opset = [onnx.helper.make_opsetid("", OPSET)]
     proto = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
@@ -53,157 +58,176 @@ def _value(name: str, shape: list[int]) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape[1:]])
 
 
-class _Builder:
-    """Writes one node of the lowered network after another; `codes` names each value's codes."""
+class _Codes(NamedTuple):
+    """The names of codes, their scale and their zero point, and what the latter two are."""
 
-    def __init__(self, network: fx.GraphModule, shapes: dict[fx.Node, list[int]]) -> None:
-        self.network, self.shapes = network, shapes
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+    names: tuple[str, str, str]
+    scale: float
+    zero_point: int
+
+    def real(self, code: int) -> float:
+        """Return the number that an int8 code of the network stands for."""
+        return (code + OFFSET - self.zero_point) * self.scale
+
+
+class _Builder:
+    """Writes one node of the lowered network after another."""
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        shapes: dict[fx.Node, list[int]],
+        moves: dict[fx.Node, Tensor],
+    ) -> None:
+        self.network, self.shapes, self.moves = network, shapes, moves
+        self.graph = Graph()
         # a value's codes with their scale and zero point, or its real numbers
-        self.codes: dict[fx.Node, tuple[str, str, str]] = {}
+        self.codes: dict[fx.Node, _Codes] = {}
         self.real: dict[fx.Node, str] = {}
         self.result, self.result_shape = "", [0]
 
     def build(self) -> None:
         for node in self.network.graph.nodes:
+            if 0 in self.shapes.get(node, ()):
+                raise UnsupportedTypeError(
+                    f"{node.target}: the export knows no values of the shape {self.shapes[node]}"
+                )
             match node.op:
                 case "placeholder":
                     self.real[node] = "input"
                 case "output":
                     source = node.args[0]
                     self.result, self.result_shape = self.real[source], self.shapes[source]
+                case _ if node in self.moves:
+                    self._move(node)
                 case "call_module":
-                    self._layer(node, self.network.get_submodule(str(node.target)))
-                case _ if node in self.shapes:
-                    self._reshape(node)
+                    self._named(node, self.network.get_submodule(str(node.target)))
+
+    def _named(self, node: fx.Node, layer: nn.Module) -> None:
+        try:
+            self._layer(node, layer)
+        except UnsupportedTypeError as error:
+            raise UnsupportedTypeError(f"{node.target}: {error}") from error
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         match layer:
             case q.Quantize():
-                self._quantized(node, self.real[node.args[0]], layer)  # type: ignore[index]
+                self._quantized(node, self._read(node.args[0]), layer)
             case q.Dequantize():
                 self.real[node] = self._read(node.args[0])
             case q.QuantizedLayer():
                 self._compressible(node, layer)
             case q.QuantizedJoin():
-                parts = [self._read(a) for a in node.args]
-                kind, options = (
-                    ("Add", {}) if layer.dim is None else ("Concat", {"axis": layer.dim})
-                )
-                self._quantized(node, self._node(kind, parts, **options), layer)
+                self._quantized(node, self._join(node, layer), layer)
             case q.QuantizedMean():
-                self._quantized(node, self._mean(node, layer), layer)
-            case q.OnCodes(function=nn.MaxPool2d() as pool):
-                self._same_codes(node, self._max_pool(node, pool))
+                self._quantized(node, self._pool(node, average, layer.pool), layer)
+            case q.QuantizedAffine():
+                scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
+                self._quantized(node, self._with("Add", scaled, layer.offset), layer)
+            case q.OnCodes():
+                self._same_codes(node, self._pool(node, maximum, layer.function))
             case q.ClampCodes():
                 self._same_codes(node, self._clamp(node, layer))
-            case nn.Flatten():
-                self._reshape(node)
             case _:
-                raise UnsupportedTypeError(
-                    f"{node.target}: ONNX's QDQ form has no {type(layer).__name__}"
-                )
-
-    def _node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        from onnx import helper
-
-        name = f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
-        return name
-
-    def _constant(self, array: Any) -> str:
-        from onnx import numpy_helper
-
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
+                raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(layer).__name__}")
 
     def _read(self, source: Any) -> str:
         """Return the real numbers of a value: a DequantizeLinear of its own for each reader."""
         if source in self.codes:
-            return self._node("DequantizeLinear", list(self.codes[source]))
+            return self.graph.node("DequantizeLinear", list(self.codes[source].names))
         return self.real[source]
 
-    def _quantized(self, node: fx.Node, real: str, layer: Any) -> None:
-        scale = self._constant(layer.output_scale.numpy())
-        zero_point = self._constant(np.uint8(int(layer.output_zero_point) + OFFSET))
-        codes = self._node("QuantizeLinear", [real, scale, zero_point])
-        self.codes[node] = codes, scale, zero_point
+    def _quantized(self, node: fx.Node, real: str, layer: q.Codes | q.QuantizedLayer) -> None:
+        assert layer.output_scale is not None
+        assert layer.output_zero_point is not None
+        zero_point = int(layer.output_zero_point) + OFFSET
+        names = self.graph.constant(layer.output_scale), self.graph.constant(np.uint8(zero_point))
+        codes = self.graph.node("QuantizeLinear", [real, *names])
+        self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
 
     def _same_codes(self, node: fx.Node, real: str) -> None:
-        _, scale, zero_point = self.codes[node.args[0]]  # type: ignore[index]
-        self.codes[node] = (
-            self._node("QuantizeLinear", [real, scale, zero_point]),
-            scale,
-            zero_point,
-        )
+        source = self.codes[node.args[0]]  # type: ignore[index]
+        codes = self.graph.node("QuantizeLinear", [real, *source.names[1:]])
+        self.codes[node] = source._replace(names=(codes, *source.names[1:]))
+
+    def _with(self, kind: str, real: str, number: float) -> str:
+        return self.graph.node(kind, [real, self.graph.constant(np.float32(number))])
 
     def _compressible(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
-        if layer.transposed or layer.codes.ndim not in (2, 4):
-            raise UnsupportedTypeError(
-                f"{node.target}: the export knows 2-d convolutions and linear"
-            )
-        scale = layer.weight_scale
-        weight = [self._constant(t.numpy()) for t in (layer.codes, scale)]
-        weight.append(self._constant(np.zeros(len(scale), np.int8)))
-        steps = (layer.input_scale.double() * scale.double()).float()
-        bias = [self._constant(layer.bias.numpy()), self._constant(steps.numpy())]
-        bias.append(self._constant(np.zeros(len(scale), np.int32)))
-        inputs = [self._read(node.args[0])]
-        inputs += [self._node("DequantizeLinear", part, axis=0) for part in (weight, bias)]
-        if layer.codes.ndim == 2:
-            real = self._node("Gemm", inputs, transB=1)
+        shape = self.shapes[node.args[0]]  # type: ignore[index]
+        real, weight, bias = self._read(node.args[0]), self._weight(layer, shape), self._bias(layer)
+        if layer.linear and len(shape) == 2:
+            real = self.graph.node("Gemm", [real, weight, bias], transB=1)
+        elif layer.linear:
+            product = self.graph.node("MatMul", [real, weight])
+            real = self.graph.node("Add", [product, bias])
+        elif len(shape) == layer.codes.ndim - 1:  # rows of channels, as images of one pixel
+            real = self.graph.reshape(real, [*shape, *[1] * (layer.codes.ndim - 2)])
+            real = convolution(self.graph, layer, [real, weight, bias])
+            real = self.graph.reshape(real, self.shapes[node])
         else:
-            stride, padding, dilation = sliding(layer)
-            real = self._node(
-                "Conv", inputs, group=layer.options["groups"], strides=stride,
-                pads=padding * 2, dilations=dilation,
-            )  # fmt: skip
+            real = convolution(self.graph, layer, [real, weight, bias])
         if len(node.args) > 1:
-            real = self._node("Add", [real, self._read(node.args[1])])
+            real = self.graph.node("Add", [real, self._read(node.args[1])])
         if layer.output_scale is None:
             self.real[node] = real
         else:
             self._quantized(node, real, layer)
 
-    def _mean(self, node: fx.Node, layer: q.QuantizedMean) -> str:
-        real, pool = self._read(node.args[0]), layer.pool
-        before, after = self.shapes[node.args[0]], self.shapes[node]  # type: ignore[index]
-        if isinstance(pool, nn.AvgPool2d):
-            stride = pool.kernel_size if pool.stride is None else pool.stride
-            return self._node(
-                "AveragePool", [real], kernel_shape=pair(pool.kernel_size),
-                strides=pair(stride), pads=pair(pool.padding) * 2,
-                ceil_mode=int(pool.ceil_mode), count_include_pad=int(pool.count_include_pad),
-            )  # fmt: skip
-        if isinstance(pool, nn.AdaptiveAvgPool2d):
-            window = [b // a for b, a in zip(before[2:], after[2:], strict=True)]
-            if [w * a for w, a in zip(window, after[2:], strict=True)] != before[2:]:
-                raise UnsupportedTypeError(f"{node.target}: {before[2:]} pixels into {after[2:]}")
-            return self._node("AveragePool", [real], kernel_shape=window, strides=window)
-        kept = len(after) == len(before)
-        return self._node("ReduceMean", [real], axes=[2, 3], keepdims=int(kept))
+    def _weight(self, layer: q.QuantizedLayer, shape: list[int]) -> str:
+        codes, groups = layer.codes, layer.options.get("groups", 1)
+        if layer.linear and len(shape) > 2:
+            return self._dequantized(codes.t(), layer.weight_scale, axis=1)
+        if not layer.transposed or groups == 1:
+            return self._dequantized(codes, layer.weight_scale, axis=int(layer.transposed))
+        # Filters of all groups lie along one axis while they are scaled.
+        apart = codes.unflatten(0, (groups, -1)).transpose(1, 2)
+        real = self._dequantized(apart.flatten(0, 1), layer.weight_scale, axis=0)
+        real = self.graph.node("Reshape", [real, self.graph.whole(*apart.shape)])
+        order = [0, 2, 1, *range(3, apart.ndim)]
+        real = self.graph.node("Transpose", [real], perm=order)
+        return self.graph.node("Reshape", [real, self.graph.whole(*codes.shape)])
 
-    def _max_pool(self, node: fx.Node, pool: nn.MaxPool2d) -> str:
-        size, stride, padding, dilation = pool_window(pool)
-        return self._node(
-            "MaxPool", [self._read(node.args[0])], kernel_shape=size, strides=stride,
-            pads=padding * 2, dilations=dilation, ceil_mode=int(pool.ceil_mode),
-        )  # fmt: skip
+    def _bias(self, layer: q.QuantizedLayer) -> str:
+        steps = layer.input_scale.double() * layer.weight_scale.double()
+        coarse = steps < TINY  # too small a step for float32: a bias of none of it either
+        bias = torch.where(coarse, (layer.bias * steps / TINY).round(), layer.bias.double())
+        return self._dequantized(bias.int(), steps.float().clamp(min=TINY), axis=0)
+
+    def _dequantized(self, codes: Tensor, scale: Tensor, *, axis: int) -> str:
+        zeros = torch.zeros(len(scale), dtype=codes.dtype)
+        names = [self.graph.constant(t) for t in (codes, scale, zeros)]
+        return self.graph.node("DequantizeLinear", names, axis=axis)
+
+    def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> str:
+        first, *others = [self._read(a) for a in node.args]
+        if layer.dim is not None:
+            return self.graph.node("Concat", [first, *others], axis=layer.dim)
+        for other in others:
+            first = self.graph.node("Add", [first, other])
+        return first
+
+    def _pool(self, node: fx.Node, write: Any, pool: nn.Module) -> str:
+        source: Any = node.args[0]
+        shapes = self.shapes[source], self.shapes[node]
+        name: str = write(self.graph, pool, self.codes[source].names, *shapes)
+        return name
 
     def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> str:
-        real = self._read(node.args[0])
-        if int(layer.high) == 127:
-            return self._node("Relu", [real])
-        return self._node(
-            "Clip", [real, self._constant(np.float32(0)), self._constant(np.float32(6))]
-        )
+        codes = self.codes[node.args[0]]  # type: ignore[index]
+        real, low, high = self._read(node.args[0]), int(layer.low), int(layer.high)
+        if codes.real(low) == 0 and high == OFFSET - 1:
+            return self.graph.node("Relu", [real])
+        bounds = [
+            self.graph.constant(np.float32(codes.real(code))) if inside else ""
+            for code, inside in ((low, low > -OFFSET), (high, high < OFFSET - 1))
+        ]
+        return self.graph.node("Clip", [real, *bounds])
 
-    def _reshape(self, node: fx.Node) -> None:
-        source = node.args[0]
-        shape = self._constant(np.array([-1, *self.shapes[node][1:]], np.int64))
-        real = self._node("Reshape", [self._read(source), shape])
+    def _move(self, node: fx.Node) -> None:
+        source = next(a for a in node.all_input_nodes if a in self.shapes)
+        before, after = self.shapes[source], self.shapes[node]
+        real = self.graph.move(self._read(source), self.moves[node], before, after)
         if source in self.codes:
             self._same_codes(node, real)
         else:
