@@ -1,22 +1,14 @@
-"""Weight sharing: a codebook for a tensor first, then networks whose layers take few values.
-
-Scalar k-means (Han, Mao, Dally 2016, arXiv:1510.00149, section 3); with a price on bits, entropy-
-constrained quantization (Chou et al. 1989; Choi, El-Khamy, Lee 2017, arXiv:1612.01543). In one
-dimension cells are intervals: sorted values with prefix sums give a cell's mean by two searches.
-"""
+"""A codebook for a tensor: k-means of its values, and with a price on bits."""
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.layers import compressible_layers, copy_model
-from compression.training import Recipe, Split, fit
 
 MAX_CLUSTERS = 256  # what an index of one byte can name
 INITS = ("linear", "density", "random")
@@ -30,7 +22,7 @@ def initial_centroids(values: Tensor, *, num_clusters: int, init: str, seed: int
     (i + 0.5) / num_clusters; "random": values drawn by `seed`, distinct while there are enough
     (Han et al. 2016, section 3.2).
     """
-    _check_options(num_clusters, init)
+    check_options(num_clusters, init, seed)
     return torch.from_numpy(_initial(np.sort(_numbers(values)), num_clusters, init, seed))
 
 
@@ -52,7 +44,7 @@ def cluster(
     is its mean. k is at most `num_clusters`: empty clusters are dropped. `zero` pins one to 0.0,
     which zeros never leave. Up to `num_clusters` distinct values stay as they are at bit_cost 0.
     """
-    _check_options(num_clusters, init, bit_cost, iterations)
+    check_options(num_clusters, init, seed, bit_cost, iterations)
     flat = _numbers(values)
     ordered = np.sort(flat[flat != 0] if zero else flat).astype(np.float64)
     if not len(ordered):
@@ -72,85 +64,17 @@ def cluster(
     return codebook.to(values.device), indices.view(values.shape).to(values.device)
 
 
-@torch.no_grad()
-def share_weights(
-    model: nn.Module, *, num_clusters: int, init: str = "linear", bit_cost: float = 0, seed: int = 0
-) -> nn.Module:
-    """Return a copy in eval mode whose compressible layers take at most `num_clusters` values each.
-
-    `num_clusters` is 2..256 and counts 0.0, where zeros stay. At bit_cost 0 no other weight joins
-    them but by chance, and a layer without zeros has all clusters for its weights; a price on bits
-    lets small weights become zero. It is one price for all layers, as the least error of a file's
-    size asks for: a bit is worth bit_cost times the mean square of all their weights. Weights keep
-    their dtype and their ties.
-    """
-    _check_options(num_clusters, init, bit_cost, fewest=2)
-    shared, priced = copy_model(model).eval(), bit_cost > 0
-    options: dict[str, Any] = {"init": init, "seed": seed, "zero": priced}
-    weights = _floating_weights(shared)
-    squares = {name: float(weight.double().square().sum()) for name, weight in weights.items()}
-    mean = sum(squares.values()) / sum(weight.numel() for weight in weights.values())
-    for name, weight in weights.items():
-        if priced and squares[name]:  # `cluster` takes the price in the layer's own mean square
-            options["bit_cost"] = bit_cost * mean * weight.numel() / squares[name]
-        new, free = torch.zeros_like(weight), weight != 0
-        if free.any():
-            count = num_clusters if priced or free.all() else num_clusters - 1
-            free |= priced
-            codebook, indices = cluster(weight[free], num_clusters=count, **options)
-            # A float16 may round to -0.0, which would be one value more.
-            new[free] = codebook.to(weight.dtype)[indices.long()] + 0.0
-        weight.copy_(new)
-    return shared
-
-
-def keep_sharing(model: nn.Module) -> Callable[[], None]:
-    """Return a function that makes weights that are equal now, layer by layer, equal again.
-
-    Run behind every optimizer step: it sets them to their mean, and zeros to zero. CompressionError
-    where a layer takes more than 256 values.
-    """
-    sharings = []
-    for name, weight in _weights(model):
-        values, members, counts = _sharing(weight)
-        if len(values) > MAX_CLUSTERS:
-            raise CompressionError(
-                f"{name}: expected at most 256 values, found {len(values)}; call share_weights first"
-            )
-        sharings.append((weight, members, counts, values == 0))
-
-    @torch.no_grad()
-    def share_again() -> None:
-        for weight, members, counts, zero in sharings:
-            # In float64: a float32 sum of a million members would lose the step.
-            sums = torch.bincount(members, weights=weight.double().flatten(), minlength=len(counts))
-            means = (sums / counts).masked_fill(zero, 0).to(weight.dtype)
-            weight.copy_(means.index_select(0, members).view(weight.shape))
-
-    return share_again
-
-
-def fine_tune_centroids(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
-    """Return a copy trained by `recipe` whose weights share values as those of `model`; zeros stay.
-
-    Each step is projected onto the networks of the same sharing: a centroid moves by the mean of
-    its members' gradients, where Han et al. 2016, section 3.3, take the sum, so that ordinary
-    learning rates fit. Biases and batch norms train as usual.
-    """
-    tuned = copy_model(model)
-    fit(tuned, train, recipe, after_step=keep_sharing(tuned))
-    return tuned
-
-
-def shared_values(model: nn.Module) -> dict[str, int]:
-    """Return how many distinct values each compressible layer's weight takes, by dotted name."""
-    layers: dict[str, Any] = dict(compressible_layers(model))
-    return {name: len(_sharing(layer.weight)[0]) for name, layer in layers.items()}
-
-
-def _check_options(
-    num_clusters: int, init: str, bit_cost: float = 0.0, iterations: int = 1, fewest: int = 1
+def check_options(
+    num_clusters: int,
+    init: str,
+    seed: int,
+    bit_cost: float = 0.0,
+    iterations: int = 1,
+    fewest: int = 1,
 ) -> None:
+    """Refuse options of k-means that are out of their ranges."""
+    if type(seed) is not int:
+        raise CompressionError(f"seed must be a whole number, found {seed!r}")
     if type(num_clusters) is not int or not fewest <= num_clusters <= MAX_CLUSTERS:
         raise CompressionError(f"num_clusters must lie in {fewest}..256, found {num_clusters!r}")
     if init not in INITS:
@@ -162,8 +86,9 @@ def _check_options(
 
 
 def _numbers(values: Tensor) -> Array:
-    if not values.is_floating_point():
-        raise UnsupportedTypeError(f"values: expected floating numbers, found {values.dtype}")
+    kind = getattr(values, "dtype", type(values).__name__)
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        raise UnsupportedTypeError(f"values: expected floating numbers, found {kind}")
     flat = values.detach().reshape(-1).float().cpu().numpy()
     finite = int(np.isfinite(flat).sum())
     if finite < max(len(flat), 1):
@@ -240,23 +165,3 @@ def _means(
     codebook, codes[live] = np.unique(np.append(means, [0.0] * (zeros > 0)), return_inverse=True)
     sizes = np.append(stops - starts, [zeros] * (zeros > 0))
     return codebook.astype(np.float64) + 0.0, np.bincount(codes[live], weights=sizes), codes
-
-
-def _sharing(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weight's distinct values (k,), each weight's index (n,), and the counts (k,)."""
-    # -0.0 + 0.0 is 0.0: finite numbers are then equal where their bits are.
-    return torch.unique(weight.detach().flatten() + 0.0, return_inverse=True, return_counts=True)
-
-
-def _floating_weights(model: nn.Module) -> dict[str, Tensor]:
-    weights = dict(_weights(model))
-    for name, weight in weights.items():
-        if not weight.is_floating_point():
-            raise UnsupportedTypeError(f"{name}: expected floating weights, found {weight.dtype}")
-    return weights
-
-
-def _weights(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    """Return the compressible layers' weights, a tied one once, with a layer's name."""
-    layers: dict[str, Any] = dict(compressible_layers(model))
-    return {id(layer.weight): (name, layer.weight) for name, layer in layers.items()}.values()

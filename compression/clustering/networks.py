@@ -1,0 +1,113 @@
+"""Networks whose layers take few values."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.clustering.kmeans import MAX_CLUSTERS, check_options, cluster
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.layers import copy_model, record_left_out
+from compression.training import Recipe, Split, fit
+from compression.weights import unreached, weights
+
+
+@torch.no_grad()
+def share_weights(
+    model: nn.Module, *, num_clusters: int, init: str = "linear", bit_cost: float = 0, seed: int = 0
+) -> nn.Module:
+    """Return a copy in eval mode whose layers' weights take at most `num_clusters` values each.
+
+    Reached are linear layers, convolutions, attention, recurrent and bilinear layers; left_out lists
+    other matrices, embeddings among them.
+    `num_clusters` is 2..256 and counts 0.0, where zeros stay. At bit_cost 0 no other weight joins
+    them but by chance, and a layer without zeros has all clusters for its weights; a price on bits
+    lets small weights become zero. It is one price for all layers, as the least error of a file's
+    size asks for: a bit is worth bit_cost times the mean square of all their weights. Weights keep
+    their dtype and their ties.
+    """
+    check_options(num_clusters, init, seed, bit_cost, fewest=2)
+    shared, priced = copy_model(model).eval(), bit_cost > 0
+    options: dict[str, Any] = {"init": init, "seed": seed, "zero": priced}
+    floating = _floating_weights(shared)
+    squares = {name: float(weight.double().square().sum()) for name, weight in floating.items()}
+    mean = sum(squares.values()) / sum(weight.numel() for weight in floating.values())
+    for name, weight in floating.items():
+        if priced and squares[name]:  # `cluster` takes the price in the layer's own mean square
+            options["bit_cost"] = bit_cost * mean * weight.numel() / squares[name]
+        new, free = torch.zeros_like(weight), weight != 0
+        if free.any():
+            count = num_clusters if priced or free.all() else num_clusters - 1
+            free |= priced
+            codebook, indices = cluster(weight[free], num_clusters=count, **options)
+            # A float16 may round to -0.0, which would be one value more.
+            new[free] = codebook.to(weight.dtype)[indices.long()] + 0.0
+        weight.copy_(new)
+    record_left_out(shared, unreached(shared, floating.values()))
+    return shared
+
+
+def keep_sharing(model: nn.Module) -> Callable[[], None]:
+    """Return a function that makes weights that are equal now, layer by layer, equal again.
+
+    Run behind every optimizer step: it sets them to their mean, and zeros to zero. CompressionError
+    where a layer takes more than 256 values.
+    """
+    sharings = []
+    for name, weight in _floating_weights(model).items():
+        values, members, counts = _sharing(weight)
+        if len(values) > MAX_CLUSTERS:
+            raise CompressionError(
+                f"{name}: expected at most 256 values, found {len(values)}; call share_weights first"
+            )
+        sharings.append((weight, members, counts, values == 0))
+
+    @torch.no_grad()
+    def share_again() -> None:
+        for weight, members, counts, zero in sharings:
+            # In float64: a float32 sum of a million members would lose the step.
+            sums = torch.bincount(members, weights=weight.double().flatten(), minlength=len(counts))
+            means = (sums / counts).masked_fill(zero, 0).to(weight.dtype)
+            weight.copy_(means.index_select(0, members).view(weight.shape))
+
+    return share_again
+
+
+def fine_tune_centroids(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
+    """Return a copy trained by `recipe` whose weights share values as those of `model`; zeros stay.
+
+    Each step is projected onto the networks of the same sharing: a centroid moves by the mean of
+    its members' gradients, where Han et al. 2016, section 3.3, take the sum, so that ordinary
+    learning rates fit. Biases and batch norms train as usual.
+    """
+    tuned = copy_model(model)
+    fit(tuned, train, recipe, after_step=keep_sharing(tuned))
+    return tuned
+
+
+def shared_values(model: nn.Module) -> dict[str, int]:
+    """Return how many distinct values each layer's weight takes, by the layer's dotted name.
+
+    A weight of a layer that has several goes by its own name.
+    """
+    return {w.label: len(_sharing(w.tensor)[0]) for w in weights(model, tied=True)}
+
+
+def _sharing(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weight's distinct values (k,), each weight's index (n,), and the counts (k,)."""
+    # -0.0 + 0.0 is 0.0: finite numbers are then equal where their bits are.
+    return torch.unique(weight.detach().flatten() + 0.0, return_inverse=True, return_counts=True)
+
+
+def _floating_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights that are shared, a tied one once, by a layer's name."""
+    floating = {weight.label: weight.tensor for weight in weights(model)}
+    for name, weight in floating.items():
+        if not weight.is_floating_point():
+            raise UnsupportedTypeError(f"{name}: expected floating weights, found {weight.dtype}")
+        if not torch.isfinite(weight.float()).all():
+            raise CompressionError(
+                f"{name}: found weights beyond float32, in which values are shared"
+            )
+    return floating
