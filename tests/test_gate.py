@@ -2,99 +2,17 @@
 
 import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
-ROOT = Path(__file__).resolve().parents[1]
-
-CONFTEST = """
-import json, pathlib, pytest
-from benchmarks.harness.gate import SUITE
-pytest_plugins = ["benchmarks.harness.gate"]
-
-@pytest.fixture(autouse=True)
-def suite(request):
-    here = json.loads(pathlib.Path("suite.json").read_text())
-    request.config.stash[SUITE].update(here)
-"""
-BENCHMARKS = """
-import json, pathlib, pytest
-from benchmarks.harness.clock import CLOCK, replay
-from benchmarks.harness.results import record
-
-FACTS = json.loads(pathlib.Path("facts.json").read_text())
-
-@pytest.mark.parametrize("name", FACTS)
-@pytest.mark.benchmark(timer=CLOCK)
-def test_it(benchmark, request, name):
-    facts = dict(FACTS[name])
-    replay(benchmark, [facts.pop("time_s", 1.0)] * 5)
-    record(benchmark, request, **facts)
-    assert not facts.get("broken")
-"""
-SUITE = {
-    "workload": "digits",
-    "dataset_fingerprint": "d",
-    "recipe_fingerprint": "r",
-    "baseline_fingerprint": "b",
-    "device_name": "cpu",
-    "num_threads": 2,
-    "torch": "2",
-}
-FACTS: dict[str, dict[str, Any]] = {
-    "size": {"metric": "size", "stored_bytes": 1000},
-    "accuracy": {"metric": "accuracy", "correct": 900, "total": 1000},
-    "latency": {"metric": "latency", "speed_up": 2.0, "speed_up_low": 1.9, "speed_up_high": 2.1},
-    "cost": {"metric": "cost", "seconds": 1.0},
-}
-
-
-class Suite:
-    """A small suite with a saved run, to change and run again."""
-
-    def __init__(self, pytester: pytest.Pytester) -> None:
-        self.pytester = pytester
-        pytester.makeconftest(CONFTEST)
-        pytester.makepyfile(test_bench=BENCHMARKS)
-        self.write()
-        self.run("--benchmark-json=history.json").assert_outcomes(passed=4)
-
-    def write(self, changes: Any = None, suite: Any = None, drop: str = "") -> None:
-        facts = {k: {**v, **(changes or {}).get(k, {})} for k, v in FACTS.items() if k != drop}
-        (self.pytester.path / "facts.json").write_text(json.dumps(facts))
-        (self.pytester.path / "suite.json").write_text(json.dumps({**SUITE, **(suite or {})}))
-
-    def run(self, *arguments: str) -> pytest.RunResult:
-        run = self.pytester.runpytest_inprocess
-        if "-n" in arguments:
-            run = self.pytester.runpytest_subprocess
-        return run("-p", "no:cacheprovider", *arguments)
-
-    def gate(self, *arguments: str, fail: str = "mean:50%") -> pytest.RunResult:
-        return self.run(
-            "--benchmark-compare=history.json", f"--benchmark-compare-fail={fail}", *arguments
-        )
+from tests.gated import BENCHMARKS, SUITE, Suite, accuracy_of, made, verdict
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    # In a worker of xdist pytest-benchmark would disable the runs inside these tests too.
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
-    return Suite(pytester)
-
-
-def verdict(result: pytest.RunResult, status: int, *lines: str) -> None:
-    text = result.stdout.str() + result.stderr.str()
-    assert result.ret == status, text
-    for line in lines:
-        assert line in text, text
-    assert "Traceback" not in text
-    assert "PerformanceRegression" not in text
+    return made(pytester, monkeypatch)
 
 
 def test_the_same_and_a_better_run_pass(suite: Suite) -> None:
@@ -104,7 +22,7 @@ def test_the_same_and_a_better_run_pass(suite: Suite) -> None:
     suite.write(
         {
             "size": {"stored_bytes": 10},
-            "accuracy": {"correct": 1000},
+            "accuracy": accuracy_of(1000),
             "latency": {"speed_up": 9.0, "speed_up_low": 8.0, "speed_up_high": 10.0},
             "cost": {"time_s": 0.1},
         }
@@ -114,7 +32,7 @@ def test_the_same_and_a_better_run_pass(suite: Suite) -> None:
 
 WORSE = {
     "size": ({"stored_bytes": 1001}, "size 1,000 -> 1,001 bytes"),
-    "accuracy": ({"correct": 800}, "accuracy 90.00% -> 80.00%"),
+    "accuracy": (accuracy_of(800), "accuracy 90.00% -> 80.00%"),
     "latency": ({"speed_up": 1.0, "speed_up_low": 0.9, "speed_up_high": 1.1}, "speed-up 2.00x"),
     "cost": ({"time_s": 2.0}, "[cost]: mean 1000 ms -> 2000 ms (tolerance 50%)"),
 }
@@ -166,13 +84,6 @@ def test_facts_that_are_no_longer_recorded_fail(suite: Suite) -> None:
     verdict(suite.gate(), 1, "test_it[size]: measures None, the history 'size'")
 
 
-def test_a_fact_of_the_history_that_is_no_number_fails(suite: Suite) -> None:
-    path = suite.pytester.path / "history.json"
-    path.write_text(path.read_text().replace('"correct": 900', '"correct": NaN'))
-    suite.write({"accuracy": {"correct": 1}})
-    verdict(suite.gate(), 1, "test_it[accuracy]: the history has a correct of nan")
-
-
 def test_nothing_matched_fails(suite: Suite) -> None:
     history = json.loads((suite.pytester.path / "history.json").read_text())
     for entry in history["benchmarks"]:
@@ -206,59 +117,6 @@ def test_on_another_machine_times_are_advisory_and_size_still_gates(suite: Suite
 def test_other_weights_may_differ_in_size_by_little(suite: Suite) -> None:
     suite.write({"size": {"stored_bytes": 1004}}, suite={"baseline_fingerprint": "other"})
     verdict(suite.gate(), 0, "0 regressions")
-
-
-def damaged(path: Path, kind: str) -> None:
-    history = json.loads(path.read_text())
-    match kind:
-        case "truncated":
-            path.write_text(path.read_text()[:500])
-        case "a list":
-            path.write_text("[]")
-        case "nested":
-            path.write_text("[" * 100_000)
-        case "empty":
-            path.write_text(json.dumps({**history, "benchmarks": []}))
-        case "nan" | "zero":
-            mean = float("nan") if kind == "nan" else 0
-            history["benchmarks"][0]["stats"]["mean"] = mean
-            path.write_text(json.dumps(history))
-        case "other nan" | "text" | "absent":
-            stats = history["benchmarks"][0]["stats"]
-            stats["min"] = float("nan") if kind == "other nan" else "fast"
-            if kind == "absent":
-                del stats["min"]
-            path.write_text(json.dumps(history))
-        case "no rounds":
-            del history["benchmarks"][0]["stats"]["rounds"]
-            path.write_text(json.dumps(history))
-        case "twice":
-            history["benchmarks"].append(history["benchmarks"][0])
-            path.write_text(json.dumps(history))
-        case "missing":
-            path.unlink()
-
-
-DAMAGE = {
-    "truncated": "not a JSON file, or truncated",
-    "a list": "expected a run saved by pytest-benchmark",
-    "nested": "not a JSON file, or truncated",
-    "empty": "at least one benchmark",
-    "nan": "has a mean of nan s",
-    "zero": "has a mean of 0 s",
-    "other nan": "has a min of nan s",
-    "text": "has a min of 'fast' s",
-    "absent": "has a min of None s",
-    "no rounds": "lacks rounds in its stats",
-    "twice": "stands in it twice",
-    "missing": "found 'history.json'",
-}
-
-
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_a_history_that_cannot_be_used_is_a_usage_error(suite: Suite, kind: str) -> None:
-    damaged(suite.pytester.path / "history.json", kind)
-    verdict(suite.gate(), 4, "history.json", DAMAGE[kind])
 
 
 def test_the_gate_wants_one_named_file_and_one_rule(suite: Suite) -> None:

@@ -77,14 +77,14 @@ def _accuracy(facts: Facts) -> str | None:
     correct, total = facts["correct"], facts["total"]
     if correct > total:
         return f"a correct of {correct}"
-    share = facts.get("accuracy")
-    if share is not None and abs(share - correct / total) > ROUNDING:
-        return f"an accuracy of {share} beside {correct} of {total} correct"
     try:
         if "correct_images" in facts:
             images_of(facts)
     except ValueError as error:
         return f"a correct_images that cannot be used: {error}"
+    share = facts.get("accuracy")
+    if share is not None and abs(share - correct / total) > ROUNDING:
+        return f"an accuracy of {share} beside {correct} of {total} correct"
     return None
 
 

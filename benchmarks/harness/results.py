@@ -52,7 +52,7 @@ def decode_images(text: object, total: int) -> Tensor:
     try:
         # One byte more than expected shows that there are more, however many a few kilobytes claim.
         packed = inflate.decompress(base64.b64decode(text, validate=True), expected + 1)
-    except zlib.error as error:
+    except (zlib.error, ValueError) as error:  # ValueError: no base64
         raise ValueError(f"damaged record of the correct images ({error})") from error
     if len(packed) != expected or not inflate.eof or inflate.unused_data:
         raise ValueError(f"expected a record of {total} images, found {len(packed)} bytes or more")
