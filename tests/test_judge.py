@@ -100,6 +100,19 @@ def test_a_short_prediction_may_wait_for_its_threads(latency_ms: float, fails: b
     now = {"speed_up": 13.0, "speed_up_low": 12.6, "speed_up_high": 13.4}
     then = {"speed_up": 20.0, "latency_ms": latency_ms}
     assert bool(speed_up_regression(now, then)) == fails
+    one = {"num_threads": 1}  # which never sleeps before it is asked
+    assert speed_up_regression({**now, **one}, {**then, **one})
+    assert bool(speed_up_regression({**now, "num_threads": 2}, {**then, **one})) == fails
+
+
+@pytest.mark.parametrize("latency_ms", [0.001, 0.035, 0.24, 0.5])
+def test_threads_that_wake_never_make_it_twice_as_slow(latency_ms: float) -> None:
+    then = {"speed_up": 100.0, "speed_up_low": 97.0, "latency_ms": latency_ms, "num_threads": 2}
+    now = {"speed_up": 50.0, "speed_up_low": 48.5, "speed_up_high": 51.5, "num_threads": 2}
+    assert speed_up_regression(now, then)
+    # What passed once: 0.035 -> 0.24 ms
+    now = {"speed_up": 14.6, "speed_up_low": 14.0, "speed_up_high": 15.0}
+    assert speed_up_regression(now, then)
 
 
 def test_the_binomial_tail_is_exact() -> None:
