@@ -85,19 +85,18 @@ def dense_bytes(model: nn.Module) -> int:
 
 def _parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
     check_module(model)
+    for name, tensor in model.named_parameters():
+        if isinstance(tensor, nn.UninitializedParameter):
+            raise UnsupportedTypeError(
+                f"{name}: a lazy layer's has no shape yet; call the network once"
+            )
     for name, module in model.named_modules():
         if hasattr(module, "simulated") and not any(True for _ in parameter_tensors(module)):
             raise UnsupportedTypeError(
                 f"{name or 'the model'}: {type(module).__name__} holds its weights outside of torch; "
                 "count the network that it was made of"
             )
-    found = list(parameter_tensors(model))
-    for name, tensor in found:
-        if isinstance(tensor, nn.UninitializedParameter):
-            raise UnsupportedTypeError(
-                f"{name}: a lazy layer's has no shape yet; call the network once"
-            )
-    return found
+    return list(parameter_tensors(model))
 
 
 class _Counter(TorchDispatchMode):

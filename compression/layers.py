@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, prune, spectral_norm, weight_norm
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from compression.errors import CompressionError, UnsupportedTypeError
 
@@ -83,9 +85,9 @@ def _computed_tensors(model: nn.Module) -> Iterator[tuple[str, str]]:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, prune.BasePruningMethod):
                 yield f"{dot}{hook._tensor_name}", "torch.nn.utils.prune.remove"
-            elif isinstance(hook, weight_norm.WeightNorm):  # type: ignore[attr-defined]
+            elif isinstance(hook, WeightNorm):
                 yield f"{dot}{hook.name}", "torch.nn.utils.remove_weight_norm"
-            elif isinstance(hook, spectral_norm.SpectralNorm):  # type: ignore[attr-defined]
+            elif isinstance(hook, SpectralNorm):
                 yield f"{dot}{hook.name}", "torch.nn.utils.remove_spectral_norm"
 
 

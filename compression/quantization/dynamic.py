@@ -36,6 +36,8 @@ class DynamicQuantizedLinear(CodedLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be passed by keyword
         """Return `input` (..., features) times the weight, plus the bias, in its dtype."""
+        if input.is_nested:  # what nn.TransformerEncoder makes of a batch with a padding mask
+            return torch.nested.as_nested_tensor([self(part) for part in input.unbind()])
         if not input.is_floating_point():
             raise UnsupportedTypeError(f"a linear layer expects real inputs, found {input.dtype}")
         if not input.ndim or input.shape[-1] != self.in_features:
@@ -69,6 +71,8 @@ def _centred(codes: Tensor, weight: Tensor, zero_point: Tensor) -> Tensor:
 
 def integer_matmul(left: Tensor, right: Tensor) -> Tensor:
     """Return the exact product (int32) of two int8 matrices."""
+    if left.shape[1] == 1:  # torch 2.14's kernel for the CPU reads beyond such a matrix
+        return left.int() * right.int()
     if left.device.type == "cpu":
         return torch._int_mm(left, right)
     return padded_matmul(left, right)
