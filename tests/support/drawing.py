@@ -29,14 +29,27 @@ USUAL = (
     shapes.max_pool, shapes.average_pool, shapes.adaptive_pool, shapes.mean, shapes.flatten,
     shapes.reshaped, shapes.sliced, shapes.axes,
 )  # fmt: skip
+# What real image networks consist of, and the integer kernels are made for.
+IMAGES = ((3, 6, 5), (4, 8, 8), (2, 4, 4), (1, 7, 7), (8, 3, 3))
+IMAGE = (
+    *[layers.convolution] * 5, *[layers.norm] * 2, *[operators.activation] * 3,
+    *[operators.addition] * 3,
+    operators.activation_in_place, operators.broadcast, operators.concatenation, layers.layer_again,
+    shapes.max_pool, shapes.average_pool, shapes.adaptive_pool, operators.number, operators.nothing,
+)  # fmt: skip
 ODD = (*[strange.strange] * 3, strange.own_class, strange.parametrized)
 MOST_LINES = 8
 
 
-def draw(pick: Pick, *, odd: bool = False, classifier: bool = False) -> Program:
-    """Return a program of usual lines, and some odd ones; a classifier ends in 4 logits."""
+def draw(
+    pick: Pick, *, odd: bool = False, image: bool = False, classifier: bool = False
+) -> Program:
+    """Return a program of usual lines, and some odd ones, or of those of an image network.
+
+    A classifier ends in 4 logits, and an image network most often.
+    """
     b = Builder(pick)
-    b.argument(pick(INPUTS))
+    b.argument(pick(IMAGES if image else INPUTS))
     if odd and pick((False, False, True)):
         b.argument(pick((b.shapes[0], pick(INPUTS))))
         b.features.add("several inputs")
@@ -44,13 +57,12 @@ def draw(pick: Pick, *, odd: bool = False, classifier: bool = False) -> Program:
     while first(b) is None:
         first = layers.linear
     for _ in range(pick((2, 1, 3, 4, 6, 0))):
-        kinds = (*USUAL, *ODD) if odd else USUAL
+        kinds = IMAGE if image else (*USUAL, *ODD) if odd else USUAL
         for _ in range(3):
             if len(b.lines) < MOST_LINES and pick(kinds)(b) is not None:
                 break
-    if classifier:
-        b.add(f"torch.flatten({b.values[-1].name}, 1)", b.values[-1])
-        b.add(f"{b.layer('head', f'nn.Linear({b.values[-1].shape[-1]}, 4)')}({b.values[-1].name})")
+    if classifier or (image and pick((True, True, False))):
+        _logits(b)
     if pick((False, False, False, True)):
         _optional(b)
     set_weights(b)
@@ -58,6 +70,17 @@ def draw(pick: Pick, *, odd: bool = False, classifier: bool = False) -> Program:
     returned = _end(b, odd)
     drawn = Program(b.source(returned), tuple(b.shapes), frozenset(b.features), layout)
     return drawn if drawn.runs() else replace(drawn, layout=LAYOUTS[0])  # a view asks for an order
+
+
+def _logits(b: Builder) -> None:
+    """End as a classifier: everything in one row, a linear layer or two."""
+    last = b.values[-1]
+    if last.ndim > 2:
+        last = b.add(f"torch.flatten({last.name}, 1)", last) or last
+    if b.pick((False, True)):
+        layer = b.layer("hidden", f"nn.Linear({last.shape[-1]}, 5)")
+        last = b.add(f"F.relu({layer}({last.name}))", last) or last
+    b.add(f"{b.layer('head', f'nn.Linear({last.shape[-1]}, 4)')}({last.name})", last)
 
 
 def _optional(b: Builder) -> None:
@@ -85,11 +108,11 @@ def _end(b: Builder, odd: bool) -> str:
 
 
 @st.composite
-def programs(draw_one: st.DrawFn, *, odd: bool = False, classifier: bool = False) -> Program:
-    """Draw a program for hypothesis."""
-    return draw(lambda options: draw_one(st.sampled_from(options)), odd=odd, classifier=classifier)
+def programs(draw_one: st.DrawFn, **options: bool) -> Program:
+    """Draw a program for hypothesis; the options are those of `draw`."""
+    return draw(lambda choices: draw_one(st.sampled_from(choices)), **options)
 
 
-def program_of_seed(seed: int, *, odd: bool = False, classifier: bool = False) -> Program:
+def program_of_seed(seed: int, **options: bool) -> Program:
     """Return the program that a seed stands for."""
-    return draw(random.Random(seed).choice, odd=odd, classifier=classifier)
+    return draw(random.Random(seed).choice, **options)

@@ -16,6 +16,7 @@ from tests.support.compared import (
     assert_equal,
     assert_within,
     bounds,
+    in_float64,
     poisoned_memory,
     run,
     untouched,
@@ -139,3 +140,13 @@ def _about_the_same(
             wanted = run(small, part)
             allowed = [(w.double(), b[:count]) for w, b in zip(wanted, spread, strict=True)]
             assert_within(run(other, part), allowed, f"{what}, {count} rows")
+
+
+def calibrated(program: Program) -> None:
+    """Every choice of ranges, equalized and corrected, gives finite outputs of the right shape."""
+    right = in_float64(program.build(), program.inputs())
+    for method in ("percentile", "mse", "entropy"):
+        small = quantized(program, method=method, equalization=True, bias_correction=True)
+        found = run(small, program.inputs())
+        assert [t.shape for t in found] == [t.shape for t in right], method
+        assert all(bool(torch.isfinite(t).all()) for t in found), method

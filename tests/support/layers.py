@@ -11,8 +11,8 @@ def convolution(b: Builder) -> Value | None:
     if v is None:
         return None
     d, inputs = v.ndim - 2, v.shape[0]
-    groups = b.pick([g for g in range(1, inputs + 1) if inputs % g == 0])
-    outputs = groups * b.pick([n for n in (2, 1, 3, 4) if groups * n <= 8 or n == 1])
+    groups = b.pick([1, 1, *(g for g in range(1, inputs + 1) if inputs % g == 0), inputs])
+    outputs = groups * b.pick([n for n in (2, 1, 3, 4, 8) if groups * n <= 8 or n == 1])
     kernel = _per_axis(b, (3, 1, 2), d)
     options = _options(b, d, groups)
     if b.pick((False, False, True)):

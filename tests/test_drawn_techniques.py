@@ -1,0 +1,77 @@
+"""Drawn networks: pruning, sharing, small weights, casts, files, training, and pairs of them."""
+
+import pytest
+
+from tests.support import techniques
+from tests.support.drawn import QUIET, drawn
+from tests.support.program import Program
+
+pytestmark = QUIET
+PAIRS = (
+    ("l1", "static"), ("filters", "static"), ("shared", "static"), ("recalibrated", "static"),
+    ("folded", "static"), ("l1", "weights"), ("shared", "dynamic"), ("filters", "bfloat16"),
+    ("folded", "weights4"), ("global", "shared"), ("shared", "l1"), ("folded", "filters"),
+)  # fmt: skip
+
+
+@drawn()
+def test_asked_sparsity_is_found(program: Program) -> None:
+    techniques.pruned(program)
+
+
+@drawn()
+def test_filters_go_whole(program: Program) -> None:
+    techniques.filters(program)
+
+
+@drawn()
+def test_layers_share_so_many_values(program: Program) -> None:
+    techniques.shared(program)
+
+
+@drawn()
+def test_rounded_networks_err_within_their_bounds(program: Program) -> None:
+    techniques.rounded(program)
+
+
+@drawn(0.3, odd=True)
+def test_unknown_layers_are_rounded_right_or_refused(program: Program) -> None:
+    techniques.rounded(program)
+
+
+@drawn(0.3, odd=True)
+def test_unknown_layers_are_pruned_or_listed(program: Program) -> None:
+    techniques.pruned(program)
+
+
+@drawn(0.3, odd=True)
+def test_files_give_unknown_layers_back(program: Program) -> None:
+    techniques.stored(program)
+
+
+@pytest.mark.parametrize("name", [None, *techniques.TECHNIQUES])
+def test_a_file_gives_the_network_back(name: str | None) -> None:
+    @drawn(0.2)
+    def each(program: Program) -> None:
+        techniques.stored(program, name)
+
+    each()
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_techniques_compose(first: str, second: str) -> None:
+    @drawn(0.2)
+    def each(program: Program) -> None:
+        techniques.paired(program, first, second)
+
+    each()
+
+
+@drawn(0.5)
+def test_counts_of_multiplications(program: Program) -> None:
+    techniques.counted(program)
+
+
+@drawn(0.5, classifier=True)
+def test_a_step_of_training(program: Program) -> None:
+    techniques.trained(program)
