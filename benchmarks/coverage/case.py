@@ -1,0 +1,99 @@
+"""A network to try a function on, and what is said of the outcome."""
+
+import copy
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.networks import drawn
+from compression.errors import CompressionError
+from compression.quantization import StaticQuantizedModel, quantize_static
+
+NUM_CLASSES = 10
+IMAGES = 2
+SIDE = 64
+SIDES = {"vit": 224, "maxvit": 224, "inception": 96}
+"""Of the networks that take no images of 64 pixels, by the beginning of their names."""
+
+
+class WrongResultError(Exception):
+    """A function accepted a network, and computed something else than it says."""
+
+
+class Case:
+    """One of torchvision's networks with drawn weights, images for it, and its float64 outputs."""
+
+    def __init__(self, name: str) -> None:
+        """Draw the network and the images by seed 0."""
+        self.name, self.model = name, drawn(name, NUM_CLASSES)
+        side = next((n for start, n in SIDES.items() if name.startswith(start)), SIDE)
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(IMAGES, 3, side, side, generator=generator)
+        self.wanted = in_float64(self.model, self.x)
+
+    @cached_property
+    def reference(self) -> StaticQuantizedModel:
+        """The network in INT8, calibrated with its own images, on the reference executor."""
+        return quantize_static(self.model, self.x)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What became of a function on a network, and a number or a sentence about it."""
+
+    outcome: Literal["ok", "refused", "WRONG"]
+    about: str = ""
+
+
+def cell_of(check: Callable[[Case], str], case: Case) -> Cell:
+    """Return what becomes of a check, which raises WrongResultError, and whose function may refuse."""
+    try:
+        with torch.no_grad():
+            return Cell("ok", check(case))
+    except CompressionError as error:
+        return Cell("refused", str(error))
+    except WrongResultError as error:
+        return Cell("WRONG", str(error))
+    except Exception as error:  # not ours: a refusal must say what to do instead
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        return Cell("WRONG", f"{type(error).__name__} at {where}: {str(error)[:200]}")
+
+
+def in_float64(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the outputs of a copy of `model` in float64."""
+    with torch.no_grad():
+        outputs: Tensor = copy.deepcopy(model).double()(x.double())
+    return outputs
+
+
+def sqnr(found: Tensor, wanted: Tensor) -> float:
+    """Return the signal-to-quantization-noise ratio of `found` in dB; 999 for none, -999 for NaN."""
+    noise = (found.double() - wanted.double()).norm()
+    if not noise.isfinite() or found.shape != wanted.shape:
+        return -999.0
+    return float(20 * torch.log10(wanted.double().norm() / noise)) if noise else 999.0
+
+
+def at_least(decibels: float, found: Tensor, wanted: Tensor) -> str:
+    """Return the SQNR of `found` as text; WrongResultError below so many dB."""
+    if found.shape != wanted.shape:
+        raise WrongResultError(
+            f"outputs of shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
+        )
+    measured = sqnr(found, wanted)
+    if measured < decibels:
+        raise WrongResultError(f"{measured:.1f} dB, expected at least {decibels:.1f} dB")
+    return f"{measured:.0f}"
+
+
+def require(right: bool, message: str) -> None:
+    """Raise WrongResultError with the message unless it is right."""
+    if not right:
+        raise WrongResultError(message)

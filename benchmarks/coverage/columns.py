@@ -1,0 +1,108 @@
+"""The table's columns, and the checks that belong to no other room."""
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.coverage import quantized, sparse
+from benchmarks.coverage.case import NUM_CLASSES, Case, at_least, require
+from compression.accounting import count_macs
+from compression.architectures import Architecture
+from compression.recalibration import recalibrate_batch_norm
+from compression.storage import load, save
+
+STATISTICS = 60.0
+"""dB that means and variances in float32 keep of float64."""
+
+
+def recalibrated(case: Case) -> str:
+    """Each batch norm holds the mean and variance of what it reads, computed in float64."""
+    result = recalibrate_batch_norm(case.model, case.x)
+    network = copy.deepcopy(case.model).double()
+    wanted: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+
+            def remember(_: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+                wanted[name] = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3))
+
+            module.train().register_forward_pre_hook(remember)
+    network(case.x.double())
+    for name, (mean, variance) in wanted.items():
+        norm: Any = result.get_submodule(name)
+        at_least(STATISTICS, norm.running_mean, mean)
+        at_least(STATISTICS, norm.running_var, variance)
+    return f"{len(wanted)} norms"
+
+
+class _Products(TorchDispatchMode):
+    """Counts multiply-accumulates where torch dispatches them: another count than torch's own."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        match func.overloadpacket.__name__:
+            case "mm" | "bmm":
+                self.total += out.numel() * args[0].shape[-1]
+            case "addmm" | "baddbmm":
+                self.total += out.numel() * args[1].shape[-1]
+            case "convolution":
+                self.total += out.numel() * args[1][0].numel()
+            case "_scaled_dot_product_flash_attention_for_cpu":
+                self.total += args[0].numel() * args[1].shape[-2] * 2
+        return out
+
+
+def counted(case: Case) -> str:
+    """Multiply-accumulates of one image, in millions."""
+    image, fast = case.x[:1], torch.backends.mha.get_fastpath_enabled()
+    found = count_macs(case.model, image)
+    torch.backends.mha.set_fastpath_enabled(False)  # its one operator hides the products
+    try:
+        with _Products() as products:
+            case.model(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    require(found == products.total, f"{found} multiply-accumulates, expected {products.total}")
+    return f"{found / 1e6:.0f}"
+
+
+def stored(case: Case) -> str:
+    """What is loaded by the architecture's name is what was saved, bit for bit; the file in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.safetensors"
+        size = save(case.model, path, architecture=Architecture(case.name, NUM_CLASSES))
+        loaded = load(path).eval()
+    tensors = [[*m.named_parameters(), *m.named_buffers()] for m in (case.model, loaded)]
+    for (name, before), (_, after) in zip(*tensors, strict=True):
+        require(torch.equal(before, after), f"{name} differs")
+    require(torch.equal(loaded(case.x), case.model(case.x)), "the outputs differ")
+    return f"{size / 2**20:.1f}"
+
+
+COLUMNS: tuple[tuple[str, Callable[[Case], str]], ...] = (
+    ("fold_batch_norm", quantized.folded),
+    ("quantize_static, dB", quantized.static),
+    ("deploy", quantized.deployed),
+    ("ONNX Runtime, dB", quantized.exported),
+    ("quantize_dynamic, dB", quantized.dynamic),
+    ("quantize_weights 8 bits, dB", quantized.weights_in_8_bits),
+    ("4 bits, dB", quantized.weights_in_4_bits),
+    ("cast float16, dB", quantized.in_float16),
+    ("bfloat16, dB", quantized.in_bfloat16),
+    ("prune_l1_unstructured", sparse.l1_unstructured),
+    ("prune_l1_global", sparse.l1_global),
+    ("prune_ln_structured", sparse.ln_structured),
+    ("prune_n_of_m", sparse.n_of_m),
+    ("share_weights", sparse.shared),
+    ("recalibrate_batch_norm", recalibrated),
+    ("count_macs, millions", counted),
+    ("save, load, MiB", stored),
+)
