@@ -42,8 +42,9 @@ class Quantize(Codes):
     """Real inputs -> codes."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the codes of `inputs`, of any real dtype."""
-        return self.encode(inputs.float() / self.output_scale)
+        """Return the codes of `inputs`, of any real dtype; what is not a number counts as 0."""
+        reals = inputs.float()
+        return self.encode(reals.masked_fill(reals.isnan(), 0) / self.output_scale)
 
 
 class Dequantize(nn.Module):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compression.errors import UnsupportedTypeError
+
 ALIGNMENT = 64
 SLACK = 256
 """Bytes behind a buffer's last code that a step may read, and never uses."""
@@ -14,7 +16,7 @@ def aligned(
     numel: int, dtype: torch.dtype = torch.uint8, device: torch.device | None = None
 ) -> Tensor:
     """Return zeros whose first byte lies on a cache line."""
-    room = torch.zeros(numel + ALIGNMENT, dtype=dtype, device=device)
+    room = torch.zeros(numel + ALIGNMENT, dtype=dtype, device=device or torch.device("cpu"))
     start = -room.data_ptr() % ALIGNMENT // room.itemsize
     return room[start : start + numel]
 
@@ -32,6 +34,14 @@ class Geometry:
     border: int
     zero: int
     pixel: int
+
+    def __post_init__(self) -> None:
+        """Refuse what 32-bit offsets cannot address."""
+        if self.stride >= 2**31:
+            raise UnsupportedTypeError(
+                f"an image's activation of {self.sides} takes {self.stride} bytes, beyond the 2 GiB "
+                "that integer steps address"
+            )
 
     @property
     def sides(self) -> list[int]:

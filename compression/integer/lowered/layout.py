@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
+from compression.graph import place_of
 from compression.integer.lowered.geometry import Buffers, Geometry
 from compression.integer.lowered.windows import window_of
+
+_RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,10 @@ class Layout:
         """Return the value of a node that has been computed."""
         return self.values[self.root(node)]
 
+    def sides(self, node: Any) -> list[int]:
+        """Return the channels, rows and columns of the memory that `node` names."""
+        return self.spatial(self.root(node))
+
     def spatial(self, node: fx.Node) -> list[int]:
         """Return the channels, rows and columns of a node's value."""
         shape = self.shapes[node][1:]
@@ -100,16 +107,32 @@ class Layout:
     def _trace(self, node: fx.Node) -> None:
         tensors = [a for a in node.all_input_nodes if a in self.shapes]
         layer = self.module(node)
-        reshapes = node.op in ("call_function", "call_method") or isinstance(layer, nn.Flatten)
-        if reshapes and node in self.shapes:
-            source = self.shapes[tensors[0]]
-            flat = [1, torch.Size(source[1:]).numel()]
-            if self.shapes[node] not in (flat, source):
-                raise UnsupportedTypeError(f"integer steps cannot reshape at {node.name}")
-            self._roots[node] = self.root(tensors[0])
+        if layer is None and node.op != "output" and tensors and node in self.shapes:
+            if str(getattr(node.target, "__name__", node.target)) not in _RESHAPES:
+                raise self._cannot(node)
+            self._roots[node] = self._flattened(node, tensors[0])
+        elif isinstance(layer, nn.Flatten | nn.Unflatten):
+            self._roots[node] = self._flattened(node, tensors[0])
         for tensor in tensors:
             self._last[self.root(tensor)] = self._order[node]
             self._readers.setdefault(self.root(tensor), []).append(node)
+
+    def _flattened(self, node: fx.Node, source: fx.Node) -> fx.Node:
+        """Return the root of a value that `node` reshapes: its memory serves rows or the same image."""
+        before, after = self.shapes[source], self.shapes[node]
+        flat = [1, torch.Size(before[1:]).numel()]
+        same = len(before) in (2, 4) and len(after) in (2, 4)
+        if not same or (after != flat and self.spatial(source) != self.spatial(node)):
+            raise self._cannot(node)
+        root = self.root(source)
+        if after != flat and self.spatial(node) != self.spatial(root):
+            raise self._cannot(node)
+        return root
+
+    def _cannot(self, node: fx.Node) -> UnsupportedTypeError:
+        return UnsupportedTypeError(
+            f"integer steps cannot reshape at {place_of(node)} ({node.name})"
+        )
 
     def _border(self, node: fx.Node) -> int:
         """Return the widest border that a reader of `node` needs."""

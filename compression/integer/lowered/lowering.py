@@ -69,20 +69,48 @@ class Lowering:
         """Write nothing yet."""
         self.layout, self.target = layout, target
         self.steps: list[Step] = []
+        self.real: list[int] = []
+        """Channels, rows and columns of the real output, which is written channels last."""
 
     def lower(self) -> None:
         """Write every step; UnsupportedTypeError names a layer that has no kernel."""
         for node in self.layout.network.graph.nodes:
             layer = self.layout.module(node)
             if layer is not None and self.layout.root(node) is node:
+                self._check_operands(node, layer)
                 self._layer(node, layer)
             self.layout.release(node)
+
+    def _check_operands(self, node: fx.Node, layer: nn.Module) -> None:
+        """Refuse operands that do not lie in memory as the step would read them."""
+        flat = isinstance(layer, q.Quantize | q.Dequantize) or _is_linear(layer)
+        for source in node.args[:1] if flat else node.args:
+            shape, sides = self.layout.shapes[source], self.layout.sides(source)  # type: ignore[index]
+            if not flat and self.layout.spatial(source) != sides:  # type: ignore[arg-type]
+                raise self._unknown(node, layer, f" on a flattened {sides}")
+            if _is_linear(layer) and len(shape) != 2:
+                raise self._unknown(node, layer, f" on the last dimension of {shape[1:]}")
+        for residual in (
+            node.args[1:] if isinstance(layer, q.QuantizedLayer) or _is_sum(layer) else ()
+        ):
+            self._check_alike(node, layer, residual)
+        if _is_sum(layer):
+            self._check_alike(node, layer, node.args[0])
+
+    def _check_alike(self, node: fx.Node, layer: nn.Module, source: Any) -> None:
+        shapes = self.layout.shapes
+        if shapes[source] != shapes[node] or self.layout.spatial(source) != self.layout.sides(
+            source
+        ):
+            raise self._unknown(
+                node, layer, f" that adds {shapes[source][1:]} to {shapes[node][1:]}"
+            )
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         match layer:
             case q.Quantize():
                 self._quantize(node, layer)
-            case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 4):
+            case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4):
                 self._compressible(node, layer)
             case q.OnCodes(function=nn.MaxPool2d(ceil_mode=False)):
                 self._max_pool(node, layer)
@@ -95,7 +123,8 @@ class Lowering:
             case q.ClampCodes():
                 self._clamp(node, layer)
             case q.Dequantize():
-                self._map(node, node.args[0], float(layer.scale), self._output(node, None))
+                sides = self.layout.sides(node.args[0])
+                self._map(node, node.args[0], float(layer.scale), self._real_output(sides))
             case _:
                 raise self._unknown(node, layer)
 
@@ -104,20 +133,26 @@ class Lowering:
         bounds = {"low": LOWEST + offset, "high": HIGHEST + offset}
         self.steps.append(Step(kind, str(node.target), {**bounds, **fields}))
 
-    def _unknown(self, node: fx.Node, layer: nn.Module) -> UnsupportedTypeError:
+    def _unknown(self, node: fx.Node, layer: nn.Module, how: str = "") -> UnsupportedTypeError:
         return UnsupportedTypeError(
             f"the {self.target.name} executor has no kernel for {node.target} "
-            f"({type(layer).__name__})"
+            f"({type(layer).__name__}){how}"
         )
+
+    def _real_output(self, sides: list[int]) -> dict[str, Any]:
+        """Return the fields that say where a step writes the network's real output."""
+        channels, height, width = self.real = sides
+        places = torch.arange(height * width, dtype=torch.int32) * channels
+        stride = channels * height * width
+        return {
+            "output_offsets": places, "output_stride": stride, "pixels": height * width, "real": 1,
+        }  # fmt: skip
 
     def _output(self, node: fx.Node, zero: Tensor | int | None) -> dict[str, Any]:
         """Return the fields that say where a step writes `node`; without zero point, real numbers."""
-        channels, height, width = self.layout.spatial(node)
+        _, height, width = self.layout.spatial(node)
         if zero is None:
-            if height * width != 1:
-                raise UnsupportedTypeError(f"{node.target}: the real output must be a row an image")
-            place = torch.zeros(1, dtype=torch.int32)
-            return {"output_offsets": place, "output_stride": channels, "pixels": 1, "real": 1}
+            return self._real_output(self.layout.spatial(node))
         zero = zero if isinstance(zero, int) else self.target.zero(zero)
         value = self.layout.take(node, zero)
         return {
@@ -149,12 +184,13 @@ class Lowering:
         inputs = self.layout.value(node.args[0])
         geometry, outputs = inputs.geometry, self.layout.spatial(node)
         window, weights = window_of(layer, geometry.sides), layer.codes
-        assert window is not None
-        if weights.ndim == 2:
-            weights = weights.view(len(weights), *geometry.sides)
+        if window is None:
+            raise self._unknown(node, layer)
+        if weights.ndim < 4:
+            weights = weights.view(len(weights), -1, *window.size)
         groups = layer.options.get("groups", 1)
         depthwise = groups > 1 and len(weights) == groups == geometry.channels
-        if groups > 1 and not depthwise:
+        if (groups > 1 and not depthwise) or weights.shape[1] * groups != geometry.channels:
             raise self._unknown(node, layer)
         unit = torch.ones(()) if layer.output_scale is None else layer.output_scale
         residual: dict[str, Any] = {}
@@ -205,7 +241,8 @@ class Lowering:
     def _mean(self, node: fx.Node, layer: q.QuantizedMean) -> None:
         inputs, outputs = self.layout.value(node.args[0]), self.layout.spatial(node)
         geometry = inputs.geometry
-        window = mean_window(layer.pool, geometry.sides, outputs[1:])
+        rank = len(self.layout.shapes[node.args[0]])  # type: ignore[index]
+        window = mean_window(layer.pool, geometry.sides, outputs[1:], rank)
         if window is None:
             raise self._unknown(node, layer.pool)
         fields = inputs.pixels() | self._output(node, layer.output_zero_point)
@@ -246,3 +283,11 @@ class Lowering:
             places = output["output_offsets"] + channel
             self._map(node, part, float(ratio), {**output, "output_offsets": places})
             channel += self.layout.value(part).geometry.channels
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, q.QuantizedLayer) and layer.linear
+
+
+def _is_sum(layer: nn.Module) -> bool:
+    return isinstance(layer, q.QuantizedJoin) and layer.dim is None

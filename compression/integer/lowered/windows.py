@@ -58,20 +58,24 @@ def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
     match layer:
         case q.QuantizedLayer() if layer.codes.ndim == 4:
             return Window(list(layer.codes.shape[2:]), *sliding(layer))
-        case q.QuantizedLayer():  # of a flattened image: a window as large as the image
+        case q.QuantizedLayer() if layer.linear:  # a window as large as the image
             return Window(inputs[1:], [1, 1], [0, 0], [1, 1])
+        case q.QuantizedLayer() if inputs[1:] == [1, 1] and layer.codes.shape[2:] == (1,):
+            return Window([1, 1], [1, 1], [0, 0], [1, 1])  # a factor a channel of rows
         case q.OnCodes(function=nn.MaxPool2d() as pool):
             return Window(*pool_window(pool))
     return None
 
 
-def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int]) -> Window | None:
+def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: int) -> Window | None:
     """Return the window of an average of `inputs` (channels, rows, columns); None for one that pads.
 
-    None, too, where not all windows are alike.
+    None, too, where not all windows are alike; `rank` is that of the inputs, the batch included.
     """
     sides = inputs[1:]
     match pool:
+        case q.MeanOver() if sorted(d % rank for d in pool.dims) == [2, 3]:
+            return Window(sides, sides, [0, 0], [1, 1])
         case nn.AdaptiveAvgPool2d() if all(n % m == 0 for n, m in zip(sides, outputs, strict=True)):
             size = [n // m for n, m in zip(sides, outputs, strict=True)]
             return Window(size, size, [0, 0], [1, 1])

@@ -2,13 +2,15 @@
 
 import ctypes
 import threading
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from compression.errors import CompressionError
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.kernels import OFFSET
 from compression.integer.lowered import Buffers, Layout, Lowering, Target
+from compression.integer.native.bounds import check_bounds
 from compression.integer.native.library import library
 from compression.integer.native.packing import convolution_fields
 from compression.integer.native.step import CStep, compiled
@@ -32,33 +34,48 @@ class NativeModel(nn.Module):
         """Take over the steps, whose memory they keep; shapes are those of one image."""
         super().__init__()
         self._library = library()
+        images = lowering.layout.buffers.images
+        for step in lowering.steps:
+            check_bounds(step, images)
         steps, kept = zip(*map(compiled, lowering.steps), strict=True)
         self._steps, self._tensors = (CStep * len(steps))(*steps), kept
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images
         self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
+        self._real = lowering.real
         self._lock = threading.Lock()  # the memory is one prediction's at a time
         self.kernels_ran = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return real outputs of real inputs on the CPU, any number of images."""
-        if inputs.shape[1:] != self._inputs:
+        if inputs.shape[1:] != self._inputs or inputs.device.type != "cpu" or inputs.is_complex():
             raise CompressionError(
-                f"this executor was made for inputs (N, {', '.join(map(str, self._inputs))}), "
-                f"found {tuple(inputs.shape)}; deploy it for another size"
+                f"this executor was made for inputs (N, {', '.join(map(str, self._inputs))}) on the "
+                f"CPU, found {tuple(inputs.shape)} {inputs.dtype} on {inputs.device}; deploy it for "
+                "another size"
             )
         images = inputs.float().contiguous()
-        outputs = torch.empty(len(images), *self._outputs)
+        channels, height, width = self._real
+        outputs = torch.empty(
+            len(images), height, width, channels, dtype=torch.float32, device="cpu"
+        )
         with self._lock:
             self.kernels_ran = self._library.run(
                 self._steps, ctypes.c_int64(len(self._steps)),
                 ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(outputs.data_ptr()),
                 *map(ctypes.c_int64, (
-                    len(images), self._chunk, self._inputs.numel(), self._outputs.numel(),
+                    len(images), self._chunk, self._inputs.numel(), channels * height * width,
                 )),
                 torch.get_num_threads(),
             )  # fmt: skip
-        return outputs
+        return outputs.permute(0, 3, 1, 2).reshape(len(images), *self._outputs)
+
+    def __deepcopy__(self, _: object) -> NoReturn:
+        """Refuse: the steps point into memory that a copy would not have."""
+        raise UnsupportedTypeError(
+            "NativeModel: a deployed network cannot be copied or compressed; deploy it again, or "
+            "compress the network that it was made of"
+        )
 
     def codes(self) -> dict[str, Tensor]:
         """Return each node's codes in the latest chunk, by name; of a model made with `keep` only."""
@@ -76,11 +93,12 @@ def lower_native(
     VNNI, a C compiler).
     """
     library()
-    shapes = shapes_of(model, example[:1])
-    an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
-    images = len(example) if keep else max(1, min(len(example), CHUNK_BYTES // an_image))
-    buffers = Buffers(images, torch.uint8, torch.device("cpu"))
-    lowering = Lowering(Layout(model.network, shapes, buffers, keep=keep), TARGET)
-    lowering.lower()
-    result = next(iter(reversed(model.network.graph.nodes))).args[0]
-    return NativeModel(lowering, list(example.shape[1:]), shapes[result][1:])  # type: ignore[index]
+    with torch.device("cpu"):  # whatever the user's default device is
+        shapes = shapes_of(model, example)
+        an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
+        chunk = len(example) if keep else min(len(example), CHUNK_BYTES // max(1, an_image))
+        buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
+        lowering = Lowering(Layout(model.network, shapes, buffers, keep=keep), TARGET)
+        lowering.lower()
+        result: Any = next(iter(reversed(model.network.graph.nodes))).args[0]
+        return NativeModel(lowering, list(example.shape[1:]), shapes[result][1:])

@@ -61,7 +61,7 @@ INLINE void pointwise(const struct step *s, int images, int thread, int threads,
     }
 }
 
-/* Rows of the real input (NCHW) -> codes (NHWC). */
+/* Rows of the real input (NCHW) -> codes (NHWC); what is not a number counts as 0. */
 static void quantize(const struct step *s, const float *input, int images, int thread, int threads) {
     const int64_t height = s->pixels / s->width, total = images * height;
     const __m512 scale = _mm512_set1_ps(s->input_scale);
@@ -74,7 +74,9 @@ static void quantize(const struct step *s, const float *input, int images, int t
             for (int64_t at = 0; at < s->width; at += LANES) {
                 const int left = s->width - at < LANES ? (int)(s->width - at) : LANES;
                 const __mmask16 mask = left == LANES ? 0xffff : (1u << left) - 1;
-                __m512 steps = _mm512_div_ps(_mm512_maskz_loadu_ps(mask, x + at), scale);
+                const __m512 reals = _mm512_maskz_loadu_ps(mask, x + at);
+                const __mmask16 numbers = _mm512_cmp_ps_mask(reals, reals, _CMP_ORD_Q);
+                __m512 steps = _mm512_maskz_div_ps(numbers, reals, scale);
                 steps = _mm512_max_ps(_mm512_min_ps(steps, _mm512_set1_ps(1e6f)), _mm512_set1_ps(-1e6f));
                 __m512i codes = _mm512_cvtps_epi32(steps);
                 codes = _mm512_add_epi32(codes, _mm512_set1_epi32(s->output_zero));

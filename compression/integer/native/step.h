@@ -84,9 +84,11 @@ INLINE void finish_block(const struct step *s, struct place at, int channel, con
     __m512i codes[VECTORS];
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++) {
-        const __m128i *z = (const __m128i *)(s->residual + at.residual + channel) + v;
-        const __m512 sum =
-            s->residual ? with_residual(s, _mm512_cvtepu8_epi32(_mm_loadu_si128(z)), y[v]) : y[v];
+        __m512 sum = y[v];
+        if (s->residual) {
+            const __m128i *z = (const __m128i *)(s->residual + at.residual + channel) + v;
+            sum = with_residual(s, _mm512_cvtepu8_epi32(_mm_loadu_si128(z)), sum);
+        }
         codes[v] = encode(s, sum);
     }
     /* Packing interleaves 128-bit lanes: the permutation puts the channels back in order. */

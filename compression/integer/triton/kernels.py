@@ -163,13 +163,17 @@ def int8_quantize(
     input_scale, output_zero, lowest, highest,
     PIXEL: tl.constexpr, OUT_ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Real inputs (NCHW) -> codes (NHWC); what fills a pixel of PIXEL bytes is the code of 0."""
+    """Real inputs (NCHW) -> codes (NHWC); what fills a pixel of PIXEL bytes is the code of 0.
+
+    What is not a number counts as 0.
+    """
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     inside = (row < rows)[:, None] & (n < channels)[None, :]
     image = (row // pixels).to(tl.int64)
     x = input + (image * channels * pixels + row % pixels)[:, None] + n[None, :] * pixels
     reals = tl.load(x, mask=inside, other=0.0)
+    reals = tl.where(reals == reals, reals, 0.0)
     scale = tl.full((BLOCK_M, BLOCK_N), 1.0, tl.float32) * input_scale
     codes = encode(tl.div_rn(reals, scale), output_zero, lowest, highest)
     place = places(output_offsets, output_stride, tl.minimum(row, rows - 1), pixels, OUT_ALIGN)

@@ -44,6 +44,8 @@ class TritonModel(nn.Module):
         self.device, self.images = device, lowering.layout.buffers.images
         self._layout = lowering.layout
         self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
+        channels, height, width = lowering.real
+        self._real = (height, width, channels)
         self._lock = threading.Lock()  # the memory is one prediction's at a time
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: tuple[Tensor, Tensor] | None = None
@@ -57,12 +59,17 @@ class TritonModel(nn.Module):
                 f"{self.device}, found {tuple(inputs.shape)} on {inputs.device}; deploy it again"
             )
         images = inputs.float().contiguous()
-        outputs = torch.empty(len(images), *self._outputs, device=self.device)
+        outputs = self._empty(len(images))
         parts = zip(images.split(self.images), outputs.split(self.images), strict=True)
         with self._lock, on_device(self.device):
-            for part, out in parts:
+            for part, out in parts if len(images) else ():
                 self._predict(part, out)
-        return outputs
+        return outputs.permute(0, 3, 1, 2).reshape(len(images), *self._outputs)
+
+    def _empty(self, images: int) -> Tensor:
+        """Return memory for real outputs (N, H, W, C)."""
+        shape = (images, *self._real)
+        return torch.empty(shape, dtype=torch.float32, device=self.device)
 
     @torch.inference_mode(False)  # its inputs are written in any mode later
     def capture(self) -> None:
@@ -72,8 +79,8 @@ class TritonModel(nn.Module):
         """
         shape = (self.images, *self._inputs)
         copied = 4 * torch.Size(shape).numel() <= COPIED_BYTES
-        inputs = torch.zeros(shape if copied else (0,), device=self.device)
-        outputs = torch.zeros(self.images, *self._outputs, device=self.device)
+        inputs = torch.zeros(shape if copied else (0,), dtype=torch.float32, device=self.device)
+        outputs = self._empty(self.images)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._launch(self.launches[0 if copied else 1 :], inputs, outputs)
@@ -123,8 +130,8 @@ def lower_triton(
     a layer that has no kernel.
     """
     device = example.device
-    shapes = shapes_of(model, example[:1])
-    buffers = Buffers(len(example), torch.int8, device)
+    shapes = shapes_of(model, example)
+    buffers = Buffers(max(1, len(example)), torch.int8, device)
     layout = Layout(model.network, shapes, buffers, keep=keep, pixel=pixel_bytes)
     lowering = Lowering(layout, TARGET)
     lowering.lower()
@@ -134,7 +141,8 @@ def lower_triton(
         launch.config = config or launch.config
     if device.type == "cuda":
         with on_device(device):
-            outputs = lowered(example)  # real codes: zeros multiply faster
+            lowered(example)  # real codes: zeros multiply faster
+            outputs = lowered._empty(len(example))
             if config is None:
                 for launch in lowered.launches:
                     tune(launch, example, outputs)
