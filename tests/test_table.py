@@ -97,6 +97,28 @@ def test_layers_left_in_float_are_counted_below_the_table() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ({"emb": "an embedding", "head": "computed"}, "2 (emb, head)"),
+        (["d", "c", "b", "a"], "4 (a, b, c, ...)"),
+        (3, "3"),
+    ],
+)
+def test_what_a_technique_left_out_is_counted_below_the_table(left_out: Any, said: str) -> None:
+    known = facts(cases=CASES[:2])
+    assert "left out" not in render(rows(known))
+    told = [fact | {"left_out": left_out} for fact in known]
+    assert render(rows(told)).splitlines()[-1] == f"{CASES[1].name}: layers left out: {said}"
+
+
+def test_a_busy_machine_s_times_are_said_below_the_table() -> None:
+    noisy = [fact | {"noisy": True, "preempted": 40} for fact in facts(cases=CASES[:1])]
+    assert render(rows(noisy)).splitlines()[-1] == (
+        "baseline: times of a busy machine, no evidence: batch 1 and 64"
+    )
+
+
 def test_two_devices_are_told_apart_and_sweeps_left_out() -> None:
     both = [*facts("cpu", CASES[:2]), *facts("cuda", CASES[:2]), *facts("cpu", SWEEP[:3])]
     text = render(rows(both))

@@ -32,12 +32,22 @@ def notes(row: Row) -> list[str]:
     """Return the sentences on a row that no cell has room for."""
     found = []
     if row.in_float:
-        names = sorted(row.in_float)
-        some = ", ".join(names[:3]) + (", ..." if names[3:] else "")
-        found.append(f"{row.technique}: layers that stay in float: {len(names)} ({some})")
+        found.append(f"{row.technique}: layers that stay in float: {_some(row.in_float)}")
+    if row.left_out_count:
+        some = _some(row.left_out) if row.left_out else str(row.left_out_count)
+        found.append(f"{row.technique}: layers left out: {some}")
+    noisy = {batch for (_, batch), fact in row.latency.items() if fact.get("noisy")}
+    if noisy:
+        batches = " and ".join(map(str, sorted(noisy)))
+        found.append(f"{row.technique}: times of a busy machine, no evidence: batch {batches}")
     if row.unclaimed and row.device == "cuda":
         found.append(f"{row.technique}: {row.unclaimed} on a GPU, no latency to claim")
     return found
+
+
+def _some(found: set[str]) -> str:
+    names = sorted(found)
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if names[3:] else ''})"
 
 
 def _names(rows: list[Row], several: bool) -> Cells:
