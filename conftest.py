@@ -23,7 +23,7 @@ from compression.errors import CompressionError
 pytest_plugins = ["pytester", "benchmarks.harness.gate"]
 
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
-hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=4000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
