@@ -45,7 +45,8 @@ class CastModel(nn.Module):
         inputs, named = _in_dtype((inputs, named), dtype, "inputs")
         try:
             if widened:
-                outputs = functional_call(self.network, _widened(self.network), inputs, named)
+                wide = _widened(self.network)
+                outputs = functional_call(self.network, wide, inputs, named, tie_weights=False)
             else:
                 outputs = self.network(*inputs, **named)
         except RuntimeError as error:
@@ -119,11 +120,14 @@ def _check_castable(model: nn.Module) -> None:
 
 
 def _widened(network: nn.Module) -> dict[str, Tensor]:
-    """Return all tensors of `network` by each of their names, floating ones in float32."""
+    """Return all tensors of `network` by name, floating ones in float32."""
     wide: dict[int, Tensor] = {}  # tied ones stay tied
+    # A module that has two names is named once: functional_call would not give it its tensors back.
     named = [
-        *network.named_parameters(remove_duplicate=False),
-        *network.named_buffers(remove_duplicate=False),
+        (f"{prefix}.{name}".removeprefix("."), tensor)
+        for prefix, module in network.named_modules()
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]
+        if tensor is not None
     ]
     for _, tensor in named:
         if id(tensor) not in wide:
