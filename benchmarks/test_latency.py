@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from benchmarks.deployed import deployed, kernels_seen, memory_format
+from benchmarks.harness.attempts import measured
 from benchmarks.harness.batch import cycled
 from benchmarks.harness.clock import CLOCK, Timer, replay
-from benchmarks.harness.evidence import comparable
 from benchmarks.harness.flags import autotuned
 from benchmarks.harness.gate import KEY
 from benchmarks.harness.graph import UncapturableError
-from benchmarks.harness.interleave import interleave, latency_facts
-from benchmarks.harness.judge import noise, speed_up_regression
+from benchmarks.harness.interleave import Pairs, interleave
 from benchmarks.harness.prediction import Predict, card_facts, prediction, timer
 from benchmarks.harness.results import record
 from benchmarks.techniques import Case
@@ -74,17 +73,12 @@ def test_latency(
     budget_s, warmup_s = effort(workload, device)
     predictions = [prediction(baseline, images), prediction(model, own)]
     with autotuned(device):
-        for attempt in range(2):  # what misses a target or its history, or is noisy, once more
-            timed = timers(predictions, timing, device)
-            pairs = interleave(*timed, seed=attempt, budget_s=budget_s, warmup_s=warmup_s)
-            del timed  # a graph holds its memory
-            facts = latency_facts(pairs)
-            met = None if limit is None else bool(facts["speed_up_high"] >= limit)
-            slower = then and not comparable(facts, then) and speed_up_regression(facts, then)
-            noisy = noise(facts)
-            if met is not False and not slower and not noisy:
-                break
-        met = None if noisy and not met else met  # a busy machine says nothing of a target
+
+        def measure(attempt: int) -> Pairs:
+            timed = timers(predictions, timing, device)  # a graph holds its memory until the end
+            return interleave(*timed, seed=attempt, budget_s=budget_s, warmup_s=warmup_s)
+
+        pairs, facts, met = measured(measure, target=limit, then=then)
         smallest = batch_size == min(workload.cuda_batch_sizes)
         facts |= held | card_facts(predictions[1], images, timing=timing, smallest=smallest)
     replay(benchmark, pairs.technique_s)

@@ -23,8 +23,8 @@ WARMUP_PAIRS = 3
 RESAMPLES = 1000
 MAX_WAIT_SHARE = 0.1
 """Of a round: one that waited longer for a core is preempted. Waking a thread takes less."""
-PATIENCE = 3.0
-"""Budgets that may be spent until enough pairs were not preempted."""
+PATIENCE_S = 1.5
+"""Or the budget where that is more: spent at most until enough pairs were not preempted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def interleave(
     """Time the two in pairs, in random order within a pair: 80, or fewer when the budget is spent.
 
     At least 12 in any case, and a wider interval then says so; the first few, and those of the first
-    `warmup_s`, warm up and are dropped. Preempted pairs are made up for, in three budgets at most.
+    `warmup_s`, warm up and are dropped. Preempted pairs are made up for while patience lasts.
     """
     if max_pairs < 1:
         raise CompressionError(f"max_pairs must be at least 1, found {max_pairs}")
@@ -78,8 +78,8 @@ def interleave(
         started = time.perf_counter()
         while len(kept) < max_pairs:
             spent_s = time.perf_counter() - started
-            enough = spent_s >= budget_s * (1 if len(kept) >= least else PATIENCE)
-            if enough and len(found) >= least:
+            limit_s = budget_s if len(kept) >= least else max(budget_s, PATIENCE_S)
+            if spent_s >= limit_s and len(found) >= least:
                 break
             pair = _pair(baseline, technique, read, baseline_first=random.random() < 0.5)
             found.append(pair)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,32 @@ class Process:
         pipes = self._process
         assert pipes.stdin is not None
         assert pipes.stdout is not None
-        print(json.dumps(request), file=pipes.stdin, flush=True)
-        line = pipes.stdout.readline()
+        try:
+            print(json.dumps(request), file=pipes.stdin, flush=True)
+            line = pipes.stdout.readline()
+        except OSError:  # a broken pipe: it has ended before
+            line = ""
         if not line:
             tail = "\n".join(self._log.read_text().splitlines()[-20:]) if self._log else "see above"
-            raise CompressionError(f"{self._module} ended ({pipes.wait()}) at {request}: {tail}")
+            status = pipes.wait()
+            how = f"was killed by signal {-status}" if status < 0 else f"ended ({status})"
+            raise CompressionError(f"{self._module} {how} at {request}: {tail}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise CompressionError(f"{self._module}: {answer['error']}")
         return answer
 
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the process can be asked again."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
-                pipe.close()
+                with suppress(OSError):  # a request that it has never read
+                    pipe.close()
         self._process.wait(timeout=60)
 
 
