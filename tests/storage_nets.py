@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,37 @@ class Pair(nn.Module):
         self.decoder = nn.Linear(16, 16)
         if tied:
             self.decoder.weight = self.encoder.weight
+
+
+class Holds(nn.Module):
+    """A linear layer beside a tensor."""
+
+    def __init__(self, tensor: Tensor | None, *, persistent: bool = True) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        if isinstance(tensor, nn.Parameter):
+            self.register_parameter("odd", tensor)
+        else:
+            self.register_buffer("odd", tensor, persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(x)
+        if self.odd is None or not self.odd.numel():
+            return logits
+        return logits + self.odd.reshape(-1)[-1]
+
+
+class Versioned(nn.Linear):
+    """Loads what its own version wrote, as torchvision's MNASNet does."""
+
+    _version = 5
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any
+    ) -> None:
+        if local_metadata.get("version") != self._version:
+            raise ValueError(f"version {local_metadata.get('version')}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
 
 class Bag(nn.Module):

@@ -1,12 +1,14 @@
 """A file that names its architecture loads alone; one that names another is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from compression.architectures import Architecture
 from compression.errors import CheckpointError, CompressionError
@@ -123,3 +125,49 @@ def test_naming_the_architecture_leaves_the_random_numbers_of_the_caller(tmp_pat
     state = torch.get_rng_state()
     save(model, tmp_path / "model", architecture=STUDENT)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# Networks of squeezenet's state dict that are not squeezenet.
+OTHERS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "another activation": (
+        lambda m: m.features.__setitem__(1, nn.GELU()),
+        r"features\.1 is .*GELU, expected .*ReLU",
+    ),
+    "another stride": (
+        lambda m: setattr(m.features[0], "stride", (1, 1)),
+        r"features\.0\.stride is \(1, 1\), expected \(2, 2\)",
+    ),
+    "an attribute": (
+        lambda m: setattr(m, "transform_input", True),
+        "the network.transform_input is True, expected None",
+    ),
+    "a hook": (
+        lambda m: m.features.register_forward_hook(lambda *_: None),
+        "features is with 1 hooks",
+    ),
+    "a forward": (
+        lambda m: setattr(m.features, "forward", lambda x: x),
+        "features is .* forward of its own",
+    ),
+    "a layer more": (lambda m: m.add_module("extra", nn.Dropout()), "extra is a layer of one"),
+    "a buffer more": (
+        lambda m: m.register_buffer("table", torch.ones(2), persistent=False),
+        "table, a buffer that a state dict leaves out",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_an_architecture_of_other_layers_or_options_is_refused(kind: str, tmp_path: Path) -> None:
+    change, match = OTHERS[kind]
+    model = models.squeezenet1_1(num_classes=2)
+    change(model)
+    named = Architecture("squeezenet1_1", 2)
+    with pytest.raises(CompressionError, match=f"the model is not .*{match}.*load a factory"):
+        save(model, tmp_path / "model", architecture=named)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_architecture_is_not_its_name(tmp_path: Path) -> None:
+    with pytest.raises(CompressionError, match=r"expected an Architecture.*found str"):
+        save(nn.Linear(2, 2), tmp_path / "model", architecture="resnet18")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from compression.layers import check_model
 from compression.storage.container import check_readable, read
 from compression.storage.encoding import check_storable, kind_of, memory_of, same_bits
 from compression.storage.rebuild import compare, fill, made, rebuild, released
-from compression.storage.torch_file import ZIP_MAGIC, read_torch
+from compression.storage.torch_file import is_zip, read_torch
 from compression.storage.wrapped import State, found_in, renamed
 
 
@@ -27,11 +27,9 @@ def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Mo
     """
     path = check_readable(path)
     network = made(factory)
-    zipped = _zipped(path)
     try:
-        if zipped is not None:
-            loaded = read_torch(path, zipped)
-            model = _plain(path, *found_in(path, loaded), network)
+        if is_zip(path):
+            model = _plain(path, *found_in(path, read_torch(path)), network)
         else:
             content = read(path)
             model = (
@@ -45,16 +43,6 @@ def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Mo
     except CompressionError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return model
-
-
-def _zipped(path: Path) -> bytes | None:
-    """Return the bytes of a zip, None for another file."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(ZIP_MAGIC))
-            return magic + file.read() if magic == ZIP_MAGIC else None
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected a model file, {error}") from error
 
 
 def _plain(path: Path, state: State, versions: dict[str, Any], model: nn.Module) -> nn.Module:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from compression.architectures import Architecture
 from compression.errors import CheckpointError, CompressionError
-from compression.layers import replace_layer
+from compression.layers import replace_everywhere, unfilters
 from compression.quantization import (
     CastModel,
     DynamicQuantizedLinear,
-    StaticQuantizedModel,
     WeightQuantizedLayer,
     restructure,
 )
@@ -21,8 +20,6 @@ from compression.storage.encoding import check_storable, kind_of, same_bits
 from compression.storage.rebuild import compare
 from compression.storage.unstored import unstored_buffers
 
-_QUANTIZED = (CastModel, DynamicQuantizedLinear, StaticQuantizedModel, WeightQuantizedLayer)
-_ROOTS = {"static": StaticQuantizedModel, "cast": CastModel}
 _SMALL = 4096  # elements of a buffer that a module's own loading may look at
 _PLAIN = (bool, int, float, str, type(None))
 # What load sets, and what changes no number.
@@ -35,12 +32,12 @@ def check_loads(model: nn.Module) -> None:
     if twin is None:
         return
     state, wanted = model.state_dict(), twin.state_dict(keep_vars=True)
+    samples: dict[str, Tensor] = {}
     for name, tensor in state.items():
         check_storable(name, tensor)
         # Not the tensors themselves: modules have loading of their own, which may write into them.
-        sample = _small(tensor)
-        want = wanted.get(name)
-        if isinstance(want, nn.Parameter):
+        samples[name], sample = _small(tensor), _small(tensor)
+        if isinstance(want := wanted.get(name), nn.Parameter):
             sample = nn.Parameter(sample, want.requires_grad)
         state[name] = sample
     try:
@@ -51,8 +48,8 @@ def check_loads(model: nn.Module) -> None:
             f"{type(model).__name__} does not load its own state dict, so the file would never "
             f"load: {error}"
         ) from error
-    lost = [n for n, t in state.items() if n not in found or not same_bits(found[n], t)]
-    if lost or found.keys() != state.keys():
+    lost = [n for n, t in samples.items() if n not in found or not same_bits(found[n], t)]
+    if lost or found.keys() != samples.keys():
         raise CompressionError(
             f"{type(model).__name__} does not keep what its own state dict holds, so the file would "
             f"never load: {', '.join(lost[:3]) or 'it has other names'}"
@@ -84,25 +81,25 @@ def _small(tensor: Tensor) -> Tensor:
 
 
 def check_structure(model: nn.Module, structure: dict[str, Any] | None) -> None:
-    """Refuse a mix of techniques that the file's structure does not tell."""
-    ours = {n: m for n, m in model.named_modules() if isinstance(m, _QUANTIZED)}
-    kinds = {type(m) for m in ours.values()}
-    root = _ROOTS.get(structure["kind"]) if structure else None
+    """Refuse a compressed network that is not rebuilt from what the file tells of its structure."""
     if structure is None:
-        inside = {n: m for n, m in model.named_modules() if _inner(m)}
-        if inside:
-            name, layer = next(iter(inside.items()))
+        inside = {n: m for n, m in model.named_modules() if _of_compressed(m)}
+        for name, layer in inside.items():
             raise _unfit(
-                f"{name or 'the network'} is {type(layer).__name__}, a part of a compressed"
+                f"{name or 'the network'} is {type(layer).__name__}, of a compressed network"
             )
-    elif len(kinds) > 1 or (root is not None and len(ours) > 1):
-        names = ", ".join(f"{n or 'the network'} ({type(m).__name__})" for n, m in ours.items())
-        raise _unfit(f"{names[:200]}: techniques one inside another, in one")
-    elif root is None:
-        _check_every_layer(model, structure)
+    elif structure["kind"] != "static":  # whose own lowering tells its layers
+        twin = _twin(model)
+        if twin is None:
+            return
+        try:
+            again = restructure(_in_float(twin), structure)
+            compare(again, {name: kind_of(t) for name, t in model.state_dict().items()})
+        except CompressionError as error:
+            raise _unfit(f"some layers are compressed otherwise than others ({error})") from error
 
 
-def _inner(module: nn.Module) -> bool:
+def _of_compressed(module: nn.Module) -> bool:
     """Tell whether a class is of a compressed network's, training apart, which a factory can make."""
     place = type(module).__module__
     return place.startswith("compression.") and place != "compression.quantization.qat"
@@ -110,45 +107,31 @@ def _inner(module: nn.Module) -> bool:
 
 def _unfit(found: str) -> CompressionError:
     return CompressionError(
-        f"{found} network: the file could not tell load how to build it; save the compressed network "
-        "itself, made by one technique of the whole float network"
+        f"{found}: the file could not tell load how to build the network; save the compressed network "
+        "itself, made of the whole float network by the techniques of this package"
     )
-
-
-def _check_every_layer(model: nn.Module, structure: dict[str, Any]) -> None:
-    """Refuse layers quantized otherwise than the structure says of all, or left in float."""
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, WeightQuantizedLayer)}
-    options = {(m.num_bits, m.group_size): n for n, m in layers.items()}
-    if len(options) > 1:
-        found = ", ".join(f"{n}: {bits} bits, groups of {g}" for (bits, g), n in options.items())
-        raise _unfit(f"layers of several precisions ({found}); a mixed")
-    twin = _twin(model)
-    if twin is None:
-        return
-    try:
-        again = restructure(_in_float(twin), structure)
-        compare(again, {name: kind_of(t) for name, t in model.state_dict().items()})
-    except CompressionError as error:
-        raise _unfit(
-            f"some layers are quantized otherwise than others ({error}); a mixed"
-        ) from error
 
 
 def _in_float(twin: nn.Module) -> nn.Module:
     """Return a twin with the float layers that its quantized ones were made of, of any values."""
-    for name, layer in list(twin.named_modules(remove_duplicate=False)):
-        if isinstance(layer, DynamicQuantizedLinear | WeightQuantizedLayer):
-            weight = nn.Parameter(torch.zeros(()).expand(layer.codes.shape))
-            if isinstance(layer, WeightQuantizedLayer):
-                plain = layer.layer
-            else:
-                plain = nn.Linear(1, 1)
-                plain.out_features, plain.in_features = layer.codes.shape
-                plain.bias = layer.bias  # type: ignore[assignment]
-            plain.register_parameter("weight", weight)
-            if not name:
-                return plain
-            replace_layer(twin, name, plain)
+    if isinstance(twin, CastModel):
+        twin = twin.network
+    for layer in list(twin.modules()):
+        if not isinstance(layer, DynamicQuantizedLinear | WeightQuantizedLayer):
+            continue
+        if isinstance(layer, WeightQuantizedLayer):
+            plain, weight = layer.layer, unfilters(layer.codes, layer.layer)
+        else:
+            plain, weight = (
+                nn.Linear(layer.in_features, layer.out_features, device="meta"),
+                layer.codes,
+            )
+            plain._parameters["bias"] = layer._parameters["bias"]
+        number = torch.zeros((), dtype=layer.like.dtype)
+        plain._parameters["weight"] = nn.Parameter(number.expand(weight.shape))
+        if layer is twin:
+            return plain
+        replace_everywhere(twin, layer, plain)
     return twin
 
 
@@ -191,8 +174,8 @@ def _differences(model: nn.Module, fresh: nn.Module) -> Iterator[str]:
                 yield (
                     f"{where}.{key} is {options.get(key)!r}, expected {wanted_options.get(key)!r}"
                 )
-    buffers = dict(unstored_buffers(fresh))
-    for name, tensor in unstored_buffers(model):
+    buffers = {name: tensor for name, tensor, _ in unstored_buffers(fresh)}
+    for name, tensor, _ in unstored_buffers(model):
         if name not in buffers or not same_bits(buffers[name].cpu(), tensor.detach().cpu()):
             yield f"{name}, a buffer that a state dict leaves out, has other values"
 

@@ -12,14 +12,19 @@ import torch
 from compression.errors import CheckpointError
 from compression.storage.formats import foreign_zip
 
-ZIP_MAGIC = b"PK\x03\x04"
+_ZIP_MAGIC = b"PK\x03\x04"
 _DIRECTORY = 0x10  # of DOS, in an entry's external attributes
 
 
-def read_torch(path: Path, data: bytes) -> Any:
-    """Return the object in the zip `data`, read with weights_only; CheckpointError for damage."""
-    checked = _checked(path, data)
-    del data
+def is_zip(path: Path) -> bool:
+    """Tell whether a file begins as the zip of torch.save does."""
+    with path.open("rb") as file:
+        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+
+
+def read_torch(path: Path) -> Any:
+    """Return the object in a zip, read with weights_only; CheckpointError for damage."""
+    checked = _checked(path)
     try:
         return torch.load(checked, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -32,7 +37,7 @@ def read_torch(path: Path, data: bytes) -> Any:
         raise CheckpointError(f"{path}: damaged torch file ({error!r})") from error
 
 
-def _checked(path: Path, data: bytes) -> io.BytesIO:
+def _checked(path: Path) -> io.BytesIO:
     """Return a zip of the entries' bytes after their CRC-32 is checked, and of nothing else of it.
 
     torch.load checks no CRC-32, and reads a zip in another way than zipfile: an entry that its
@@ -40,11 +45,11 @@ def _checked(path: Path, data: bytes) -> io.BytesIO:
     """
     clean = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(clean, "w") as target:
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(clean, "w") as target:
             what = foreign_zip(archive)
             if what is not None:
                 raise CheckpointError(f"{path}: expected a state dict of torch.save, found {what}")
-            _check_entries(path, archive, len(data))
+            _check_entries(path, archive, path.stat().st_size)
             for entry in archive.infolist():
                 target.writestr(zipfile.ZipInfo(entry.filename), archive.read(entry))
     except CheckpointError:

@@ -46,19 +46,26 @@ def read_versions(path: Path, about: dict[str, Any]) -> dict[str, dict[str, int]
     return {name: {"version": version} for name, version in versions.items()}
 
 
-def unstored_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the buffers that a state dict leaves out; our own layers compute theirs when filled."""
+def unstored_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+    """Yield the buffers that a state dict leaves out, and whether they are of layers of ours."""
     for path, module in model.named_modules():
-        if not type(module).__module__.startswith("compression."):
-            for name in sorted(module._non_persistent_buffers_set):
-                tensor = module._buffers.get(name)
-                if tensor is not None:
-                    yield f"{path}.{name}".removeprefix("."), tensor
+        ours = type(module).__module__.startswith("compression.")
+        for name in sorted(module._non_persistent_buffers_set):
+            tensor = module._buffers.get(name)
+            if tensor is not None:
+                yield f"{path}.{name}".removeprefix("."), tensor, ours
 
 
 def note_unstored(model: nn.Module) -> dict[str, list[Any]]:
-    """Return dtype and shape of each such buffer, and numbers that tell its values."""
-    return {name: [kind_of(tensor), *_numbers(tensor)] for name, tensor in unstored_buffers(model)}
+    """Return dtype and shape of each such buffer, and numbers that tell its values.
+
+    Layers of ours have empty ones, whose dtype is that of their outputs: noted unless it is float32.
+    """
+    return {
+        name: [kind_of(tensor), *_numbers(tensor)]
+        for name, tensor, ours in unstored_buffers(model)
+        if not ours or (not tensor.numel() and tensor.dtype != torch.float32)
+    }
 
 
 def _numbers(tensor: Tensor) -> list[float]:
@@ -73,19 +80,22 @@ def _numbers(tensor: Tensor) -> list[float]:
 def check_unstored(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """Refuse a filled network whose unsaved buffers are other than those of the saved one."""
     noted = about.get("unstored", {})
-    found = note_unstored(model)
     if not isinstance(noted, dict):
         raise CheckpointError(f"{path}: damaged metadata (unstored)")
-    for name, expected in noted.items():
-        if name not in found or not _alike(found[name], expected):
+    found = note_unstored(model)
+    ours = {name for name, _, ours in unstored_buffers(model) if ours and name in found}
+    for name in sorted(noted.keys() | ours):
+        if not _alike(found.get(name), noted.get(name)):
             raise CheckpointError(
                 f"{path}: {name} is a buffer that a state dict leaves out, and the network has "
                 "another than the saved one had; let the factory set it, or make it persistent"
             )
 
 
-def _alike(found: list[Any], expected: Any) -> bool:
-    if not isinstance(expected, list) or len(found) != len(expected) or found[0] != expected[0]:
+def _alike(found: list[Any] | None, expected: Any) -> bool:
+    if found is None or not isinstance(expected, list):
+        return False
+    if len(found) != len(expected) or found[0] != expected[0]:
         return False
     if any(type(number) is not float for number in expected[1:]):
         return False
