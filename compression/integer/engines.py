@@ -1,6 +1,7 @@
 """Other engines as executors: an ONNX or OpenVINO file compiled for one shape of inputs."""
 
 import importlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,57 @@ from torch import Tensor, nn
 from compression.errors import CompressionError
 
 Predict = Callable[[Tensor], Tensor]
-"""Real inputs (N, C, H, W) of the compiled shape -> real outputs."""
+"""Real inputs (N, ...) of the compiled shape, float32 on the CPU -> real outputs in new memory."""
 
 
 class CompiledModel(nn.Module):
-    """A network's file run by another engine, compiled once for each shape of inputs."""
+    """A network's file run by another engine, compiled once for each shape of inputs.
+
+    `engine` names it in errors. Threads may share it: they predict one after the other.
+    """
 
     simulated = False
 
-    def __init__(self, compile_for: Callable[[torch.Size], Predict]) -> None:
-        """Take the function that compiles for a shape."""
+    def __init__(
+        self,
+        compile_for: Callable[[torch.Size], Predict],
+        *,
+        engine: str = "the engine",
+        inputs: torch.Size | None = None,
+    ) -> None:
+        """Take the function that compiles for a shape; `inputs` is that of an image, None for any."""
         super().__init__()
-        self._compile_for = compile_for
+        self.engine = engine
+        self._compile_for, self._inputs = compile_for, inputs
         self._compiled: dict[torch.Size, Predict] = {}
+        self._lock = threading.Lock()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return real outputs of real inputs on the CPU."""
-        if inputs.shape not in self._compiled:
-            self._compiled[inputs.shape] = self._compile_for(inputs.shape)
-        return self._compiled[inputs.shape](inputs)
+        """Return real outputs of real inputs on the CPU, any number of images.
+
+        CompressionError for inputs of another shape or place, and for what the engine refuses.
+        """
+        wanted = inputs.shape[1:] if self._inputs is None else self._inputs
+        if not inputs.ndim or inputs.shape[1:] != wanted or inputs.device.type != "cpu":
+            raise CompressionError(
+                f"{self.engine} was made for inputs (N, {', '.join(map(str, wanted))}) on the CPU, "
+                f"found {tuple(inputs.shape)} on {inputs.device}; deploy it for another size"
+            )
+        if len(inputs) == 0:  # engines compile for one image at least
+            return self(torch.zeros(1, *inputs.shape[1:]))[:0]
+        images = inputs.detach().float().contiguous()
+        with self._lock:
+            try:
+                if images.shape not in self._compiled:
+                    self._compiled[images.shape] = self._compile_for(images.shape)
+                return self._compiled[images.shape](images)
+            except CompressionError:
+                raise
+            except Exception as error:  # whatever the engine raises
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+                raise CompressionError(
+                    f"{self.engine} cannot predict inputs {tuple(inputs.shape)}: {reason}"
+                ) from error
 
 
 def compile_onnxruntime(path: Path, _: torch.Size, *, num_threads: int) -> Predict:
@@ -65,10 +98,14 @@ def compile_openvino(
     requests = [compiled.create_infer_request() for _ in range(parts)]
 
     def predict(inputs: Tensor) -> Tensor:
-        for request, part in zip(requests, inputs.chunk(parts), strict=True):
-            request.start_async(part.numpy(), share_inputs=True)
+        images = [
+            part.numpy() for part in inputs.chunk(parts)
+        ]  # shared with the engine until it ends
+        for request, part in zip(requests, images, strict=True):
+            request.start_async(part, share_inputs=True)
         for request in requests:
             request.wait()
+        # A copy: the engine writes the next prediction where this one lies.
         return torch.from_numpy(
             np.concatenate([request.get_output_tensor().data for request in requests])
         )

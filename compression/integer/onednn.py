@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import kernels as k
 from compression.integer.aliases import Aliases
-from compression.integer.shapes import moves_of, shapes_of
+from compression.integer.shapes import shapes_and_moves
 from compression.integer.windows import padding_of
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
@@ -67,8 +67,7 @@ def lower_onednn(
     Other batch sizes work, some slower. A layer without an integer kernel for its operands raises
     UnsupportedTypeError with its name; with `fallback` it is computed in float32 and reported.
     """
-    shapes = shapes_of(model, example)
-    moves = moves_of(model, example)  # nothing else is computed between the layers
+    shapes, moves = shapes_and_moves(model, example)
     chunk = max(1, CHUNK_BYTES // max(4 * example[0].numel(), *map(math.prod, shapes.values())))
     images = min(chunk, len(example))
     graph, modules, stayed = fx.Graph(), dict[str, nn.Module](), list[str]()

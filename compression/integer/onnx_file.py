@@ -17,7 +17,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.kernels import OFFSET
 from compression.integer.onnx_graph import Graph
 from compression.integer.onnx_windows import average, convolution, maximum
-from compression.integer.shapes import moves_of, shapes_of
+from compression.integer.shapes import shapes_and_moves
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
@@ -35,7 +35,7 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
         import onnx
     except ImportError as error:
         raise CompressionError("export_onnx needs the package onnx: pip install onnx") from error
-    builder = _Builder(model.network, shapes_of(model, example), moves_of(model, example))
+    builder = _Builder(model.network, *shapes_and_moves(model, example))
     builder.build()
     graph = onnx.helper.make_graph(
         builder.graph.nodes,

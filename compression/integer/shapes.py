@@ -1,5 +1,6 @@
 """The shapes of a quantized network's values, and how a node that computes nothing moves them."""
 
+import math
 from typing import Any
 
 import torch
@@ -73,19 +74,20 @@ def shapes_of(model: StaticQuantizedModel, example: Tensor) -> dict[fx.Node, lis
 
 
 @torch.no_grad()
-def moves_of(model: StaticQuantizedModel, example: Tensor) -> dict[fx.Node, Tensor]:
-    """Return, for each node that moves numbers, which of its input's each is, of one image (int64).
+def shapes_and_moves(
+    model: StaticQuantizedModel, example: Tensor
+) -> tuple[dict[fx.Node, list[int]], dict[fx.Node, Tensor]]:
+    """Return what shapes_of does, and for each node that moves numbers where each comes from.
 
-    UnsupportedTypeError names a node that moves numbers from one image to another.
+    That is the place in its input, of one image (int64). UnsupportedTypeError names a node between
+    layers that computes, or moves numbers from one image to another.
     """
     one, two = _both(model, example)
     for node, places in one.moved.items():
-        size = next(
-            torch.Size(one.found[a]).numel() for a in node.all_input_nodes if a in one.found
-        )
+        size = next(math.prod(one.found[a]) for a in node.all_input_nodes if a in one.found)
         if not torch.equal(two.moved[node], torch.cat([places, places + size])):
             raise UnsupportedTypeError(f"{_place(node)} moves numbers from one image to another")
-    return one.moved
+    return one.found, one.moved
 
 
 def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shapes]:

@@ -1,0 +1,135 @@
+"""Does an executor predict what the reference executor does? It is tried on the example."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.errors import CompressionError
+from compression.integer.agreement import code_differences
+from compression.integer.shapes import is_move
+from compression.quantization import StaticQuantizedModel
+from compression.quantization import modules as q
+
+IMAGES = 8
+"""Images of the example whose outputs are compared: the first half of them, and the last."""
+# executor: (bound on the relative L2 error of the outputs, reason). One code of what the outputs are
+# made of comes on top, where ties are allowed.
+TOLERANCES: dict[str, tuple[float, str]] = {
+    "native": (0.0, "the same integers, and the same operations on floats in the same order"),
+    "triton": (0.0, "the same integers, and the same operations on floats in the same order"),
+    "onednn": (0.1, "a tie rounds to either side, and moves codes of the layers after it"),
+    "onnxruntime": (0.1, "a tie rounds to either side, and moves codes of the layers after it"),
+    "openvino": (0.1, "it multiplies by a reciprocal scale, which moves more ties"),
+}
+
+Keep = Callable[[StaticQuantizedModel, Tensor], Any]
+"""A network and images -> the executor's form of it whose codes can be looked at."""
+
+
+class Verification:
+    """The reference's outputs on a few images of an example, to compare executors with."""
+
+    @torch.no_grad()
+    def __init__(self, model: StaticQuantizedModel, example: Tensor) -> None:
+        """Predict; CompressionError for an example that the network does not take."""
+        if not isinstance(example, Tensor) or example.ndim < 1 or len(example) == 0:
+            found = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+            raise CompressionError(f"the example must hold at least one image, found {found}")
+        half, count = IMAGES // 2, len(example)
+        self.rows = [i for i in range(count) if i < half or i >= count - half]
+        self.model = model
+        if example.device.type != "cpu":  # only there are its products exact
+            self.model = copy.deepcopy(model).cpu()
+        try:
+            self.example = _telling(model, example)
+            self.images = self.example[self.rows].cpu()
+            self.wanted = self.model(self.images)
+        except Exception as error:  # whatever a network raises for inputs that are not its own
+            raise CompressionError(
+                f"the network cannot take the example {tuple(example.shape)}: {first_line(error)}"
+            ) from error
+
+    @torch.no_grad()
+    def disagreement(self, lowered: nn.Module, executor: str, keep: Keep | None) -> str | None:
+        """Say how `lowered` differs from the reference, None where it agrees."""
+        try:
+            found = lowered(self.example).cpu()
+        except Exception as error:  # whatever an executor raises
+            return f"fails at {self._place(executor, keep)} ({first_line(error)})"
+        shape = [len(self.example), *self.wanted.shape[1:]]
+        if list(found.shape) != shape:
+            return f"returns the shape {tuple(found.shape)}, expected {tuple(shape)}"
+        found = found[self.rows]
+        off, allowed = self._error(found), self._allowed(executor)
+        if off <= allowed:
+            return None
+        return (
+            f"disagrees with the reference executor at {self._place(executor, keep)} (error of the "
+            f"outputs {off:.3g}, at most {allowed:.3g})"
+        )
+
+    def _error(self, found: Tensor) -> float:
+        if found.equal(self.wanted):
+            return 0.0
+        error = (found.double() - self.wanted.double()).norm()
+        return float(error.nan_to_num(nan=torch.inf))
+
+    def _allowed(self, executor: str) -> float:
+        bound, _ = TOLERANCES[executor]
+        if bound == 0:
+            return 0.0
+        step = _output_step(self.model.network) * self.wanted.numel() ** 0.5
+        return bound * float(self.wanted.double().norm()) + step
+
+    def _place(self, executor: str, keep: Keep | None) -> str:
+        """Name the first layer whose codes differ; the output, where none can be looked at."""
+        if keep is None:
+            return "its output"
+        most = 0 if TOLERANCES[executor][0] == 0 else 1
+        try:
+            differences = code_differences(self.model, keep(self.model, self.images), self.images)
+        except Exception:  # what fails as a whole may fail here too
+            return "its output"
+        return _first_beyond(self.model.network, differences, most) or "its output"
+
+
+def _telling(model: StaticQuantizedModel, example: Tensor) -> Tensor:
+    """Return the example, or random codes where it is constant or not finite: it would tell nothing."""
+    if example.isfinite().all() and not (example == example.flatten()[0]).all():
+        return example
+    inputs = next(m for m in model.modules() if isinstance(m, q.Quantize))
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(-128, 128, example.shape, generator=generator)
+    real = (codes - inputs.output_zero_point.cpu()) * inputs.output_scale.cpu()
+    return real.to(example.device)
+
+
+def _output_step(network: fx.GraphModule) -> float:
+    """Return how far a code of what the outputs are made of may move one of them."""
+    node: Any = next(iter(reversed(network.graph.nodes))).args[0]
+    while is_move(network, node):
+        node = node.all_input_nodes[0]
+    layer = network.get_submodule(str(node.target))
+    if isinstance(layer, q.QuantizedLayer):
+        largest = float(layer.codes.abs().amax() * layer.weight_scale.amax())
+        return float(layer.input_scale) * largest
+    return float(layer.scale) if isinstance(layer, q.Dequantize) else 0.0
+
+
+def _first_beyond(
+    network: fx.GraphModule, differences: Mapping[str, tuple[int, float]], most: int
+) -> str | None:
+    for node in network.graph.nodes:
+        largest, share = differences.get(node.name, (0, 0.0))
+        if largest > most:
+            name = node.target if node.op == "call_module" else node.name
+            return f"{name}, of whose codes {share:.1%} differ by up to {largest}"
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
