@@ -58,7 +58,7 @@ def check_model(model: nn.Module) -> None:
             raise UnsupportedTypeError(f"{name}: expected a dense tensor with data, found {kind}")
         if type(tensor) not in PLAIN:
             raise UnsupportedTypeError(f"{name}: expected a plain tensor, found {type(tensor)}")
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() or tensor.is_complex():
             # float8 has no isfinite before torch 2.15
             numbers = tensor if tensor.itemsize > 1 else tensor.float()
             bad = int((~torch.isfinite(numbers)).sum())
@@ -132,7 +132,7 @@ def copy_model(model: nn.Module) -> nn.Module:
     """Return a copy with storage of its own; tied tensors stay tied."""
     check_module(model)
     try:
-        return copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except torch.OutOfMemoryError:
         raise
     # A weight that torch.nn.utils.prune computes at each call, a lock, an open file.
@@ -141,6 +141,13 @@ def copy_model(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({error}); make computed weights plain first, "
             "by torch.nn.utils.prune.remove"
         ) from error
+    first: dict[object, str] = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        twin = first.setdefault(same_memory(tensor), name)
+        if twin != name:  # two parameters on one memory would come apart
+            parent, _, attribute = name.rpartition(".")
+            setattr(copied.get_submodule(parent), attribute, copied.get_parameter(twin))
+    return copied
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:

@@ -6,7 +6,13 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from compression.errors import UnsupportedTypeError
-from compression.layers import COMPRESSIBLE, TRANSPOSED, check_model, nothing_compressible
+from compression.layers import (
+    COMPRESSIBLE,
+    TRANSPOSED,
+    check_model,
+    nothing_compressible,
+    parameter_tensors,
+)
 
 WEIGHTED = (
     *(*COMPRESSIBLE, *TRANSPOSED),
@@ -57,10 +63,12 @@ def unreached(model: nn.Module, reached: Iterable[Tensor]) -> dict[str, str]:
     """Return the matrices of `model` that are none of `reached`, by dotted name, and why."""
     known = {id(tensor) for tensor in reached}
     missed = {}
-    for name, tensor in model.named_parameters():
+    for name, tensor in parameter_tensors(model):
         if tensor.ndim > 1 and tensor.numel() and id(tensor) not in known:
             owner = model.get_submodule(name.rpartition(".")[0])
             missed[name] = f"{type(owner).__name__} is no layer whose weights are known"
-            if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
+            if not isinstance(tensor, nn.Parameter):
+                missed[name] = f"{type(owner).__name__} holds integer codes"
+            elif isinstance(owner, nn.Embedding | nn.EmbeddingBag):
                 missed[name] = "the rows of an embedding are looked up, not multiplied"
     return missed

@@ -54,11 +54,13 @@ def replaced(
     quantized = copy_model(model).eval()
     reached = weights(quantized, tied=True)
     _check_kept(keep, {weight.label for weight in reached})
+    outside = _held_outside(quantized)
     reasons: dict[int, str] = {}
     made: dict[object, CodedLayer] = {}
     for weight in reached:
         layer = weight.layer
         reason = "it was to stay" if weight.label in keep else _reason(weight, kinds, verb)
+        reason = reason or outside.get(layer)
         if reason:
             reasons[id(weight.tensor)] = reason
             continue
@@ -102,12 +104,27 @@ def _put_in_place(
         if isinstance(old, nn.Module):
             replace_everywhere(model, old, new)
     model = made.get(model, model).eval()
-    missed = unreached(model, ())
+    missed = unreached(model, [layer.codes for layer in made.values()])
     for name, tensor in model.named_parameters():
         if name in missed:
             missed[name] = reasons.get(id(tensor), missed[name])
     record_left_out(model, missed)
     return model
+
+
+def _held_outside(model: nn.Module) -> dict[nn.Module, str]:
+    """Return the modules that plain attributes hold too, where no other would take their place."""
+    found = {}
+    for prefix, parent in model.named_modules():
+        for name, value in vars(parent).items():
+            if name == "_modules":
+                continue
+            values = value.values() if isinstance(value, dict) else value
+            for item in values if isinstance(value, dict | list | tuple | set) else [value]:
+                if isinstance(item, nn.Module):
+                    place = f"{prefix}.{name}".removeprefix(".")
+                    found[item] = f"the plain attribute {place} holds it too; use nn.ModuleList"
+    return found
 
 
 def _reason(weight: Weight, kinds: tuple[type[nn.Module], ...], verb: str) -> str | None:
