@@ -2,6 +2,7 @@
 
 import inspect
 import operator
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph.inplace import functional
 from compression.layers import altered, copy_model
 
-_OURS = str(Path(__file__).parent)
-_TORCH = str(Path(torch.__file__).parent)
+_NOT_THE_USERS = (f"{Path(__file__).parent}{os.sep}", f"{Path(torch.__file__).parent}{os.sep}", "<")
 
 
 class _Proxy(fx.Proxy):
@@ -128,5 +128,4 @@ def _line_of_error(error: Exception) -> str:
 
 
 def _of_user(code: CodeType) -> bool:
-    name = code.co_filename
-    return not name.startswith((_TORCH, _OURS, "<"))
+    return not code.co_filename.startswith(_NOT_THE_USERS)

@@ -102,7 +102,8 @@ class QuantizedLayer(nn.Module):
     def sums(self, codes: Tensor) -> Tensor:
         """Return the integer sums, bias included, rounded once to float32; padding is the real 0."""
         centred = codes.float() - self.input_zero_point
-        largest = self.codes.float().abs().flatten(1 if not self.transposed else 0).sum(-1).amax()
+        magnitudes = self.codes.abs().flatten(0 if self.transposed else 1)
+        largest = magnitudes.sum(-1, dtype=torch.int64).amax()
         most = (centred.abs().amax() if centred.numel() else 0) * largest
         if most + self.bias.double().abs().amax() < _EXACT:
             return self._linear(centred, self.codes.float(), self.bias.float())

@@ -40,7 +40,7 @@ class Lowering:
 
     def lower(self) -> fx.GraphModule:
         """Return the network on codes."""
-        _check_ends(self.folded.graph, self.numbers)
+        check_ends(self.folded.graph)
         for node in self.folded.graph.nodes:
             match node.op:
                 case "placeholder":
@@ -199,7 +199,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return users[0] if len(users) == 1 else None
 
 
-def _check_ends(graph: fx.Graph, numbers: set[fx.Node]) -> None:
+def check_ends(graph: fx.Graph) -> None:
     """Refuse a network of other than one input tensor and one output tensor."""
     inputs = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1 or inputs[0].startswith("*"):
@@ -208,7 +208,7 @@ def _check_ends(graph: fx.Graph, numbers: set[fx.Node]) -> None:
             "wrap it in a module whose forward takes one"
         )
     result: Any = next(iter(reversed(graph.nodes))).args[0]
-    if not isinstance(result, fx.Node) or result in numbers:
+    if not isinstance(result, fx.Node) or result in number_nodes(graph):
         raise UnsupportedTypeError(
             "static INT8 needs a network with one tensor as its output, found "
             f"{type(result).__name__}; wrap it in a module that returns one"

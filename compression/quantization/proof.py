@@ -11,6 +11,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph import place_of, row_norms, trace
 from compression.layers import copy_model
 from compression.quantization.calibration import device_of
+from compression.quantization.lowering import check_ends
 
 SAMPLES = 4
 """Inputs of the first batch that the graph is tried on."""
@@ -33,6 +34,7 @@ def proven_trace(model: nn.Module, batch: Tensor) -> fx.GraphModule:
     """
     network = copy_model(model).float().eval()
     traced = trace(network)
+    check_ends(traced.graph)
     device = device_of(network)
     inputs = batch.to(device, torch.float32)
     wanted = _outputs(network, inputs)
