@@ -111,7 +111,7 @@ def test_every_executor_gives_what_the_network_gives(name: str, executor: str | 
     if executor and lacking(executor):
         pytest.skip(str(lacking(executor)))
     if name in WITHOUT_KERNEL and executor == "native":
-        with pytest.raises(UnsupportedTypeError, match="kernel|reshape"):
+        with pytest.raises(UnsupportedTypeError, match=r"kernel|reshape"):
             deploy(small, x, executor=executor)
         return
     deployed = deploy(small, x, executor=executor)
