@@ -4,29 +4,47 @@ import copy
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from safetensors.torch import save as to_bytes
 from torch import nn
 
+from benchmarks.cache import holds_weights, locked, read_checked, write_checked, write_weights
+from benchmarks.checks import check_outputs, with_fitting_sizes
 from benchmarks.data import Data
+from benchmarks.fingerprints import training_fingerprint, weights_fingerprint
 from benchmarks.harness.progress import Progress
-from benchmarks.workloads import Workload
-from compression.atomic import write_atomically
+from benchmarks.workloads import Workload, name_of
 from compression.errors import CheckpointError, CompressionError
 from compression.paths import cache_folder
-from compression.training import EpochReport, correct_images, fit, has_bfloat16
+from compression.training import (
+    EpochReport,
+    Recipe,
+    Split,
+    correct_images,
+    feed_of,
+    fit,
+    has_bfloat16,
+)
+
+__all__ = [
+    "Baseline",
+    "cache_path",
+    "check_outputs",
+    "keep_baseline",
+    "train",
+    "trainable",
+    "trained_baseline",
+    "weights_fingerprint",
+    "with_start",
+]
 
 log = logging.getLogger(__name__)
 
-LOCK_TIMEOUT_S = 12 * 3600
 RESUME_EVERY_S = 20.0  # of training, at most an epoch more: what a kill may cost
 PROGRESS_IMAGES = 1_000  # of the validation images: an epoch's line need not cost a test
 
@@ -45,20 +63,12 @@ class Baseline:
     on_epoch: Callable[[EpochReport], None] | None = None
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """Hash a network's state dict (SHA-256, 16 hex digits)."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:
-    """Return where the baseline of this recipe, data, torch and kind of device is cached."""
+    """Return where the baseline of this recipe, code, data, torch and kind of device is cached."""
     recipe = workload.recipe_on(device)
     parts = [
         workload.recipe_fingerprint(device),
+        training_fingerprint(workload, data, recipe),
         data.fingerprint(),
         device.type,
         recipe.precision if has_bfloat16(device) else "float32",
@@ -73,8 +83,13 @@ def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:
 def trainable(
     workload: Workload, data: Data, device: torch.device, report: Callable[[str], None] = log.info
 ) -> Workload:
-    """Return the workload as it can be trained here: without pretrained weights that cannot be had."""
-    if cache_path(workload, data, device).exists():
+    """Return the workload as it can be trained here.
+
+    That is without coarse sizes that its network cannot take, and without pretrained weights that
+    cannot be had; `report` is told.
+    """
+    workload = with_fitting_sizes(workload, data, device, report)
+    if holds_weights(cache_path(workload, data, device)):
         return workload
     return with_start(workload, device, report)
 
@@ -96,8 +111,9 @@ def with_start(
             "random weights"
         )
         return replace(workload, pretrained=None)
-    # Its name is part of the fingerprint; a copy, since training works in place.
-    return replace(workload, pretrained=wraps(workload.pretrained)(lambda: copy.deepcopy(start)))
+    again = partial(copy.deepcopy, start)  # a copy, since training works in place
+    again.__qualname__ = name_of(workload.pretrained)  # type: ignore[attr-defined]
+    return replace(workload, pretrained=again)
 
 
 def trained_baseline(
@@ -111,46 +127,51 @@ def trained_baseline(
     """Return the workload's trained network, from the cache or by training it now.
 
     Safe under several processes (one trains, the others wait) and under kill -9 (the next run goes
-    on behind the last finished epoch). `report` receives a line an epoch with the time left.
+    on behind the last finished epoch). What is cached is checked bit by bit: a damaged file is made
+    again, an intact one needs no folder that can be written. `report` receives a line an epoch with
+    the time left.
     """
     path = cache_path(workload, data, device)
-    with _locked(path):
-        if not path.exists():
-            resume = path.with_suffix(".resume")
-            model = train(workload, data, device, resume=resume, report=report)
-            write_atomically(path, to_bytes(_plain(model)))
-            resume.unlink(missing_ok=True)
+    if not holds_weights(path):
+        with locked(path):
+            if not holds_weights(path):
+                _train_into(path, workload, data, device, report)
     try:
         return load(path, workload.network).to(device).eval()
     except CheckpointError as error:
         raise CheckpointError(f"{error}; delete the file to train it again") from error
 
 
+def _train_into(
+    path: Path,
+    workload: Workload,
+    data: Data,
+    device: torch.device,
+    report: Callable[[str], None],
+) -> None:
+    if path.exists():
+        report(
+            f"{path}: damaged, its checksum is not that of its bytes; the baseline is made again"
+        )
+    resume = path.with_suffix(".resume")
+    weights = train(workload, data, device, resume=resume, report=report).state_dict()
+    try:
+        write_weights(path, weights)
+    except CheckpointError:  # a full disk: the resume file is larger, and not needed any more
+        if not resume.exists():
+            raise
+        resume.unlink()
+        write_weights(path, weights)
+    resume.unlink(missing_ok=True)
+
+
 def keep_baseline(model: nn.Module, workload: Workload, data: Data, device: torch.device) -> Path:
     """Cache weights that `train` gave, unless there are some; return their place."""
     path = cache_path(workload, data, device)
-    with _locked(path):
-        if not path.exists():
-            write_atomically(path, to_bytes(_plain(model)))
+    with locked(path):
+        if not holds_weights(path):
+            write_weights(path, model.state_dict())
     return path
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
-            yield
-    except Timeout as error:
-        raise CompressionError(
-            f"{path}.lock: another process has trained this baseline for over "
-            f"{LOCK_TIMEOUT_S // 3600} hours; end it, or delete the lock file"
-        ) from error
-    except OSError as error:
-        raise CompressionError(
-            f"{path.parent}: the baseline cannot be cached ({error.strerror or error}); set "
-            "XDG_CACHE_HOME to a folder that can be written"
-        ) from error
 
 
 def train(
@@ -164,19 +185,21 @@ def train(
 ) -> nn.Module:
     """Return the workload's network, trained on `device` with the images there.
 
-    A training of more than seconds writes `resume`, where it is given, and goes on from it.
+    A training of more than seconds writes `resume`, where it is given, and goes on from it; where it
+    cannot be written, `report` is told once and the training goes on.
     """
     recipe, title = workload.recipe_on(device), f"{workload.name} baseline"
     images, validation = (s.to(device) for s in (data.train, data.validation))
     state = None if resume is None else _read_resume(resume, report)
     model = _start(workload if state is None else replace(workload, pretrained=None), device)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = _laid_out(model.to(device), images, recipe)
     first = 0 if state is None else int(state["epoch"]) + 1
     progress = Progress(title, recipe, images, first, report)
-    unsaved_s = 0.0
+    unsaved_s, unwritable = 0.0, False
 
     def told(epoch: EpochReport) -> None:
-        nonlocal unsaved_s
+        nonlocal unsaved_s, unwritable
+        progress.steps = (epoch.epoch + 1 - first) * progress.steps_per_epoch  # joined ones too
         correct = correct_images(model, validation.take(PROGRESS_IMAGES))
         progress.say(
             f"epoch {epoch.epoch + 1}/{epoch.epochs}, loss {epoch.mean_loss:.3f}, "
@@ -184,8 +207,10 @@ def train(
         )
         unsaved_s += epoch.seconds
         if resume is not None and unsaved_s > RESUME_EVERY_S:
-            _write_resume(resume, epoch)
-            unsaved_s = 0.0
+            lost = _write_resume(resume, epoch)
+            if lost and not unwritable:
+                report(f"{title}: {lost}; training goes on, and a kill would cost all of it")
+            unsaved_s, unwritable = 0.0, unwritable or bool(lost)
         if on_epoch is not None:
             on_epoch(epoch)
 
@@ -194,49 +219,47 @@ def train(
     return model
 
 
+def _laid_out(model: nn.Module, images: Split, recipe: Recipe) -> nn.Module:
+    """Return `model` with its images' weights channels last, where it trains so."""
+    tensors = [t for t in [*model.parameters(), *model.buffers()] if t.ndim == 4]
+
+    def lay(memory_format: torch.memory_format) -> None:
+        for tensor in tensors:
+            tensor.data = tensor.data.contiguous(memory_format=memory_format)
+
+    lay(torch.channels_last)
+    try:
+        fits = feed_of(model, images, recipe).memory_format is torch.channels_last
+    except CompressionError:  # as it may without
+        fits = False
+    if not fits:
+        lay(torch.contiguous_format)
+    return model
+
+
 def _start(workload: Workload, device: torch.device) -> nn.Module:
     torch.manual_seed(workload.recipe_on(device).seed)
     return (workload.pretrained or workload.network)()
 
 
-@torch.no_grad()
-def check_outputs(workload: Workload, data: Data) -> None:
-    """Refuse, before any training, a network that cannot take the images or has too few outputs."""
-    labels = torch.cat([s.labels.cpu() for s in (data.train, data.validation, data.test)])
-    lowest, highest = int(labels.min()), int(labels.max())
-    image = data.validation.inputs(slice(0, 1)).cpu()
-    for name, factory in (("network", workload.network), ("student", workload.student)):
-        try:
-            logits = factory().eval()(image)
-        except RuntimeError as error:
-            raise CompressionError(
-                f"workload {workload.name}: its {name} cannot take an input of shape "
-                f"{tuple(image.shape)} ({error})"
-            ) from error
-        if lowest < 0 or highest >= logits.shape[-1]:
-            raise CompressionError(
-                f"workload {workload.name}: its {name} has {logits.shape[-1]} outputs, expected "
-                f"labels from 0 to {logits.shape[-1] - 1}, found {lowest} to {highest}"
-            )
-
-
 def _read_resume(path: Path, report: Callable[[str], None]) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged checkpoint costs epochs, never the run
-        log.warning("%s: not readable (%s); training from the start", path, error)
+    data = read_checked(path)
+    if data is None:
+        report(f"{path}: damaged, its checksum is not that of its bytes; training from the start")
         return None
+    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     report(f"training goes on behind epoch {state['epoch'] + 1} ({path})")
     return state
 
 
-def _write_resume(path: Path, epoch: EpochReport) -> None:
+def _write_resume(path: Path, epoch: EpochReport) -> str:
+    """Write what training goes on with; return why it cannot be written."""
     buffer = io.BytesIO()
     torch.save(epoch.state(), buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def _plain(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        write_checked(path, buffer.getvalue())
+    except (CheckpointError, OSError) as error:
+        return str(error)
+    return ""

@@ -1,6 +1,8 @@
 """Session fixtures: the trained baseline on each device, and each case compressed once."""
 
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -94,10 +96,14 @@ def workload(request: pytest.FixtureRequest) -> Workload:
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest, workload: Workload) -> Data:
     """Load the workload's images; a user's mistake ends the run with one sentence."""
-    try:
-        return workload.data(request.config.getoption("--data-root"))
-    except CompressionError as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+    with _ending():
+        images = workload.data(request.config.getoption("--data-root"))
+        if not isinstance(images, Data):
+            raise CompressionError(
+                f"workload {workload.name}: its data must return a benchmarks.data.Data, found "
+                f"{type(images).__name__}"
+            )
+        return images
 
 
 @pytest.fixture(scope="session")
@@ -124,15 +130,13 @@ def baseline_on(
 
     @cache
     def get(device: torch.device) -> Baseline:
-        try:
+        with _ending():
             chosen = usable()
             if checkpoint is not None:
                 recipe, model = "--baseline", load_checkpoint(checkpoint, workload.network)
             else:
                 recipe = chosen.recipe_fingerprint(trainer)
                 model = trained_baseline(chosen, data, trainer, load=load_checkpoint, report=report)
-        except CompressionError as error:
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         request.config.stash[SUITE].update(
             workload=workload.name,
             data=data.title,
@@ -149,6 +153,21 @@ def baseline_on(
     return get
 
 
+@contextmanager
+def _ending() -> Iterator[None]:
+    """End the run with one sentence where what every test needs cannot be had."""
+    try:
+        yield
+    except CompressionError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+    except Exception as error:  # once, and not in every test
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        pytest.exit(
+            f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
+
+
 Compress = Callable[[Case, torch.device], Compressed]
 Verify = Callable[[Case, torch.device], dict[str, Any]]
 
@@ -161,12 +180,18 @@ def compressed(
     folder = tmp_path_factory.mktemp("models")
 
     @cache
-    def get(case: Case, device: torch.device) -> Compressed:
+    def made(case: Case, device: torch.device) -> Compressed | CompressionError:
         baseline = baseline_on(device)
         try:
             return compress(case, baseline, folder / f"{device.type}-{case}.safetensors")
         except CompressionError as error:  # of the user's network or recipe: the sentence is enough
-            pytest.fail(f"{case}: {error}", pytrace=False)
+            return error
+
+    def get(case: Case, device: torch.device) -> Compressed:
+        found = made(case, device)
+        if isinstance(found, CompressionError):  # kept: each of its tests would train again
+            pytest.fail(f"{case}: {found}", pytrace=False)
+        return found
 
     return get
 
@@ -188,7 +213,13 @@ def verified(request: pytest.FixtureRequest, compressed: Compress) -> Iterator[V
     @cache
     def get(case: Case, device: torch.device) -> dict[str, Any]:
         subject = compressed(case, device)
-        found = processes[device].ask(path=str(subject.path), student=case.student)
+        try:
+            found = processes[device].ask(path=str(subject.path), student=case.student)
+        except CompressionError as error:
+            if not processes[device].is_alive:  # killed, for want of memory say: the next needs one
+                processes[device].close()
+                processes[device] = verifier.start(name, root, device)
+            pytest.fail(f"{case}: {error}", pytrace=False)
         assert found["fingerprint"] == subject.fingerprint, "the file is not the model, bit for bit"
         return found
 

@@ -4,12 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.pictures import read_folder
 from compression.errors import CompressionError
 from compression.paths import cache_folder
 from compression.training import Split
@@ -221,34 +220,3 @@ def _torchvision_cifar10(root: Path, *, download: bool) -> tuple[Images, Images]
         for part in parts
     )
     return train, test
-
-
-def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
-    """Return the images of CLASS folders below `root`, sorted by name, with labels and classes."""
-    classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
-    if not classes:
-        raise CompressionError(f"{root}: expected one folder a class, found none")
-    images: list[Tensor] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = sorted(
-            p for p in (root / name).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"}
-        )
-        if not files:
-            raise CompressionError(f"{root / name}: class folder without images (.jpg, .png)")
-        for file in files:
-            images.append(_read_image(file))
-        labels += [label] * len(files)
-    return torch.stack(images), torch.tensor(labels), classes
-
-
-def _read_image(file: Path) -> Tensor:
-    try:
-        with Image.open(file) as image:
-            pixels = torch.from_numpy(np.array(image.convert("RGB")))
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a damaged PNG
-        raise CompressionError(f"{file}: not a readable image ({error})") from error
-    if pixels.shape != (32, 32, 3):
-        height, width, _ = pixels.shape
-        raise CompressionError(f"{file}: expected 32x32 pixels, found {width}x{height}")
-    return pixels.permute(2, 0, 1)

@@ -1,12 +1,14 @@
 """What is compressed: a network, its data and its recipes; four that are built in, and yours."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +28,8 @@ class Workload:
     `network` returns a fresh network with the state-dict keys of the baseline; `pretrained`, where
     it is given, returns the one that training starts from. The batch sizes are those of the latency
     rows: the smallest, and one for throughput. `cuda_recipe`, where it is given, is the baseline's
-    on a GPU.
+    on a GPU. The recipe's coarse sizes were chosen for the network `coarse_for`, where it is given:
+    another trains on whole images, since fewer pixels may cost it accuracy.
     """
 
     name: str
@@ -45,16 +48,26 @@ class Workload:
     batch_sizes: tuple[int, int] = (1, 64)
     cuda_batch_sizes: tuple[int, ...] = (1, 128, 1024)
     cuda_recipe: Recipe | None = None
+    coarse_for: Callable[[], nn.Module] | None = None
 
     def recipe_on(self, device: torch.device | str) -> Recipe:
         """Return the baseline's recipe on a device."""
         cuda = torch.device(device).type == "cuda"
-        return self.cuda_recipe if cuda and self.cuda_recipe else self.recipe
+        recipe = self.cuda_recipe if cuda and self.cuda_recipe else self.recipe
+        if recipe.coarse_sizes and self.coarse_for not in (None, self.network):
+            return dataclasses.replace(recipe, coarse_sizes=())
+        return recipe
+
+    def with_recipe_on(self, device: torch.device | str, recipe: Recipe) -> "Workload":
+        """Return the workload with another recipe for the baseline on a device."""
+        if torch.device(device).type == "cuda" and self.cuda_recipe:
+            return dataclasses.replace(self, cuda_recipe=recipe)
+        return dataclasses.replace(self, recipe=recipe)
 
     def recipe_fingerprint(self, device: torch.device | str = "cpu") -> str:
         """Hash what training on `device` depends on, its data apart (SHA-256, 16 hex digits)."""
         start = self.pretrained or self.network
-        parts = [self.name, self.network.__qualname__, start.__qualname__]
+        parts = [self.name, name_of(self.network), name_of(start)]
         recipe = dataclasses.asdict(self.recipe_on(device))
         # Unused, a field newer than the saved runs is left out: their fingerprints stay.
         for field in ("cutout", "compiled"):
@@ -62,6 +75,25 @@ class Workload:
                 del recipe[field]
         text = json.dumps([*parts, recipe], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def name_of(factory: Any) -> str:
+    """Return a factory's name, the same in every process: what it is and what it was given.
+
+    >>> name_of(networks.resnet18_10)
+    'resnet18_10'
+    >>> name_of(functools.partial(networks.drawn, "resnet18", num_classes=10))
+    "partial(drawn, 'resnet18', num_classes=10)"
+    """
+    name = getattr(factory, "__qualname__", None)
+    if isinstance(name, str):
+        return name
+    if isinstance(factory, functools.partial):
+        given = [name_of(value) for value in factory.args]
+        given += [f"{key}={name_of(value)}" for key, value in factory.keywords.items()]
+        return f"partial({', '.join([name_of(factory.func), *given])})"
+    text = repr(factory)
+    return type(factory).__qualname__ if " at 0x" in text else text  # an address is no name
 
 
 DIGITS = Workload(
@@ -90,6 +122,7 @@ DIGITS_224 = dataclasses.replace(
     fine_tune=Recipe(epochs=1, batch_size=64, learning_rate=0.01, precision="bfloat16"),
     sparse=None,
     batch_sizes=(1, 64),
+    coarse_for=networks.resnet18_10,
 )
 """The default's network at the paper's image size, for what an image costs there."""
 
@@ -122,6 +155,7 @@ CIFAR10 = Workload(
         precision="bfloat16",
         coarse_sizes=(*[16] * 6, *[24] * 7),
     ),
+    coarse_for=networks.resnet18_cifar,
     cuda_recipe=CIFAR10_CUDA,
     fine_tune=Recipe(
         epochs=1, batch_size=128, learning_rate=0.01, warmup=0.1, precision="bfloat16"
@@ -184,8 +218,9 @@ def resolve(name: str) -> Workload:
         )
     try:
         workload = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise CompressionError(f"workload {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # of the user's module, whatever it does
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise CompressionError(f"workload {name!r} cannot be imported: {kind}{error}") from error
     if not isinstance(workload, Workload):
         raise CompressionError(
             f"workload {name!r} must be a benchmarks.workloads.Workload, "

@@ -21,7 +21,7 @@ from benchmarks.baseline import (
 )
 from benchmarks.data import Data
 from benchmarks.workloads import DIGITS, Workload
-from compression.errors import CheckpointError, CompressionError
+from compression.errors import CompressionError
 from compression.storage import load_checkpoint
 from tests.nets import RECIPE, residual, split
 
@@ -167,14 +167,6 @@ def test_another_recipe_or_other_data_trains_again() -> None:
         cache_path(TINY, Data(split(64, 5), split(16, 1), split(16, 2), title="noise"), CPU),
     }
     assert len(paths) == 4
-
-
-def test_a_damaged_cache_is_named_with_its_remedy() -> None:
-    train()
-    path = cache_path(TINY, tiny_data(), CPU)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="delete the file to train it again"):
-        train()
 
 
 def test_a_nan_loss_leaves_nothing_cached() -> None:

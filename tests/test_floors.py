@@ -14,8 +14,10 @@ FLOORS = {
         {"storage", "integer", "semi_structured"},
     ],
     "benchmarks": [
+        {"pictures", "cache"},
         {"harness", "data", "networks"},
-        {"workloads", "storing"},
+        {"workloads", "storing", "coverage"},
+        {"checks", "fingerprints"},
         {"options", "baseline"},
         {"techniques", "trainings", "verifier", "peers"},
         {"compressed"},

@@ -1,0 +1,83 @@
+"""Files that a run keeps for the next: locked while they are made, checked when they are read."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from compression.atomic import write_atomically
+from compression.errors import CompressionError
+
+LOCK_TIMEOUT_S = 12 * 3600
+_MARK = b'"sha256":"'
+_DIGITS = 64
+_ZEROS = b"0" * _DIGITS
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock on `path` among all processes; CompressionError where it cannot be had."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout as error:
+        raise CompressionError(
+            f"{path}.lock: another process has trained this baseline for over "
+            f"{LOCK_TIMEOUT_S // 3600} hours; end it, or delete the lock file"
+        ) from error
+    except OSError as error:
+        raise CompressionError(
+            f"{path.parent}: the baseline cannot be cached ({error.strerror or error}); set "
+            "XDG_CACHE_HOME to a folder that can be written"
+        ) from error
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file whose metadata holds the SHA-256 of it, those digits taken as zeros."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = to_bytes(plain, metadata={"sha256": _ZEROS.decode()})
+    start = data.index(_MARK + _ZEROS) + len(_MARK)
+    digest = hashlib.sha256(data).hexdigest().encode()
+    write_atomically(path, data[:start] + digest + data[start + _DIGITS :])
+
+
+def holds_weights(path: Path) -> bool:
+    """Tell whether `path` is what `write_weights` wrote, every bit of it; a missing file is not."""
+    data = _bytes_of(path)
+    start = -1 if data is None else data.find(_MARK)
+    if data is None or start < 0:
+        return False
+    start += len(_MARK)
+    digest = hashlib.sha256(data[:start])
+    digest.update(_ZEROS)
+    digest.update(data[start + _DIGITS :])
+    return digest.hexdigest().encode() == data[start : start + _DIGITS]
+
+
+def write_checked(path: Path, data: bytes) -> None:
+    """Write `data` after a line with its SHA-256."""
+    write_atomically(path, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+
+
+def read_checked(path: Path) -> bytes | None:
+    """Return what `write_checked` wrote, None where a bit of it is not as it was written."""
+    found = _bytes_of(path) or b""
+    line, data = found[: _DIGITS + 1], found[_DIGITS + 1 :]
+    return data if line == hashlib.sha256(data).hexdigest().encode() + b"\n" else None
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise CompressionError(
+            f"{path}: the cached file cannot be read ({error.strerror or error}); delete it, or set "
+            "XDG_CACHE_HOME to another folder"
+        ) from error
