@@ -50,7 +50,7 @@ def draw(
     """
     b = Builder(pick)
     b.argument(pick(IMAGES if image else INPUTS))
-    if odd and pick((False, False, True)):
+    if odd and pick((False, False, False, False, True)):
         b.argument(pick((b.shapes[0], pick(INPUTS))))
         b.features.add("several inputs")
     first: Any = layers.convolution if b.values[0].ndim > 2 else layers.linear
