@@ -137,9 +137,9 @@ def copy_model(model: nn.Module) -> nn.Module:
         raise
     # A weight that torch.nn.utils.prune computes at each call, a lock, an open file.
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        name, remedy = next(_computed_tensors(model), ("what it computes", "detaching it"))
         raise UnsupportedTypeError(
-            f"{type(model).__name__} cannot be copied ({error}); make computed weights plain first, "
-            "by torch.nn.utils.prune.remove"
+            f"{type(model).__name__} cannot be copied ({error}); make {name} plain first, by {remedy}"
         ) from error
     first: dict[object, str] = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
@@ -221,6 +221,6 @@ def parameter_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def same_memory(tensor: Tensor) -> object:
     """Return a key that two tensors share where they are tied: the same view of the same memory."""
-    if not tensor.numel() or tensor.is_meta or type(tensor) not in PLAIN:
+    if type(tensor) not in PLAIN or tensor.is_meta or not tensor.numel():
         return id(tensor)
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
