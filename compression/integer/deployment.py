@@ -48,10 +48,9 @@ _LOWER: dict[str, Callable[[StaticQuantizedModel, Tensor], nn.Module]] = {
 }
 _KEEP: dict[str, Keep] = {
     "native": partial(lower_native, keep=True),
-    "onednn": partial(lower_onednn, fallback=True),
     "triton": partial(lower_triton, keep=True),
 }
-"""How an executor's codes are looked at, where they can be."""
+"""How an executor is lowered whose codes are to be looked at, where that is another way."""
 _COMPILERS: dict[str, Callable[..., Predict]] = {
     "openvino": compile_openvino,
     "onnxruntime": compile_onnxruntime,
