@@ -29,6 +29,12 @@ def test_a_spent_budget_stops_early_but_not_before_a_minimum() -> None:
     assert len(pairs.technique_s) == MIN_PAIRS
 
 
+@pytest.mark.parametrize(("seconds", "pairs"), [(1.0, 80), (1e-3, 125), (1e-6, 400)])
+def test_short_predictions_are_measured_more_often(seconds: float, pairs: int) -> None:
+    found = interleave(lambda: seconds, lambda: seconds, seed=0, budget_s=60)
+    assert len(found.technique_s) == pytest.approx(pairs, abs=1)
+
+
 def test_warming_up_takes_its_seconds_and_three_pairs_at_least(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
