@@ -9,7 +9,8 @@ in float32 with true division (a multiplication by 1 / scale differs on near-tie
 - a scale is at least 2^-126, the smallest normal number, so that it is never 0 nor its ratio NaN.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from torch import Tensor
 from compression.errors import CompressionError, UnsupportedTypeError
 
 TINY = 2.0**-126
+_LARGEST = torch.finfo(torch.float32).max
+_INT32 = torch.iinfo(torch.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,13 @@ class QParams:
     symmetric: bool = True
     axis: int | None = None
     group_size: int | None = None
+    overflows: bool = field(init=False, repr=False, compare=False)
+    """Whether a code may stand for a number beyond float32, which dequantize then saturates."""
 
     def __post_init__(self) -> None:
         """Refuse parameters that no tensor can be quantized with."""
         _check_bits(self.num_bits)
+        _check_numbers(self.scale, self.zero_point)
         bad = ~(torch.isfinite(self.scale) & (self.scale > 0))
         if bad.any():
             raise CompressionError(
@@ -53,6 +59,9 @@ class QParams:
                 f"scale and zero_point must have one shape, found {tuple(self.scale.shape)} and "
                 f"{tuple(self.zero_point.shape)}"
             )
+        steps = 2**self.num_bits - 1
+        largest = float(self.scale.max()) if self.scale.numel() else 0.0
+        object.__setattr__(self, "overflows", largest * steps > _LARGEST)
 
     @property
     def qmin(self) -> int:
@@ -87,7 +96,10 @@ def choose_qparams(
     the count for NaN or infinity, an axis out of range, or a group size below 1.
     """
     _check_tensor(x, name)
-    low, high = _ranges(x.detach().float(), axis, group_size)
+    numbers = x.detach().float()
+    if x.dtype == torch.float64:
+        _check_finite(numbers, name)  # beyond float32
+    low, high = _ranges(numbers, axis, group_size)
     return qparams_from_range(
         low, high, num_bits=num_bits, symmetric=symmetric, axis=axis, group_size=group_size
     )
@@ -107,6 +119,15 @@ def qparams_from_range(
     The range is widened to contain 0. The scale is hi/n - lo/n, since hi - lo can overflow.
     """
     qmin, qmax = code_range(num_bits, symmetric=symmetric)
+    for end in (low, high):
+        _check_dense(end, "a range to quantize")
+    if low.shape != high.shape or low.device != high.device:
+        raise CompressionError(
+            f"a range to quantize has ends of one shape and device, found {tuple(low.shape)} on "
+            f"{low.device} and {tuple(high.shape)} on {high.device}"
+        )
+    if (low > high).any():
+        raise CompressionError("a range to quantize has a lower end above its upper end")
     low, high = low.float().clamp(max=0), high.float().clamp(min=0)
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
         raise CompressionError("a range to quantize must be finite; calibrate on finite data")
@@ -135,10 +156,16 @@ def quantize(x: Tensor, qparams: QParams, *, name: str = "tensor") -> Tensor:
 
 def dequantize(codes: Tensor, qparams: QParams) -> Tensor:
     """Return the real numbers, float32, that `codes` stand for."""
+    _check_dense(codes, "codes")
     if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         raise UnsupportedTypeError(f"codes must be integers, found {codes.dtype}")
+    if codes.dtype in (torch.int64, torch.uint32, torch.uint64) and codes.numel():
+        low, high = (int(end) for end in codes.to(torch.int64).aminmax())
+        if low < _INT32.min or high > _INT32.max:
+            raise CompressionError(f"codes must lie in int32's range, found {low}..{high}")
     centred = codes.to(torch.int32) - _expand(qparams.zero_point, codes, qparams)
-    return centred.float() * _expand(qparams.scale, codes, qparams)
+    numbers = centred.float() * _expand(qparams.scale, codes, qparams)
+    return numbers.clamp_(-_LARGEST, _LARGEST) if qparams.overflows else numbers
 
 
 def _check_bits(num_bits: int) -> None:
@@ -147,12 +174,41 @@ def _check_bits(num_bits: int) -> None:
 
 
 def _check_tensor(x: Tensor, name: str) -> None:
+    _check_dense(x, name)
     if not x.is_floating_point():
         raise UnsupportedTypeError(f"{name}: expected a floating-point tensor, found {x.dtype}")
+    _check_finite(x if x.itemsize > 1 else x.float(), name)  # float8 has no isfinite
+
+
+def _check_finite(x: Tensor, name: str) -> None:
     bad = int((~torch.isfinite(x)).sum())
     if bad:
         raise CompressionError(
             f"{name}: expected finite values, found {bad} of {x.numel()} NaN or infinite"
+        )
+
+
+def _check_dense(x: Any, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise UnsupportedTypeError(f"{name}: expected a tensor, found {type(x).__name__}")
+    if x.is_meta or x.layout != torch.strided or x.is_quantized:
+        found = "a meta tensor" if x.is_meta else "a quantized one" if x.is_quantized else x.layout
+        raise UnsupportedTypeError(f"{name}: expected a dense tensor with data, found {found}")
+
+
+def _check_numbers(scale: Any, zero_point: Any) -> None:
+    """Refuse what is no scale and zero point of one device."""
+    _check_dense(scale, "scale")
+    _check_dense(zero_point, "zero_point")
+    if not scale.is_floating_point():
+        raise UnsupportedTypeError(f"scale must be floating-point, found {scale.dtype}")
+    whole = not (zero_point.is_floating_point() or zero_point.is_complex())
+    if not whole or zero_point.dtype == torch.bool:
+        raise UnsupportedTypeError(f"zero_point must be integers, found {zero_point.dtype}")
+    if scale.device != zero_point.device:
+        raise CompressionError(
+            f"scale and zero_point must be on one device, found {scale.device} and "
+            f"{zero_point.device}"
         )
 
 
@@ -162,16 +218,18 @@ def _check_axis(x: Tensor, axis: int | None, group_size: int | None) -> None:
             raise CompressionError(f"group_size must be at least 1, found {group_size!r}")
         if axis not in (None, 0) or x.ndim == 0:
             raise CompressionError("groups run along the rows: axis must be 0 or None, x not 0-dim")
-    elif axis is not None and not 0 <= axis < x.ndim:
+    elif axis is not None and (type(axis) is not int or not 0 <= axis < x.ndim):
         raise CompressionError(
-            f"axis must lie in 0..{x.ndim - 1} for a tensor of {x.ndim} dimensions, found {axis}"
+            f"axis must lie in 0..{x.ndim - 1} for a tensor of {x.ndim} dimensions, found {axis!r}"
         )
 
 
 def _ranges(x: Tensor, axis: int | None, group_size: int | None) -> tuple[Tensor, Tensor]:
     _check_axis(x, axis, group_size)
+    if group_size is not None and not x.numel():
+        return x.new_zeros(len(x), 1), x.new_zeros(len(x), 1)
     if group_size is not None:
-        rows = x.reshape(len(x), -1) if x.numel() else x.new_zeros(len(x), 1)
+        rows = x.reshape(len(x), -1)
         group_size = min(group_size, rows.shape[1])  # a row is one group then, and needs no padding
         short = -rows.shape[1] % group_size
         # Padding with 0 changes no range: 0 is in every range.
@@ -189,6 +247,10 @@ def _expand(parameter: Tensor, x: Tensor, qparams: QParams) -> Tensor:
     """Return scale or zero point in a shape that broadcasts against `x`."""
     axis, group_size = qparams.axis, qparams.group_size
     _check_axis(x, axis, group_size)
+    if parameter.device != x.device:
+        raise CompressionError(
+            f"scale and zero_point are on {parameter.device}, the tensor is on {x.device}; move one"
+        )
     if group_size is not None:
         row = x[0].numel() if len(x) else 0
         expected: tuple[int, ...] = (len(x), max(1, -(-row // group_size)))

@@ -75,8 +75,9 @@ def pack_gaps(mask: Tensor) -> Tensor:
 
 def unpack_gaps(packed: Tensor, *, numel: int) -> Tensor:
     """Return the mask (bool, 1-dim) of `numel` elements whose gaps are in `packed`."""
+    _check_count(numel)
     _check_packed(packed)
-    octets = packed.numpy()
+    octets = packed.cpu().numpy()
     ends = octets != FILLER
     places = np.cumsum(octets.astype(np.int64) + ends)[ends] - 1
     if len(octets) and (not ends[-1] or places[-1] >= numel):
@@ -109,6 +110,7 @@ def _pack(elements: Tensor, dtype: torch.dtype, num_bits: int, limits: tuple[int
 
 
 def _unpack(packed: Tensor, num_bits: int, numel: int) -> Octets:
+    _check_count(numel)
     _check_tail(packed, numel * num_bits)
     if num_bits == 8:
         return packed.cpu().contiguous().numpy().copy()
@@ -125,6 +127,7 @@ def _unpack(packed: Tensor, num_bits: int, numel: int) -> Octets:
 
 
 def _bits(packed: Tensor, count: int) -> Octets:
+    _check_count(count)
     _check_tail(packed, count)
     return np.unpackbits(packed.cpu().contiguous().numpy(), bitorder="little", count=count)
 
@@ -137,6 +140,7 @@ def _check_tail(packed: Tensor, count: int) -> None:
 
 
 def _check_packed(packed: Tensor, expected: int | None = None) -> None:
+    _check_dense(packed, "packed bytes")
     if packed.dtype != torch.uint8 or packed.ndim != 1 or expected not in (None, len(packed)):
         raise CompressionError(
             f"expected {'' if expected is None else f'{expected} '}packed bytes, found "
@@ -144,7 +148,21 @@ def _check_packed(packed: Tensor, expected: int | None = None) -> None:
         )
 
 
+def _check_count(numel: int) -> None:
+    if type(numel) is not int or numel < 0:
+        raise CompressionError(f"numel must be a whole number from 0, found {numel!r}")
+
+
+def _check_dense(elements: Tensor, what: str) -> None:
+    if not isinstance(elements, Tensor):
+        raise UnsupportedTypeError(f"{what}: expected a tensor, found {type(elements).__name__}")
+    if elements.is_meta or elements.layout != torch.strided:
+        found = "a meta tensor" if elements.is_meta else elements.layout
+        raise UnsupportedTypeError(f"{what}: expected a dense tensor with data, found {found}")
+
+
 def _check_dtype(elements: Tensor, dtype: torch.dtype, what: str) -> None:
+    _check_dense(elements, f"{what} to pack")
     if elements.dtype != dtype:
         name = str(dtype).removeprefix("torch.")
         raise UnsupportedTypeError(f"{what} to pack must be {name}, found {elements.dtype}")

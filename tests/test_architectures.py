@@ -91,7 +91,7 @@ def test_every_name_tells_what_it_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet17", "", "ResNet18 ", "fasterrcnn_resnet50_fpn", "os", None]
+    "name", ["resnet17", "", "ResNet18 ", "fasterrcnn_resnet50_fpn", "os", None, 3]
 )
 def test_unknown_names_list_the_choices(name: Any) -> None:
     choices = r"choose resnet18-cifar, five-layer-cnn, or one of torchvision\.models\.list_models"
@@ -103,3 +103,9 @@ def test_unknown_names_list_the_choices(name: Any) -> None:
 def test_numbers_of_classes_that_are_none(classes: Any) -> None:
     with pytest.raises(CompressionError, match=r"num_classes must lie in 1\.\.100000, found"):
         Architecture("resnet18", classes)
+
+
+def test_a_name_that_is_no_text() -> None:
+    for name in ([], {}):
+        with pytest.raises(CompressionError, match="unknown architecture"):
+            Architecture(name, 10)  # type: ignore[arg-type]

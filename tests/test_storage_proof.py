@@ -1,5 +1,6 @@
 """save proves its file: what would not come back is refused before a byte is written."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from compression.errors import CheckpointError, CompressionError, UnsupportedTypeError
 from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
-from compression.storage import load, save
+from compression.storage import contents, load, save
 from tests.storage_nets import Factory, Holds, Versioned, digest
 
 X = torch.ones(2, 4)
@@ -72,6 +73,7 @@ BACK: dict[str, tuple[Factory, tuple[Tensor, ...]]] = {
     "integers": (lambda: Holds(nn.Parameter(torch.arange(3), requires_grad=False)), (X,)),
     "expanded": (lambda: Holds(torch.ones(1).expand(5, 3)), (X,)),
     "transposed": (lambda: Holds(nn.Parameter(torch.randn(5, 4).t())), (X,)),
+    "negative view": (lambda: Holds(torch.ones(3, dtype=torch.complex64).conj().imag), (X,)),
     "double": (lambda: Holds(torch.ones(2)).double(), (X.double(),)),
     "half": (lambda: Holds(torch.ones(2)).bfloat16(), (X.bfloat16(),)),
     "not persistent": (lambda: Holds(torch.arange(3.0), persistent=False), (X,)),
@@ -229,9 +231,15 @@ def test_a_factory_of_no_network_to_fill(kind: str, tmp_path: Path) -> None:
         load(tmp_path / "model", factory)
 
 
-@pytest.mark.parametrize("path", [None, 3, b"model", ["model"]], ids=repr)
+@pytest.mark.parametrize("path", [None, 3, b"model", ["model"], "a\0b"], ids=repr)
 def test_what_is_no_path(path: Any) -> None:
-    with pytest.raises(CheckpointError, match="expected the path of a"):
-        save(nn.Linear(2, 2), path)
-    with pytest.raises(CheckpointError, match="expected the path of a"):
-        load(path)
+    match = "null byte" if isinstance(path, str) else "expected the path of a"
+    for call in (lambda: save(nn.Linear(2, 2), path), lambda: load(path), lambda: contents(path)):
+        with pytest.raises(CheckpointError, match=match):
+            call()
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="found a device or pipe"):
+        load(tmp_path / "pipe")

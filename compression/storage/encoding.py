@@ -65,7 +65,9 @@ def encode(
     `num_bits` says that the tensor holds integer codes of so many bits. Entries may be views of it.
     """
     # One element may have any stride and be contiguous.
-    flat = whole = tensor.detach().cpu().contiguous().as_strided((tensor.numel(),), (1,))
+    flat = whole = (
+        tensor.detach().cpu().resolve_neg().contiguous().as_strided((tensor.numel(),), (1,))
+    )
     checksum = zlib.crc32(octets(flat))
     plan = choose(flat, num_bits, entropy_coded=entropy_coded)
     about: dict[str, Any] = {"encoding": plan.values}

@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
 def bit_patterns(tensor: Tensor) -> Tensor:
     """Return a tensor's elements, 1-dim, as integers of the same width."""
-    return tensor.contiguous().view(-1).view(_INTEGERS[tensor.element_size()])
+    return tensor.resolve_neg().contiguous().view(-1).view(_INTEGERS[tensor.element_size()])
 
 
 def choose(flat: Tensor, num_bits: int | None, *, entropy_coded: bool) -> Plan:
