@@ -15,6 +15,7 @@ from compression.clustering import (
     cluster,
     fine_tune_centroids,
     initial_centroids,
+    keep_sharing,
     share_weights,
     shared_values,
 )
@@ -247,3 +248,26 @@ def test_a_centroid_moves_by_the_mean_of_its_members_gradients() -> None:
     tuned = fine_tune_centroids(shared, data, recipe).get_parameter("1.weight")
     assert (tuned - weight).abs().min() > 1e-4
     torch.testing.assert_close(tuned.detach(), codebook.detach().flatten()[members])
+
+
+def test_attention_and_recurrent_layers_share_values_too() -> None:
+    torch.manual_seed(0)
+    layers = {"a": nn.MultiheadAttention(8, 2), "l": nn.LSTM(8, 8), "b": nn.Bilinear(4, 4, 4)}
+    model = nn.ModuleDict(layers)
+    shared = share_weights(model, num_clusters=4)
+    names = {"a.in_proj_weight", "a.out_proj", "l.weight_ih_l0", "l.weight_hh_l0", "b"}
+    assert shared_values(shared) == dict.fromkeys(names, 4)
+    again = keep_sharing(shared)
+    with torch.no_grad():
+        for parameter in shared.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    again()
+    assert max(shared_values(shared).values()) == 4
+
+
+def test_weights_beyond_float32_are_named() -> None:
+    model = nn.Sequential(nn.Linear(2, 2).double())
+    with torch.no_grad():
+        model[0].weight.fill_(1e300)
+    with pytest.raises(CompressionError, match="0: found weights beyond float32"):
+        share_weights(model, num_clusters=4)

@@ -96,7 +96,7 @@ def round_vectors(model: nn.Module) -> nn.Module:
     for tensor in rounded.state_dict().values():
         if isinstance(tensor, Tensor) and tensor.ndim < 2 and tensor.is_floating_point():
             # to nearest, and the largest numbers down: they would be infinite
-            limit = min(torch.finfo(t).max for t in (torch.bfloat16, tensor.dtype))
+            limit = 65280.0 if tensor.dtype == torch.float16 else torch.finfo(torch.bfloat16).max
             tensor.copy_(tensor.clamp(-limit, limit).to(torch.bfloat16))
     return rounded
 
