@@ -1,7 +1,5 @@
 """Drawn networks: every executor gives what the reference executor gives."""
 
-import importlib.util
-
 import pytest
 
 from compression.integer import lacking
@@ -66,7 +64,3 @@ def test_the_file_gives_the_references_outputs_in_openvino(program: Program) -> 
 @drawn(0.5)
 def test_what_deploy_chooses_gives_the_references_outputs(program: Program) -> None:
     executed.deployed(program)
-
-
-def test_the_packages_of_the_oracles_are_the_extra_dev() -> None:
-    assert importlib.util.find_spec("onnxruntime") is None or not lacking("onnxruntime")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support import techniques
+from tests.support import dtypes, techniques
 from tests.support.drawn import QUIET, drawn
 from tests.support.program import Program
 
@@ -75,3 +75,8 @@ def test_counts_of_multiplications(program: Program) -> None:
 @drawn(0.5, classifier=True)
 def test_a_step_of_training(program: Program) -> None:
     techniques.trained(program)
+
+
+@drawn(0.2)
+def test_networks_in_other_formats(program: Program) -> None:
+    dtypes.in_formats(program)
