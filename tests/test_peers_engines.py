@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.peers.competition import missing
 from benchmarks.peers.engines import BY_NAME, Engine, Setting
+from compression.integer import deployment
 from tests.nets import images, residual
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torchao's and torch.export's own
@@ -55,3 +56,15 @@ def test_torchao_compiles_for_any_batch(path: Path, torchao: Engine) -> None:
 def test_an_engine_without_its_program_says_so() -> None:
     absent = Engine("made-up", ".x", lambda *_: None, lambda *_: residual(), (), ("no-such-c++",))
     assert missing(absent) == "made-up needs the program no-such-c++"
+
+
+def test_a_row_is_measured_on_its_own_executor_or_not_at_all(monkeypatch, tmp_path: Path) -> None:
+    def wrong(*_):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+
+    monkeypatch.setitem(deployment._LOWER, "native", wrong)
+    monkeypatch.setattr(deployment, "lacking", lambda _: None)
+    engine, path = BY_NAME["compression-int8-native"], tmp_path / "model.safetensors"
+    engine.build(residual(), images(), path)
+    with torch.no_grad(), pytest.raises(RuntimeWarning, match="executor native disagrees with the"):
+        engine.start(path, Setting(images(), residual))

@@ -6,6 +6,7 @@ removes channels and quantizes nothing, so that it has none at all.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +76,9 @@ def _torch(path: Path, setting: Setting) -> Predict:
 
 
 def _executor(path: Path, setting: Setting, *, executor: str) -> Predict:
-    return deploy(load(path, setting.factory), setting.example, executor=executor)
+    with warnings.catch_warnings():  # a row is its own executor's, or none
+        warnings.simplefilter("error", RuntimeWarning)
+        return deploy(load(path, setting.factory), setting.example, executor=executor)
 
 
 def _onnx_float(model: nn.Module, calibration: Tensor, path: Path) -> None:
