@@ -96,7 +96,7 @@ def workload(request: pytest.FixtureRequest) -> Workload:
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest, workload: Workload) -> Data:
     """Load the workload's images; a user's mistake ends the run with one sentence."""
-    with _ending():
+    with _ending(request.session):
         images = workload.data(request.config.getoption("--data-root"))
         if not isinstance(images, Data):
             raise CompressionError(
@@ -130,7 +130,7 @@ def baseline_on(
 
     @cache
     def get(device: torch.device) -> Baseline:
-        with _ending():
+        with _ending(request.session):
             chosen = usable()
             if checkpoint is not None:
                 recipe, model = "--baseline", load_checkpoint(checkpoint, workload.network)
@@ -154,18 +154,20 @@ def baseline_on(
 
 
 @contextmanager
-def _ending() -> Iterator[None]:
+def _ending(session: pytest.Session) -> Iterator[None]:
     """End the run with one sentence where what every test needs cannot be had."""
     try:
         yield
+        return
     except CompressionError as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-    except Exception as error:  # once, and not in every test
+        reason = str(error)
+    except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        pytest.exit(
-            f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})",
-            returncode=pytest.ExitCode.USAGE_ERROR,
-        )
+        reason = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+    if hasattr(session.config, "workerinput"):  # where xdist takes an exit for a crash
+        session.shouldstop = reason
+        pytest.fail(reason, pytrace=False)
+    pytest.exit(reason, returncode=pytest.ExitCode.USAGE_ERROR)  # once, and not in every test
 
 
 Compress = Callable[[Case, torch.device], Compressed]
@@ -180,17 +182,19 @@ def compressed(
     folder = tmp_path_factory.mktemp("models")
 
     @cache
-    def made(case: Case, device: torch.device) -> Compressed | CompressionError:
+    def made(case: Case, device: torch.device) -> Compressed | Exception:
         baseline = baseline_on(device)
         try:
             return compress(case, baseline, folder / f"{device.type}-{case}.safetensors")
-        except CompressionError as error:  # of the user's network or recipe: the sentence is enough
+        except Exception as error:  # kept: each of its tests would train again
             return error
 
     def get(case: Case, device: torch.device) -> Compressed:
         found = made(case, device)
-        if isinstance(found, CompressionError):  # kept: each of its tests would train again
+        if isinstance(found, CompressionError):  # of the user's network: the sentence is enough
             pytest.fail(f"{case}: {found}", pytrace=False)
+        if isinstance(found, Exception):
+            raise found
         return found
 
     return get

@@ -37,7 +37,8 @@ def training_fingerprint(workload: Workload, data: Data, recipe: Recipe) -> str:
 
     Some training images go through `prepare` and `augment` with fixed draws, and through a few steps
     of the seeded network: its first weights, its logits and its weights after these steps count.
-    Always on a CPU, in float32 and by one thread, so that each process finds the same.
+    Always on a CPU, in float32 and by one thread, so that each process finds the same. Pretrained
+    weights are not read: they count by their factory's name, in the recipe's fingerprint.
     """
     digest = hashlib.sha256()
     train = data.train.to("cpu")

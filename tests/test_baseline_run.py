@@ -35,9 +35,8 @@ def no_data(_: Path | None = None) -> Any:
 
 
 NO_DATA = replace(TINY, name="no-data", data=no_data)
-WRONG: dict[str, tuple[str, int]] = {
+WRONG: dict[str, tuple[str, int]] = {  # what is said, and how often the baseline is trained
     "FAILING": ("epoch 1 of 2: inputs (16, 3, 8, 8) float32", 1),
-    "NO_DATA": ("KeyError: 'no such column' (", 0),
 }
 
 
@@ -47,13 +46,28 @@ def test_a_baseline_that_cannot_be_had_is_tried_once_and_said_once(
 ) -> None:
     said, trained = WRONG[name]
     chosen = ["--workload", f"tests.test_baseline_run:{name}", "-k", "baseline or float16"]
-    run = run_pytest("benchmarks", "-q", *chosen, XDG_CACHE_HOME=str(tmp_path))
+    run = run_pytest(
+        "benchmarks/test_cost.py",
+        "benchmarks/test_size.py",
+        "-q",
+        *chosen,
+        XDG_CACHE_HOME=str(tmp_path),
+    )
     assert run.returncode == pytest.ExitCode.USAGE_ERROR, run.stdout + run.stderr
     assert run.stdout.count("training 2 epochs") == trained
     lines = [line for line in run.stdout.splitlines() if said in line]
     assert len(lines) == 1, run.stdout
     assert len(run.stdout.splitlines()) < 20
     assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_workers_say_what_none_of_them_can_have(tmp_path: Path) -> None:
+    chosen = ["--workload", "tests.test_baseline_run:NO_DATA", "-k", "baseline or float16"]
+    run = run_pytest("benchmarks/test_cost.py", "-n", "2", *chosen, XDG_CACHE_HOME=str(tmp_path))
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, run.stdout + run.stderr
+    assert "Interrupted: KeyError: 'no such column'" in run.stdout
+    assert "INTERNALERROR" not in run.stdout
+    assert "Traceback" not in run.stdout
 
 
 COUNTED = """

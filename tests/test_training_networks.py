@@ -343,6 +343,11 @@ def test_training_learns_where_gradients_are_turned_off() -> None:
     with torch.no_grad():
         fit(model, split(8), ONE)
     assert changed(model, before)
+    with (
+        torch.inference_mode(),
+        pytest.raises(CompressionError, match=r"within torch\.inference_mo"),
+    ):
+        fit(model, split(8), ONE)
 
 
 @pytest.mark.parametrize("given", [{}, {"model": 3}, {"epoch": 0}])

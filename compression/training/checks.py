@@ -19,6 +19,10 @@ IGNORED = -100
 def training_device(model: nn.Module) -> torch.device:
     """Return the one device of `model`; CompressionError where nothing of it can be trained."""
     name, parameters = type(model).__name__, dict(model.named_parameters())
+    if torch.is_inference_mode_enabled():
+        raise CompressionError(
+            f"{name} cannot be trained within torch.inference_mode, which keeps no gradients: leave it"
+        )
     if not parameters:
         raise CompressionError(f"{name} has no parameters: there is nothing to train")
     for key, parameter in parameters.items():
