@@ -8,7 +8,14 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
-from compression.layers import altered, check_model, copy_model, replace_everywhere
+from compression.errors import CompressionError
+from compression.layers import (
+    altered,
+    check_model,
+    copy_model,
+    failing_module,
+    replace_everywhere,
+)
 from compression.pruning import is_n_of_m
 
 log = logging.getLogger(__name__)
@@ -122,10 +129,18 @@ def _input_shapes(network: nn.Module, example: Tensor) -> dict[str, set[Size]]:
         shapes[layer].add(args[0].shape if args else named["input"].shape)
 
     handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in shapes]
-    if handles:
-        network(example)
-    for handle in handles:
-        handle.remove()
+    try:
+        if handles:
+            network(example)
+    except (CompressionError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the user's code does with the example
+        raise CompressionError(
+            f"the network cannot take the example: {failing_module(network, error)}: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
     # A layer that is never called has its weight read: attention's output layer.
     return {name: shapes[m] for name, m in network.named_modules() if shapes.get(m)}
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,9 @@ def floats(outputs: object) -> Iterator[Tensor]:
             yield from floats(part)
 
 
-def relative_error(model: nn.Module, found: nn.Module, inputs: tuple, named: dict) -> float:
+def relative_error(
+    model: nn.Module, found: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> float:
     wide = [t.double() if t.is_floating_point() else t for t in inputs]
     right = torch.cat([t.flatten() for t in floats(copy.deepcopy(model).double()(*wide, **named))])
     outputs = list(floats(found(*inputs, **named)))
@@ -76,7 +79,7 @@ def relative_error(model: nn.Module, found: nn.Module, inputs: tuple, named: dic
     return float((error / right.norm()).detach())
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any]]] = {
     "encoder": (lambda: encoder(batch_first=True), (2, 5, 16), {}),
     "encoder, steps first": (encoder, (5, 2, 16), {}),
     "encoder, gelu": (
@@ -249,7 +252,7 @@ def test_a_module_of_two_names_stays_one_and_ties_share_their_codes() -> None:
 def test_parents_may_read_what_the_layer_had() -> None:
     for technique in TECHNIQUES.values():
         layer = nn.Linear(6, 4)
-        replaced = technique(layer)
+        replaced: Any = technique(layer)
         assert (replaced.in_features, replaced.out_features) == (6, 4)
         assert torch.equal(replaced.bias, layer.bias)
         assert replaced.weight.shape == layer.weight.shape

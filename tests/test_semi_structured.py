@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression import semi_structured
+from compression.errors import CompressionError
 from compression.pruning import prune_n_of_m
 from compression.quantization import cast
 from compression.semi_structured import SemiStructuredModel, compress, lower_semi_structured
@@ -185,3 +186,24 @@ def test_a_cast_network_predicts_as_before_without_cuda(dtype: torch.dtype) -> N
     assert isinstance(lowered, SemiStructuredModel)
     assert lowered.sparse_layers == ()
     assert torch.equal(lowered(images()), model(images()))
+
+
+@torch.no_grad()
+def test_a_layer_with_hooks_and_one_of_two_names_compute_the_same(
+    dense_product: list[Tensor],
+) -> None:
+    layer = nn.Linear(64, 64)
+    model = prune_n_of_m(nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(64, 64))).bfloat16()
+    model[3].register_forward_hook(lambda _, __, outputs: 2 * outputs)
+    x = torch.randn(4, 64).bfloat16()
+    lowered = lower_semi_structured(model, x)
+    assert lowered.sparse_layers == ("0",)
+    assert lowered.network[0] is lowered.network[2]
+    assert_close(lowered(x), model, x, torch.bfloat16)
+
+
+def test_an_example_that_the_network_cannot_take_is_refused(dense_product: list[Tensor]) -> None:
+    model = prune_n_of_m(nn.Sequential(nn.Linear(64, 64))).bfloat16()
+    with pytest.raises(CompressionError, match="cannot take the example: 0: "):
+        lower_semi_structured(model, torch.zeros(4, 8).bfloat16())
+    assert dense_product == []

@@ -1,6 +1,7 @@
 """Which weights techniques reach, and what they say of the others."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from tests.nets import RECIPE, images, mlp, residual, split
 Technique = Callable[[Any], Any]
 UNSTRUCTURED = [prune_l1_unstructured, prune_l1_global, prune_random_unstructured]
 TECHNIQUES: dict[str, Technique] = {
-    **{f.__name__: lambda m, f=f: f(m, amount=0.5) for f in (*UNSTRUCTURED, prune_ln_structured)},
+    **{f.__name__: partial(f, amount=0.5) for f in (*UNSTRUCTURED, prune_ln_structured)},
     "prune_n_of_m": prune_n_of_m,
     "keep_zeros": keep_zeros,
     "fine_tune": lambda m: fine_tune(m, split(), RECIPE),
@@ -154,7 +155,7 @@ def test_two_parameters_on_one_memory_are_tied_in_the_copy() -> None:
 
 
 def computed(kind: str) -> nn.Module:
-    model = residual()
+    model: Any = residual()
     match kind:
         case "parametrization":
             parametrizations.weight_norm(model.conv1)
@@ -166,7 +167,8 @@ def computed(kind: str) -> nn.Module:
             nn.utils.spectral_norm(model.conv1)
         case "mask":
             prune.l1_unstructured(model.conv1, "weight", 0.3)
-    return model
+    network: nn.Module = model
+    return network
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
