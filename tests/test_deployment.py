@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks import drawn
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import IntegerModel, deploy, deployment, lacking
 from compression.integer.engines import CompiledModel
@@ -236,3 +237,18 @@ def test_verification_runs_when_deployed_and_never_again(
     assert isinstance(deployed, IntegerModel)
     monkeypatch.setattr(StaticQuantizedModel, "forward", lambda *_: 1 / 0)
     deployed(images())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["native", "onednn", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121", "vgg11_bn"]
+)
+def test_no_false_alarm(name: str, executor: str) -> None:
+    """A warning is an error here: weights drawn at random, ranges of another image."""
+    if reason := lacking(executor):
+        pytest.skip(reason)
+    x = torch.randn(6, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    reference = quantize_static(drawn(name), x[:2])
+    for example in (x[2:], x[:1], torch.zeros(2, 3, 64, 64)):
+        assert deploy(reference, example, executor=executor) is not reference

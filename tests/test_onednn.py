@@ -108,3 +108,41 @@ def test_an_example_of_another_kind_names_the_layer() -> None:
     model, x = made("groups")
     with pytest.raises(CompressionError, match=r"^0 cannot take what an image like the example's"):
         lower_onednn(quantize_static(model, x), x[:, :3])
+
+
+def test_views_are_compared_too() -> None:
+    model, x = made("view by shape")
+    reference = quantize_static(model, x)
+    differences = code_differences(reference, lower_onednn(reference, x), x)
+    names = [n.name for n in reference.network.graph.nodes if n.target == "view"]
+    assert [differences[name] for name in names] == [(0, 0.0)]
+
+
+def test_codes_of_another_shape_are_reported() -> None:
+    model, x = made("tokens")
+    reference = quantize_static(model, x)
+    integer = lower_onednn(reference, x)
+    integer.network.add_submodule("0", nn.Flatten())  # in the place of its first layer
+    assert code_differences(reference, integer, x)["_0"] == (255, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda codes: codes.clamp(min=3), "computes on codes"),
+        (lambda codes: codes.flip(0), "moves numbers from one image to another"),
+        (lambda codes: codes.transpose(0, 1), "the batch is fixed"),
+        (lambda codes: codes[:1], "the batch is fixed at"),
+    ],
+)
+def test_what_is_no_move_of_an_images_numbers_is_refused(function, said: str) -> None:
+    model, x = made("map as output")
+    reference = quantize_static(model, x)
+    graph = reference.network.graph
+    quantize = next(n for n in graph.nodes if n.op == "call_module")
+    with graph.inserting_after(quantize):
+        between = graph.call_function(function, (quantize,))
+    quantize.replace_all_uses_with(between, delete_user_cb=lambda user: user is not between)
+    reference.network.recompile()
+    with pytest.raises(UnsupportedTypeError, match=said):
+        lower_onednn(reference, x)

@@ -97,12 +97,13 @@ def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shape
             f"the example must hold at least one image, found the shape {tuple(example.shape)}"
         )
     one, two = (_Shapes(model.network) for _ in range(2))
-    one.run(example[:1])
-    failure = None
-    try:
-        two.run(torch.cat([example[:1]] * 2))
-    except CompressionError as error:
-        failure = error
+    failures: list[CompressionError | None] = []
+    for run, images in ((one, example[:1]), (two, torch.cat([example[:1]] * 2))):
+        try:
+            run.run(images)
+            failures.append(None)
+        except CompressionError as error:  # a value before may say why
+            failures.append(error)
     for node, shape in one.found.items():
         twice = two.found.get(node)
         if shape[:1] != [1] or twice != [2, *shape[1:]]:
@@ -110,7 +111,9 @@ def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shape
             raise UnsupportedTypeError(
                 f"the batch is fixed at {_place(node)}: its value is {shape} for one image and "
                 f"{found} for two, expected their number first; only the reference executor runs it"
-            ) from failure
+            ) from failures[1]
+    if failures[0] is not None:
+        raise failures[0]
     return one, two
 
 
