@@ -37,7 +37,7 @@ def test_a_noisy_row_is_advice_and_the_others_are_gated(suite: Suite, side: str)
     suite.write({"latency": {**TIMED, **SLOW, **(noise if side == "run" else {}), "time_s": 9.0}})
     where = "in this run" if side == "run" else "in the history"
     said = (
-        f"advisory: test_bench.py::test_it[latency]: {where} other processes took the core in 57 "
+        f"advisory: test_bench.py::test_it[latency]: {where} other processes took the core in too"
     )
     found = suite.gate()
     verdict(found, 0, said, "advisory: test_bench.py::test_it[latency]: speed-up 2.00x", "0 regres")

@@ -83,9 +83,7 @@ def noise(facts: Facts) -> str | None:
     if facts.get("metric") != "latency":
         return None
     if facts.get("noisy"):
-        return (
-            f"other processes took the core in {facts.get('preempted', 'too many')} of its rounds"
-        )
+        return "other processes took the core in too many of its rounds"
     low, value, high = (facts[f"speed_up{end}"] for end in ("_low", "", "_high"))
     if max(value / low, high / value) > TOLERANCES["width"][0]:
         return f"its speed-up lies anywhere in {low:.2f}..{high:.2f}x"

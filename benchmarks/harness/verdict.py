@@ -79,22 +79,21 @@ class Gate:
         )
         advisory = [*self._unlike(), *self._off(benchmarks.benchmarks)]
         self.advice += [f"{reason}: times are advisory" for reason in advisory]
-        noisy: list[tuple[str, str]] = []
+        noisy = {}
         for entry in benchmarks.benchmarks:
             then = self.history.entries.get(entry.fullname)
             if then is None or entry.has_error:
                 continue
             self.compared += 1
-            facts = then.get("extra_info", {})
-            if why := comparable(entry.extra_info, facts):
+            old = then.get("extra_info", {})
+            if why := comparable(entry.extra_info, old):
                 self.unusable.append(f"{entry.fullname}: {why}")
                 continue
-            why = _noise(entry.extra_info, facts)
-            if why:
-                noisy.append((entry.fullname, f"{why}: its times are advisory"))
+            if why := _noise(entry.extra_info, old):
+                noisy[entry.fullname] = f"{why}: its times are advisory"
             times = self.advice if advisory or why else self.regressions
             self._compare(entry, then, benchmarks.compare_fail, times)
-        self.advice += gathered(noisy)
+        self.advice += gathered(noisy.items())
         if not self.compared:
             self.unusable.append("no benchmark of this run has an entry in the history")
 
