@@ -1,17 +1,10 @@
-"""Drawn networks: pruning, sharing, small weights, casts, files, training, and pairs of them."""
-
-import pytest
+"""Drawn networks: pruning, sharing, small weights, casts, counts and training."""
 
 from tests.support import dtypes, techniques
 from tests.support.drawn import QUIET, drawn
 from tests.support.program import Program
 
 pytestmark = QUIET
-PAIRS = (
-    ("l1", "static"), ("filters", "static"), ("shared", "static"), ("recalibrated", "static"),
-    ("folded", "static"), ("l1", "weights"), ("shared", "dynamic"), ("filters", "bfloat16"),
-    ("folded", "weights4"), ("global", "shared"), ("shared", "l1"), ("folded", "filters"),
-)  # fmt: skip
 
 
 @drawn()
@@ -34,49 +27,31 @@ def test_rounded_networks_err_within_their_bounds(program: Program) -> None:
     techniques.rounded(program)
 
 
-@drawn(0.3, odd=True)
+@drawn(0.2, odd=True)
 def test_unknown_layers_are_rounded_right_or_refused(program: Program) -> None:
     techniques.rounded(program)
 
 
-@drawn(0.3, odd=True)
+@drawn(0.2, odd=True)
 def test_unknown_layers_are_pruned_or_listed(program: Program) -> None:
     techniques.pruned(program)
 
 
-@drawn(0.3, odd=True)
+@drawn(0.2, odd=True)
 def test_files_give_unknown_layers_back(program: Program) -> None:
     techniques.stored(program)
 
 
-@pytest.mark.parametrize("name", [None, *techniques.TECHNIQUES])
-def test_a_file_gives_the_network_back(name: str | None) -> None:
-    @drawn(0.2)
-    def each(program: Program) -> None:
-        techniques.stored(program, name)
-
-    each()
-
-
-@pytest.mark.parametrize(("first", "second"), PAIRS)
-def test_techniques_compose(first: str, second: str) -> None:
-    @drawn(0.2)
-    def each(program: Program) -> None:
-        techniques.paired(program, first, second)
-
-    each()
-
-
-@drawn(0.5)
+@drawn(0.2)
 def test_counts_of_multiplications(program: Program) -> None:
     techniques.counted(program)
 
 
-@drawn(0.5, classifier=True)
+@drawn(0.2, classifier=True)
 def test_a_step_of_training(program: Program) -> None:
     techniques.trained(program)
 
 
-@drawn(0.2)
+@drawn(0.1)
 def test_networks_in_other_formats(program: Program) -> None:
     dtypes.in_formats(program)

@@ -14,7 +14,6 @@ from tests.support.refusals import RefusedError
 # What torch says of some drawn networks, and any of our users' would hear.
 IGNORED = (
     "ignore:Using padding='same' with even kernel",
-    "ignore:dropout2d. Received a 3D input",
     "ignore:input's size at dim=0 does not match num_features",
     "ignore:Initializing zero-element tensors",
     "ignore:.*non-contiguous.*",

@@ -84,7 +84,7 @@ def nothing(b: Builder) -> Value | None:
     """What does nothing in eval mode."""
     v = b.value()
     assert v is not None
-    text = b.pick(NOTHING)
+    text = b.pick(NOTHING if v.ndim == 4 else NOTHING[:2] + NOTHING[3:])  # dropout2d wants maps
     if text.startswith("nn."):
         text = b.layer("none", text) + "({v})"
         b.net.eval()
