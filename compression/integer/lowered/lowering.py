@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from compression.errors import UnsupportedTypeError
 from compression.integer.lowered.geometry import Geometry
 from compression.integer.lowered.layout import Layout
+from compression.integer.lowered.operands import misplaced_operand
 from compression.integer.lowered.windows import Window, depthwise_fields, mean_window, window_of
 from compression.quantization import modules as q
 
@@ -77,34 +78,11 @@ class Lowering:
         for node in self.layout.network.graph.nodes:
             layer = self.layout.module(node)
             if layer is not None and self.layout.root(node) is node:
-                self._check_operands(node, layer)
+                reason = misplaced_operand(self.layout, node, layer)
+                if reason:
+                    raise self._unknown(node, layer, reason)
                 self._layer(node, layer)
             self.layout.release(node)
-
-    def _check_operands(self, node: fx.Node, layer: nn.Module) -> None:
-        """Refuse operands that do not lie in memory as the step would read them."""
-        flat = isinstance(layer, q.Quantize | q.Dequantize) or _is_linear(layer)
-        for source in node.args[:1] if flat else node.args:
-            shape, sides = self.layout.shapes[source], self.layout.sides(source)  # type: ignore[index]
-            if not flat and self.layout.spatial(source) != sides:  # type: ignore[arg-type]
-                raise self._unknown(node, layer, f" on a flattened {sides}")
-            if _is_linear(layer) and len(shape) != 2:
-                raise self._unknown(node, layer, f" on the last dimension of {shape[1:]}")
-        for residual in (
-            node.args[1:] if isinstance(layer, q.QuantizedLayer) or _is_sum(layer) else ()
-        ):
-            self._check_alike(node, layer, residual)
-        if _is_sum(layer):
-            self._check_alike(node, layer, node.args[0])
-
-    def _check_alike(self, node: fx.Node, layer: nn.Module, source: Any) -> None:
-        shapes = self.layout.shapes
-        if shapes[source] != shapes[node] or self.layout.spatial(source) != self.layout.sides(
-            source
-        ):
-            raise self._unknown(
-                node, layer, f" that adds {shapes[source][1:]} to {shapes[node][1:]}"
-            )
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         match layer:
@@ -283,11 +261,3 @@ class Lowering:
             places = output["output_offsets"] + channel
             self._map(node, part, float(ratio), {**output, "output_offsets": places})
             channel += self.layout.value(part).geometry.channels
-
-
-def _is_linear(layer: nn.Module) -> bool:
-    return isinstance(layer, q.QuantizedLayer) and layer.linear
-
-
-def _is_sum(layer: nn.Module) -> bool:
-    return isinstance(layer, q.QuantizedJoin) and layer.dim is None
