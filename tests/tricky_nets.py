@@ -102,6 +102,11 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
         nn.Sequential(conv(3, 4, (3, 4), padding="same", dilation=(2, 1)), nn.ReLU(), conv(4, 2, 1)),
         numbers(*IMAGES),
     ),
+    "padding beyond the kernel": lambda: (
+        nn.Sequential(conv(3, 6, (2, 1), stride=2, padding=2, groups=3), nn.ReLU(),
+                      conv(6, 4, 2, padding=2), nn.ReLU(), conv(4, 2, 1, padding=1)),
+        numbers(*IMAGES),
+    ),
     "padding valid": lambda: (
         nn.Sequential(conv(3, 4, 3, padding="valid"), nn.ReLU6(), conv(4, 2, 1)),
         numbers(*IMAGES),

@@ -10,7 +10,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import kernels as k
 from compression.integer.aliases import Aliases
 from compression.integer.shapes import shapes_and_moves
-from compression.integer.windows import padding_of
+from compression.integer.windows import each, padding_of
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
@@ -139,6 +139,10 @@ def _is_convolution(layer: q.QuantizedLayer, operands: list[list[int]], outputs:
     if layer.codes.ndim != 4 or layer.transposed or len(operands[0]) != 4:
         return False
     before, after = padding_of(layer)
+    # oneDNN's own correction for zero points is wrong where a window lies within the border.
+    steps = zip(before, each(layer.options["dilation"], 2), layer.codes.shape[2:], strict=True)
+    if any(pad > dilation * (size - 1) for pad, dilation, size in steps):
+        return False
     # A residual lies where the outputs will, as codes.
     summed = len(operands) == 1 or (operands[1] == outputs and layer.output_scale is not None)
     return before == after and summed
