@@ -53,6 +53,24 @@ FAULTS: dict[str, tuple[Program, Check]] = {
         ),
         executed.static,
     ),
+    "a batch norm of rows, as many as channels: taken for one image without a batch": (
+        program(
+            (6,),
+            ("self.a = nn.Linear(6, 4)", "self.n = nn.BatchNorm1d(4)"),
+            ("return self.n(self.a(x).relu())",),
+            "net.n.running_mean.uniform_(-1, 1)",
+            "net.n.bias.normal_()",
+        ),
+        executed.static,
+    ),
+    "a batch norm behind a linear layer on tokens": (
+        program(
+            (3, 4),
+            ("self.a = nn.Linear(4, 2)", "self.n = nn.BatchNorm1d(3)"),
+            ("return self.n(self.a(x))",),
+        ),
+        executed.static,
+    ),
     "a linear layer on the last axis of maps: the C kernels read it as rows": (
         program(
             (3, 4, 4),

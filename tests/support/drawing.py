@@ -97,7 +97,7 @@ def _optional(b: Builder) -> None:
 
 def _end(b: Builder, odd: bool) -> str:
     last: Value = b.values[-1]
-    if not odd or b.pick((True, True, True, False)):
+    if not odd or b.pick((*[True] * 7, False)):
         return last.name
     other = b.pick(b.values)
     b.features.add("several outputs")
