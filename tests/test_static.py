@@ -1,6 +1,7 @@
 """Static INT8 on networks of other people: right, or refused by name, on every executor of the CPU."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import deploy, lacking
 from compression.pruning import prune_ln_structured
 from compression.quantization import quantize_static
+from compression.storage import load, save
 from tests.test_functional_graph import Net
 
 # what: (bound, reason)
@@ -133,13 +135,19 @@ def test_linear_layers_on_tokens_have_their_channels_last() -> None:
 
 
 @torch.no_grad()
-def test_a_norm_of_tokens_behind_a_linear_layer_is_refused() -> None:
-    net = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(5, 2)).eval()
-    net[2] = nn.Linear(8, 2)
-    with pytest.raises(
-        UnsupportedTypeError, match=r"1: static INT8 knows batch norm .* \(4, 8, 8\)"
-    ):
-        quantize_static(net, torch.randn(4, 8, 5))
+def test_a_norm_of_tokens_behind_a_linear_layer_is_not_folded(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
+        net[1].running_mean.uniform_(-1, 1)  # type: ignore[union-attr,operator]
+        return net
+
+    for x in (torch.randn(16, 8, 5), torch.randn(16, 5)):
+        net = build()
+        small = quantize_static(net, x)
+        assert (small(x) - net(x)).norm() <= TOLERANCES["outputs"][0] * net(x).norm()
+        save(small, tmp_path / "small.safetensors")
+        assert torch.equal(load(tmp_path / "small.safetensors", build)(x), small(x))
 
 
 @torch.no_grad()

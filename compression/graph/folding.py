@@ -1,6 +1,6 @@
 """Batch norms of a traced graph: folded into the layer before, or convolutions of their own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -39,9 +39,13 @@ def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
     return _fold(trace(model), _CONVOLUTIONS + _TRANSPOSED)
 
 
-def folded_rows(traced: fx.GraphModule) -> fx.GraphModule:
-    """Fold the batch norms of `traced`, in place, behind linear layers too: row_norms reads rows."""
-    return _fold(traced, (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear))
+def folded_rows(traced: fx.GraphModule, token_norms: Collection[str] = ()) -> fx.GraphModule:
+    """Fold the batch norms of `traced`, in place, behind linear layers too.
+
+    Not those called `token_norms`, which read (N, L, C): they normalize dimension 1, the layer makes
+    the last.
+    """
+    return _fold(traced, (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear), token_norms)
 
 
 def row_norms(traced: fx.GraphModule) -> list[fx.Node]:
@@ -54,11 +58,13 @@ def row_norms(traced: fx.GraphModule) -> list[fx.Node]:
     ]
 
 
-def _fold(traced: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> fx.GraphModule:
+def _fold(
+    traced: fx.GraphModule, kinds: tuple[type[nn.Module], ...], kept: Collection[str] = ()
+) -> fx.GraphModule:
     modules = dict(traced.named_modules())
     for node, before, norm in _norms(traced, modules):
         layer = modules.get(str(before.target)) if before.op == "call_module" else None
-        if layer is None or type(layer) not in kinds:
+        if layer is None or type(layer) not in kinds or node.target in kept:
             continue
         if isinstance(layer, nn.Linear) and not _reads_rows(layer, norm):
             continue

@@ -115,7 +115,7 @@ class QuantizedLayer(nn.Module):
         weight = self.codes.float()
         low = self._linear(centred - 16 * high, weight, None).double()
         total = low + 16 * self._linear(high, weight, None).double()
-        return (total + bias.view(-1, *[1] * (0 if self.linear else weight.ndim - 2))).float()
+        return (total + bias.view(-1, *[1] * (0 if self.linear else total.ndim - 2))).float()
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.linear:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.graph import place_of, row_norms, trace
+from compression.graph import row_norms, trace
 from compression.layers import copy_model
 from compression.quantization.calibration import device_of
 from compression.quantization.lowering import check_ends
@@ -25,12 +25,13 @@ def trace_in_float32(model: nn.Module) -> fx.GraphModule:
 
 
 @torch.no_grad()
-def proven_trace(model: nn.Module, batch: Tensor) -> fx.GraphModule:
+def proven_trace(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """Return the traced graph of `model`, in float32, which gives its outputs on `batch`.
 
-    Raises UnsupportedTypeError where it gives others (writes to a slice, randomness, state in Python,
-    which a trace does not show), or where a batch norm behind a linear layer reads no rows (N, C), and
-    CompressionError for inputs that the network cannot take.
+    Beside it stand the names of batch norms behind linear layers that read tokens, not rows (N, C).
+    Raises UnsupportedTypeError where the graph gives other outputs (writes to a slice, randomness,
+    state in Python, which a trace does not show), and CompressionError for inputs that the network
+    cannot take.
     """
     network = copy_model(model).float().eval()
     traced = trace(network)
@@ -40,15 +41,9 @@ def proven_trace(model: nn.Module, batch: Tensor) -> fx.GraphModule:
     wanted = _outputs(network, inputs)
     with _row_shapes(traced) as shapes:
         found = _outputs(traced, inputs)
-    for node, shape in shapes:
-        if len(shape) != 2:
-            raise UnsupportedTypeError(
-                f"{place_of(node)}: static INT8 knows batch norm behind a linear layer on rows (N, C), "
-                f"found {tuple(shape)}, of which it normalizes dimension 1 and the layer makes the last"
-            )
     if isinstance(wanted, Tensor) and isinstance(found, Tensor):
         _compare(model, wanted, found)
-    return traced
+    return traced, tuple(sorted({name for name, shape in shapes if len(shape) != 2}))
 
 
 def _outputs(network: nn.Module, inputs: Tensor) -> object:
@@ -66,16 +61,16 @@ def _outputs(network: nn.Module, inputs: Tensor) -> object:
 
 
 @contextmanager
-def _row_shapes(traced: fx.GraphModule) -> Iterator[list[tuple[fx.Node, torch.Size]]]:
+def _row_shapes(traced: fx.GraphModule) -> Iterator[list[tuple[str, torch.Size]]]:
     """Give a list that predictions fill with what batch norms behind linear layers read."""
-    shapes: list[tuple[fx.Node, torch.Size]] = []
+    shapes: list[tuple[str, torch.Size]] = []
     handles = []
-    for node in row_norms(traced):
+    for name in {str(node.target) for node in row_norms(traced)}:
 
-        def note(_: Any, args: Any, named: Any, node: fx.Node = node) -> None:
-            shapes.append((node, args[0].shape if args else named["input"].shape))
+        def note(_: Any, args: Any, named: Any, name: str = name) -> None:
+            shapes.append((name, args[0].shape if args else named["input"].shape))
 
-        norm = traced.get_submodule(str(node.target))
+        norm = traced.get_submodule(name)
         handles.append(norm.register_forward_pre_hook(note, with_kwargs=True))
     yield shapes
     for handle in handles:

@@ -83,7 +83,7 @@ def quantize_aware(
     stay; weights, biases and the weights' scales train. The result is that of quantize_static with
     the trained weights: what runs in training and what is deployed round the same values.
     """
-    folded, batches = prepared(model, calibration, method)
+    folded, batches, token_norms = prepared(model, calibration, method)
     names = rounded(folded, None)
     chosen = ranges(observe(folded, batches, keep=method != "min-max", names=names), method)
     rehearsal = _rehearsal(folded, rounded(folded, chosen))
@@ -92,7 +92,7 @@ def quantize_aware(
     for name, layer in rehearsal.named_modules():
         if parametrize.is_parametrized(layer, "weight"):
             _copy_trained(layer, layers[name])
-    return lowered(folded, chosen)
+    return lowered(folded, chosen, token_norms)
 
 
 def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.GraphModule:

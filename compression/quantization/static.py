@@ -26,10 +26,11 @@ class StaticQuantizedModel(nn.Module):
 
     simulated = True
 
-    def __init__(self, network: fx.GraphModule) -> None:
-        """Take over a lowered network."""
+    def __init__(self, network: fx.GraphModule, token_norms: tuple[str, ...] = ()) -> None:
+        """Take over a lowered network, and the names of its batch norms that are not folded."""
         super().__init__()
         self.network = network
+        self.token_norms = token_norms
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return real logits of real inputs."""
@@ -60,7 +61,7 @@ def quantize_static(
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape
     torch.Size([3, 2])
     """
-    folded, batches = prepared(model, calibration, method)
+    folded, batches, token_norms = prepared(model, calibration, method)
     if equalization or bias_correction:
         unshared(folded)
     if equalization:
@@ -78,25 +79,31 @@ def quantize_static(
             for field in ("means", "last_means")
         )
         correct_bias(folded, means, last)
-    return lowered(folded, chosen)
+    return lowered(folded, chosen, token_norms)
 
 
 def prepared(
     model: nn.Module, calibration: Any, method: str
-) -> tuple[fx.GraphModule, Iterable[Tensor]]:
-    """Return the folded graph of `model`, tried on the first batch, and all batches of inputs."""
+) -> tuple[fx.GraphModule, Iterable[Tensor], tuple[str, ...]]:
+    """Return the folded graph of `model`, tried on the first batch, and all batches of inputs.
+
+    Beside them stand the batch norms that are not folded since they read tokens.
+    """
     compressible_layers(model)
     ranges({}, method)
     batches = input_batches(calibration)
     first = next(batches)
-    traced = proven_trace(model, first)
-    return norms_as_convolutions(folded_rows(traced)), chain([first], batches)
+    traced, token_norms = proven_trace(model, first)
+    folded = norms_as_convolutions(folded_rows(traced, token_norms))
+    return folded, chain([first], batches), token_norms
 
 
-def lowered(folded: fx.GraphModule, chosen: Mapping[str, Range]) -> StaticQuantizedModel:
+def lowered(
+    folded: fx.GraphModule, chosen: Mapping[str, Range], token_norms: tuple[str, ...]
+) -> StaticQuantizedModel:
     """Return a folded network lowered with the chosen ranges, on its own device."""
-    device = device_of(folded)
-    return StaticQuantizedModel(Lowering(folded, chosen).lower()).to(device)
+    network = Lowering(folded, chosen).lower()
+    return StaticQuantizedModel(network, token_norms).to(device_of(folded))
 
 
 def rounded(folded: fx.GraphModule, chosen: Mapping[str, Range] | None) -> Mapping[str, QParams]:
@@ -106,7 +113,7 @@ def rounded(folded: fx.GraphModule, chosen: Mapping[str, Range] | None) -> Mappi
     return lowering.rounded
 
 
-def empty_static(model: nn.Module) -> StaticQuantizedModel:
+def empty_static(model: nn.Module, token_norms: tuple[str, ...] = ()) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
-    folded = norms_as_convolutions(folded_rows(trace_in_float32(model)))
-    return StaticQuantizedModel(Lowering(folded, None).lower())
+    folded = norms_as_convolutions(folded_rows(trace_in_float32(model), token_norms))
+    return StaticQuantizedModel(Lowering(folded, None).lower(), token_norms)

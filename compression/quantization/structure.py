@@ -21,10 +21,11 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
 
     "num_bits" maps state-dict names of codes to their bits, where they are fewer than 8. Where
     techniques were composed, "of" is the structure that the last one was given; "keep" names layers
-    that stayed in float though their like have codes.
+    that stayed in float though their like have codes, and batch norms that were not folded.
     """
     if isinstance(model, StaticQuantizedModel):
-        return {"kind": "static", "num_bits": {}}
+        keep = {"keep": list(model.token_norms)} if model.token_norms else {}
+        return {"kind": "static", "num_bits": {}} | keep
     if isinstance(model, CastModel):
         inner = structure_of(model.network)
         bits = {f"network.{name}": n for name, n in (inner or {"num_bits": {}})["num_bits"].items()}
@@ -92,7 +93,7 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
             model = restructure(model, structure["of"])
     match structure:
         case {"kind": "static"}:
-            return empty_static(model)
+            return empty_static(model, tuple(keep))
         case {"kind": "dynamic"}:
             return quantize_dynamic(model, keep=keep)
         case {"kind": "cast", "dtype": str(dtype)} if dtype in DTYPES:
