@@ -36,7 +36,8 @@ class CastModel(nn.Module):
         """Return the network's outputs, their floating tensors in float32.
 
         Tensors may stand in tuples, lists, dicts and dataclasses; integers stay what they are. Raises
-        CompressionError where the forward mixes dtypes, and for outputs of another type.
+        CompressionError where the forward mixes dtypes or torch has no kernel, and for outputs of
+        another type.
         """
         first = next(_tensors((inputs, named)), None)
         place = first.device.type if first is not None else "cpu"
@@ -49,6 +50,11 @@ class CastModel(nn.Module):
                 outputs = functional_call(self.network, wide, inputs, named, tie_weights=False)
             else:
                 outputs = self.network(*inputs, **named)
+        except NotImplementedError as error:
+            raise CompressionError(
+                f"{failing_module(self.network, error)}: torch computes it in no {dtype} on this device "
+                f"({error}); keep the network in float32, or try the other half precision"
+            ) from error
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or not _ANOTHER_DTYPE.search(str(error)):
                 raise
