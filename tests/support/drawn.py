@@ -1,9 +1,11 @@
 """How a property of a program becomes a hypothesis test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, event, given, settings
 
 from tests.strategies import examples
@@ -23,13 +25,25 @@ EXAMPLES = 5.0
 """Times the profile's: 300 in the suite, 20,000 at night."""
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: a second one makes networks this small ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def drawn(factor: float = 1.0, **options: bool) -> Callable[[Callable[..., Any]], Any]:
     """Run a test on drawn programs, `factor` of the usual examples; a fair refusal ends an example."""
 
     def decorate(test: Callable[..., Any]) -> Any:
         def on_a_program(program: Program) -> None:
             try:
-                test(program)
+                with _one_thread():
+                    test(program)
                 event("right")
             except RefusedError as refused:
                 event(f"refused by {str(refused).split(':')[0]}")
@@ -52,7 +66,8 @@ def share_right(check: Callable[[Program], None], seeds: range, **options: bool)
     right = 0
     for seed in seeds:
         try:
-            check(program_of_seed(seed, **options))
+            with _one_thread():
+                check(program_of_seed(seed, **options))
             right += 1
         except RefusedError:
             pass
