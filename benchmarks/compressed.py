@@ -13,7 +13,7 @@ from benchmarks.baseline import Baseline, weights_fingerprint
 from benchmarks.harness.memory import PeakMemory
 from benchmarks.techniques import Case
 from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
-from compression.layers import COMPRESSIBLE
+from compression.layers import COMPRESSIBLE, left_out
 from compression.storage import contents, load, save
 from compression.training import EpochReport, correct_images
 
@@ -68,6 +68,7 @@ def compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
         "simulated": baseline.device.type in case.simulated_on,
         "size_only": baseline.device.type in case.size_only_on,
         "in_float": _layers_in_float(model) if case.kernels else [],
+        "left_out": sorted(left_out(model)),
         **case.facts,
         **({"epoch_accuracy": epochs} if epochs else {}),
     }
