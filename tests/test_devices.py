@@ -20,7 +20,7 @@ from tests.test_baseline import tiny_data
 from tests.test_quantization import KINDS
 from tests.test_techniques import WORKLOAD
 
-FITTING = ("pruning", "clustering", "distillation", "quantization.qat")
+FITTING = ("pruning.networks", "clustering.networks", "distillation", "quantization.qat")
 
 
 def step(

@@ -139,13 +139,22 @@ def _is_convolution(layer: q.QuantizedLayer, operands: list[list[int]], outputs:
     if layer.codes.ndim != 4 or layer.transposed or len(operands[0]) != 4:
         return False
     before, after = padding_of(layer)
-    # oneDNN's own correction for zero points is wrong where a window lies within the border.
-    steps = zip(before, each(layer.options["dilation"], 2), layer.codes.shape[2:], strict=True)
-    if any(pad > dilation * (size - 1) for pad, dilation, size in steps):
+    # oneDNN's own correction for zero points is wrong where no tap of a window meets the image.
+    sides = zip(operands[0][2:], outputs[2:], layer.codes.shape[2:], strict=True)
+    steps = zip(
+        each(layer.options["stride"], 2), before, each(layer.options["dilation"], 2), strict=True
+    )
+    if not all(_meets(*side, *step) for side, step in zip(sides, steps, strict=True)):
         return False
     # A residual lies where the outputs will, as codes.
     summed = len(operands) == 1 or (operands[1] == outputs and layer.output_scale is not None)
     return before == after and summed
+
+
+def _meets(length: int, outputs: int, size: int, stride: int, padding: int, dilation: int) -> bool:
+    """Tell whether each of `outputs` windows of `size` taps has one within `length` pixels."""
+    starts = [place * stride - padding for place in range(outputs)]
+    return all(any(0 <= a + k * dilation < length for k in range(size)) for a in starts)
 
 
 def _fits(layer: q.QuantizedLayer) -> bool:

@@ -107,7 +107,7 @@ def observe(
     device = device_of(network)
     observer = Observer(network, keep=keep, names=names)
     for number, batch in enumerate(input_batches(batches)):
-        inputs = batch.to(device, torch.float32)
+        inputs = batch.to(device).float()
         if number == 0 and precision == "bfloat16" and has_bfloat16(device):
             observer = _narrowed(network, inputs, keep=keep, names=names) or observer
         narrow = observer.module is not network

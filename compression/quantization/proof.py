@@ -36,8 +36,7 @@ def proven_trace(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, tuple
     network = copy_model(model).float().eval()
     traced = trace(network)
     check_ends(traced.graph)
-    device = device_of(network)
-    inputs = batch.to(device, torch.float32)
+    inputs = batch.to(device_of(network)).float()
     wanted = _outputs(network, inputs)
     with _row_shapes(traced) as shapes:
         found = _outputs(traced, inputs)

@@ -13,6 +13,8 @@ from tests.support.bounds import Rounding, UnboundedError, bounded_run
 
 LOOSE = 0.5
 """Of the outputs' norm, where no bound is known: enough to tell a wrong network from a rounded one."""
+SMALLEST = 1e-4
+"""Beside it: a norm of one number multiplies what rounding leaves of 0 by 1 / sqrt(eps), 316."""
 
 
 def leaves(outputs: Any) -> list[Tensor]:
@@ -54,7 +56,7 @@ def bounds(
         return bounded_run(net, inputs, rounding)
     except (UnboundedError, TypeError, NotImplementedError):
         wanted = in_float64(net, inputs)
-        return [(w, torch.full_like(w, LOOSE * float(w.norm()) + 1e-6)) for w in wanted]
+        return [(w, torch.full_like(w, LOOSE * float(w.norm()) + SMALLEST)) for w in wanted]
 
 
 def assert_within(found: list[Tensor], right: list[tuple[Tensor, Tensor]], what: str) -> None:
