@@ -52,8 +52,8 @@ class CastModel(nn.Module):
                 outputs = self.network(*inputs, **named)
         except NotImplementedError as error:
             raise CompressionError(
-                f"{failing_module(self.network, error)}: torch computes it in no {dtype} on this device "
-                f"({error}); keep the network in float32, or try the other half precision"
+                f"{failing_module(self.network, error)}: torch computes it in no {dtype} on this "
+                f"device ({error}); keep the network in float32, or try the other half precision"
             ) from error
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or not _ANOTHER_DTYPE.search(str(error)):

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.layers import copy_model, filters, unfilters
-from compression.quantization.calibration import observe, ranges
+from compression.quantization.calibration import device_of, observe, ranges
 from compression.quantization.layer import LAYERS
 from compression.quantization.modules import Codes
 from compression.quantization.static import StaticQuantizedModel, lowered, prepared, rounded
@@ -86,7 +86,7 @@ def quantize_aware(
     folded, batches, token_norms = prepared(model, calibration, method)
     names = rounded(folded, None)
     chosen = ranges(observe(folded, batches, keep=method != "min-max", names=names), method)
-    rehearsal = _rehearsal(folded, rounded(folded, chosen))
+    rehearsal = _rehearsal(folded, rounded(folded, chosen)).to(device_of(folded))
     fit(rehearsal, train, recipe)
     layers = dict(folded.named_modules())
     for name, layer in rehearsal.named_modules():

@@ -56,7 +56,7 @@ def check_labels(labels: Tensor, logits: torch.Size) -> None:
         return
     # Read as a list: one look for both, and for none of it a step waits.
     counted = torch.where(labels == IGNORED, torch.zeros_like(labels), labels)
-    lowest, highest = torch.stack(torch.aminmax(counted)).tolist()
+    lowest, highest = torch.stack(torch.aminmax(counted)).cpu().tolist()
     if lowest < 0 or highest >= logits[1]:
         raise CompressionError(
             f"labels must lie in 0..{logits[1] - 1}, one for each of the network's {logits[1]} "
