@@ -39,7 +39,8 @@ def nothing_compressible(model: nn.Module) -> CompressionError:
 def check_model(model: nn.Module) -> None:
     """Refuse, by name, tensors that hold no plain numbers or numbers that are not finite.
 
-    So are weights that are computed at each call: what is written to them would be lost.
+    Weights that are computed at each call are refused too: what is written to them would be lost. A
+    buffer that is no running statistic may hold -inf, as the mask of an attention does.
     """
     check_module(model)
     for name, remedy in _computed_tensors(model):
@@ -61,7 +62,10 @@ def check_model(model: nn.Module) -> None:
         if tensor.is_floating_point() or tensor.is_complex():
             # float8 has no isfinite before torch 2.15
             numbers = tensor if tensor.itemsize > 1 else tensor.float()
-            bad = int((~torch.isfinite(numbers)).sum())
+            usable = torch.isfinite(numbers)
+            if not isinstance(tensor, nn.Parameter) and "running_" not in name:
+                usable |= numbers == -torch.inf
+            bad = int((~usable).sum())
             if bad:
                 raise CompressionError(
                     f"{name}: expected finite weights, found {bad} of {tensor.numel()} NaN or "

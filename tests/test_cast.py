@@ -3,6 +3,7 @@
 import dataclasses
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,14 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.pruning import prune_l1_unstructured
-from compression.quantization import CastModel, cast, quantize_static, round_vectors
+from compression.quantization import (
+    CastModel,
+    cast,
+    quantize_static,
+    quantize_weights,
+    round_vectors,
+)
+from compression.storage import load, save
 from tests.nets import images, residual
 
 # dtype: (largest relative error, reason)
@@ -192,3 +200,34 @@ def test_vectors_of_a_float16_network_stay_finite() -> None:
     with torch.no_grad():
         model.bias.fill_(torch.finfo(torch.float16).max)
     assert torch.isfinite(round_vectors(model).bias).all()
+
+
+class Masked(nn.Module):
+    """Attention's scores with a causal mask in a buffer, as GPT-like networks keep it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+        self.register_buffer("row", torch.tensor([0.0, 0.0, -torch.inf, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.query(x) @ self.key(x).transpose(1, 2)
+        return (scores + self.mask + self.row).softmax(-1)  # type: ignore[operator,no-any-return]
+
+
+@pytest.mark.parametrize("technique", ["round_vectors", "float16", "bfloat16", "weights"])
+@torch.no_grad()
+def test_a_mask_of_minus_infinity_stays(technique: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Masked().eval(), torch.randn(2, 4, 8)
+    made: nn.Module = {
+        "round_vectors": lambda: round_vectors(net),
+        "float16": lambda: cast(net, torch.float16),
+        "bfloat16": lambda: cast(net, torch.bfloat16),
+        "weights": lambda: quantize_weights(net),
+    }[technique]()
+    assert (made(x) - net(x)).abs().max() <= 0.02, "8 bits on two layers"
+    assert torch.equal(made(x) == 0, net(x) == 0)
+    save(made, tmp_path / "net.safetensors", entropy_coded=True)
+    assert torch.equal(load(tmp_path / "net.safetensors", Masked)(x), made(x))

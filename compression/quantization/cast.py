@@ -81,9 +81,10 @@ def cast(model: nn.Module, dtype: torch.dtype) -> CastModel:
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if tensor.is_complex():
             raise UnsupportedTypeError(f"{name}: expected real numbers, found {tensor.dtype}")
-        if tensor.is_floating_point() and tensor.numel() and tensor.abs().max() > largest:
+        finite = tensor[torch.isfinite(tensor)].abs() if tensor.is_floating_point() else tensor[:0]
+        if finite.numel() and finite.max() > largest:
             raise CompressionError(
-                f"{name}: {tensor.abs().max().item():.4g} is beyond {dtype}'s largest number "
+                f"{name}: {finite.max().item():.4g} is beyond {dtype}'s largest number "
                 f"{largest:.4g}; cast to torch.bfloat16"
             )
     record_left_out(network, {})
@@ -103,7 +104,8 @@ def round_vectors(model: nn.Module) -> nn.Module:
         if isinstance(tensor, Tensor) and tensor.ndim < 2 and tensor.is_floating_point():
             # to nearest, and the largest numbers down: they would be infinite
             limit = 65280.0 if tensor.dtype == torch.float16 else torch.finfo(torch.bfloat16).max
-            tensor.copy_(tensor.clamp(-limit, limit).to(torch.bfloat16))
+            narrow = tensor.clamp(-limit, limit).to(torch.bfloat16)
+            tensor.copy_(torch.where(tensor.isinf(), tensor, narrow.to(tensor.dtype)))
     return rounded
 
 
