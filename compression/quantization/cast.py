@@ -81,7 +81,9 @@ def cast(model: nn.Module, dtype: torch.dtype) -> CastModel:
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if tensor.is_complex():
             raise UnsupportedTypeError(f"{name}: expected real numbers, found {tensor.dtype}")
-        finite = tensor[torch.isfinite(tensor)].abs() if tensor.is_floating_point() else tensor[:0]
+        if not tensor.is_floating_point():
+            continue
+        finite = tensor[torch.isfinite(tensor)].abs()
         if finite.numel() and finite.max() > largest:
             raise CompressionError(
                 f"{name}: {finite.max().item():.4g} is beyond {dtype}'s largest number "
