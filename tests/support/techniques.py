@@ -71,13 +71,8 @@ def technique(program: Program, name: str, net: nn.Module | None = None) -> nn.M
 
 
 def matrices(net: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of convolutions and linear layers, a tied one once."""
-    kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, module in net.named_modules():
-        if isinstance(module, kinds) and isinstance(module.weight, Tensor):
-            found.setdefault(id(module.weight), (f"{name}.weight", module.weight.detach()))
-    return dict(found.values())
+    """Return a network's matrices by name, a tied one once."""
+    return {n: p.detach() for n, p in net.named_parameters() if p.ndim > 1}
 
 
 def pruned(program: Program) -> None:
