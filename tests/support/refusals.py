@@ -30,7 +30,8 @@ MAY_REFUSE: dict[str, tuple[str, ...]] = {
     "dynamic": STRANGE,
     "cast": STRANGE,
     "save": STRANGE,
-    "fit": (*STRANGE, "several"),
+    # autograd itself refuses a value that its gradient needs and that was written
+    "fit": (*STRANGE, "several", "in-place", "overwritten input", "read after in-place"),
 }
 
 # function: what the network lacks where it may refuse too
