@@ -184,7 +184,8 @@ def _layer(
     magnitude = apply(doubt, weight.abs() + halves) + apply(values.abs(), halves)
     shown = func(values, weight, bias, *rest, **operands)
     # The bias is rounded too: to steps of input scale x weight scale, or as all numbers are.
-    own = _step(values) * scale.max()
+    # A value that was 0 all along in calibration has codes of 0 to 1.
+    own = (_step(values) if values.any() else 1 / LEVELS) * scale.max()
     if bias is not None:
         own = own + how.relative * bias.abs().max()
     return shown, magnitude + own

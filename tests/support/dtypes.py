@@ -66,4 +66,5 @@ def _check(program: Program, net: nn.Module, name: str, own: Rounding) -> None:
         more = bounds(float_net, program.inputs(), rounding)
         # Twice: what the format rounds is rounded again, further on.
         right = [(v, 2 * (b + c)) for (v, b), (_, c) in zip(right, more, strict=True)]
-    assert_within(run(net, program.inputs()), right, f"{name} of {program.inputs()[0].dtype}")
+    found = techniques.run_where_there_are_kernels(net, program.inputs())
+    assert_within(found, right, f"{name} of {program.inputs()[0].dtype}")
