@@ -101,7 +101,9 @@ class QuantizedLayer(nn.Module):
 
     def sums(self, codes: Tensor) -> Tensor:
         """Return the integer sums, bias included, rounded once to float32; padding is the real 0."""
-        centred = codes.float() - self.input_zero_point
+        # Contiguous: torch's convolution of channels-last inputs with a bias reads memory that is not
+        # its own where a window lies within the border (2.14.1: 3x3x2x1 by a 1x1 kernel, padding 1).
+        centred = (codes.float() - self.input_zero_point).contiguous()
         magnitudes = self.codes.abs().flatten(0 if self.transposed else 1)
         largest = magnitudes.sum(-1, dtype=torch.int64).amax()
         most = (centred.abs().amax() if centred.numel() else 0) * largest
