@@ -92,12 +92,13 @@ def test_the_sparsity_that_was_asked_for_is_found(name: str, prune_) -> None:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     for matrix in matrices:  # of one size, so that none is emptied by the others
         nn.init.normal_(matrix)
+    before = sparsity(model)  # of bfloat16 a few are drawn as 0
     pruned = prune_(model, amount=0.7)
     # each matrix is off by half a weight at most
     total = sum(p.numel() for p in matrices)
     assert left_out(pruned) == {}
     assert sparsity(pruned) == pytest.approx(0.7, abs=len(matrices) / 2 / total)
-    assert sparsity(model) == 0
+    assert sparsity(model) == before
 
 
 def test_what_is_left_out_is_listed_and_counts() -> None:
