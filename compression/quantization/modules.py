@@ -146,7 +146,7 @@ class QuantizedMean(Codes):
     def mean(self, x: Tensor) -> Tensor:
         """Return the average of whole numbers: an exact sum, divided once."""
         pool = self.pool
-        if isinstance(pool, nn.modules.pooling._AdaptiveAvgPoolNd):
+        if x.numel() and isinstance(pool, nn.modules.pooling._AdaptiveAvgPoolNd):
             rank = int(type(pool).__name__[-2])
             sides = x.shape[-rank:]
             asked = (
