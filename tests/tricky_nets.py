@@ -170,6 +170,10 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
         nn.Sequential(nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=2), nn.ReLU(), conv(6, 2, 3)),
         numbers(6, 4, 5, 5),
     ),
+    "a reshape that moves nothing behind a concatenation": lambda: (
+        Net(lambda s, x: torch.cat([s.a(x), x], 1).reshape(-1, 7), a=nn.Linear(6, 1)),
+        numbers(6, 6),
+    ),
     "affine": lambda: (
         Net(lambda s, x: s.b(1.5 - s.a(x) / 2) * 3 + 1, a=conv(3, 4, 3), b=conv(4, 2, 1)),
         numbers(*IMAGES),

@@ -27,7 +27,7 @@ SHAPES = {
     "contiguous", "dropout", "dropout2d", "expand", "detach", "clone", "movedim", "swapaxes",
 }  # fmt: skip
 # Neither moves a value further than its operand moved.
-GENTLE = {"relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"}
+GENTLE = {"abs", "relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"}
 POSITIVE = {  # linear with weights above 0, or a maximum: the bounds go the values' way
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "mean",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "cat", "concat",

@@ -56,6 +56,8 @@ def norm(b: Builder) -> Value | None:
         return None
     options = b.pick(("", "", ", affine=False", ", eps=0.1"))
     d = max(1, v.ndim - 2)
+    if d > 3:
+        return None
     made = f"nn.BatchNorm{d}d({v.shape[0]}{options})"
     found = called(b, v, "bn", made)
     if found is not None:
