@@ -119,7 +119,7 @@ def test_a_result_that_is_wrong_is_told(
     ("heading", "room", "name", "message"),
     [
         ("quantize_dynamic, dB", quantized, "quantize_dynamic", "fc is neither INT8 nor listed"),
-        ("recalibrate_batch_norm", columns, "recalibrate_batch_norm", "dB, expected at least 60"),
+        ("recalibrate_batch_norm", columns, "recalibrate_batch_norm", "dB, expected at least 200"),
     ],
 )
 def test_a_technique_that_does_nothing_is_told(
