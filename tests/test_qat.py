@@ -1,5 +1,5 @@
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
@@ -66,3 +66,23 @@ def test_the_result_has_the_structure_of_static_int8() -> None:
     static: dict[str, Tensor] = quantize_static(residual(), images()).state_dict()
     trained = quantize_aware(residual(), split(), RECIPE, images()).state_dict()
     assert {n: t.shape for n, t in static.items()} == {n: t.shape for n, t in trained.items()}
+
+
+def test_a_network_with_view_shared_and_transposed_layers_trains(capfd) -> None:
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (nn.Conv2d(*sizes, 3, padding=1) for sizes in ((3, 8), (8, 8)))
+            self.up, self.fc = nn.ConvTranspose2d(8, 4, 2, groups=2), nn.Linear(324, 5)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            y = F.relu(self.a(x if mask is None else x * mask))
+            y = F.avg_pool2d(self.b(self.b(y)) + y, 3, 1, 1) * 2.0 + 1
+            return self.fc(self.up(y).view(x.shape[0], -1))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    batches = [(images(), torch.zeros(32))]
+    trained = quantize_aware(Views(), split(33), RECIPE, batches)
+    with torch.no_grad():
+        assert trained(images()).shape == (32, 5)
+    assert capfd.readouterr().err == "", "what is tried first and fails is not shown"

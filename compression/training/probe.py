@@ -3,8 +3,9 @@
 import copy
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,9 @@ class Trial:
             with _undisturbed(seed, self.device):
                 inputs = made(self.train, self.recipe, index, size, generator, self.device)
                 try:
-                    shape = self._step(feed.laid(inputs))
+                    # A traced network prints its own code beside an error, which may be expected.
+                    with redirect_stderr(StringIO()):
+                        shape = self._step(feed.laid(inputs))
                 except CompressionError as error:
                     if size is None:
                         raise
