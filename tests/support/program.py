@@ -48,7 +48,7 @@ class Program:
         try:
             with torch.no_grad():
                 self.build()(*self.inputs(batch))
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             return False
         return True
 
