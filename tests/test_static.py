@@ -136,6 +136,15 @@ def test_a_window_within_the_border_of_a_channels_last_map() -> None:
 
 
 @torch.no_grad()
+def test_an_average_of_no_signal() -> None:
+    """torch's 2-d pools take a batch of signals for one image, none of them for an error."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(4, 4, 1), nn.AdaptiveAvgPool2d((None, 1))).eval()
+    small = quantize_static(net, torch.randn(4, 4, 7))
+    assert small(torch.zeros(0, 4, 7)).shape == net(torch.zeros(0, 4, 7)).shape
+
+
+@torch.no_grad()
 def test_linear_layers_on_tokens_have_their_channels_last() -> None:
     torch.manual_seed(0)
     net, x = tokens().eval(), torch.randn(4, 8, 16)
