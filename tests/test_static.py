@@ -78,6 +78,9 @@ IMAGES: dict[str, Callable[[], nn.Module]] = {
     "a flattened map summed": block(lambda s, x: s.a(x).flatten(1).relu() + s.a(x).flatten(1)),
     "a norm of rows": block(lambda s, x: s.n(s.a(x).flatten(1))),
     "a linear layer on columns": lambda: nn.Sequential(conv(3, 4, 3), nn.Linear(6, 5)),
+    "windows that straddle the image": lambda: nn.Sequential(
+        conv(3, 2, 8), conv(2, 2, (3, 2), dilation=2, padding="same"), conv(2, 2, 1)
+    ),
     "dead branches": block(lambda s, x: [s.b(x), s.a(x)][1]),
 }
 

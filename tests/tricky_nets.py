@@ -107,10 +107,6 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
                       conv(6, 4, 2, padding=2), nn.ReLU(), conv(4, 2, 1, padding=1)),
         numbers(*IMAGES),
     ),
-    "windows that straddle the image": lambda: (
-        nn.Sequential(conv(8, 2, 3), conv(2, 2, (3, 2), dilation=2, padding="same"), conv(2, 2, 1)),
-        numbers(6, 8, 3, 3),
-    ),
     "padding valid": lambda: (
         nn.Sequential(conv(3, 4, 3, padding="valid"), nn.ReLU6(), conv(4, 2, 1)),
         numbers(*IMAGES),
