@@ -25,7 +25,7 @@ def test_native_gives_the_references_bits(program: Program) -> None:
 
 
 @needs("native")
-@drawn(0.2)
+@drawn()
 def test_native_gives_them_for_any_network_that_it_takes(program: Program) -> None:
     executed.native(program)
 
@@ -59,6 +59,6 @@ def test_the_file_gives_the_references_outputs_in_openvino(program: Program) -> 
     executed.openvino(program)
 
 
-@drawn(0.2)
+@drawn()
 def test_what_deploy_chooses_gives_the_references_outputs(program: Program) -> None:
     executed.deployed(program)

@@ -19,7 +19,7 @@ def test_the_reference_errs_within_what_its_codes_allow(program: Program) -> Non
     executed.static(program)
 
 
-@drawn(0.5, image=True)
+@drawn(image=True)
 def test_so_on_networks_for_images(program: Program) -> None:
     executed.static(program)
 

@@ -27,27 +27,27 @@ def test_rounded_networks_err_within_their_bounds(program: Program) -> None:
     techniques.rounded(program)
 
 
-@drawn(0.2, odd=True)
+@drawn(odd=True)
 def test_unknown_layers_are_rounded_right_or_refused(program: Program) -> None:
     techniques.rounded(program)
 
 
-@drawn(0.2, odd=True)
+@drawn(odd=True)
 def test_unknown_layers_are_pruned_or_listed(program: Program) -> None:
     techniques.pruned(program)
 
 
-@drawn(0.2, odd=True)
+@drawn(odd=True)
 def test_files_give_unknown_layers_back(program: Program) -> None:
     techniques.stored(program)
 
 
-@drawn(0.2)
+@drawn()
 def test_counts_of_multiplications(program: Program) -> None:
     techniques.counted(program)
 
 
-@drawn(0.2, classifier=True)
+@drawn(classifier=True)
 def test_a_step_of_training(program: Program) -> None:
     techniques.trained(program)
 
