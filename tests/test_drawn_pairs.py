@@ -16,7 +16,7 @@ PAIRS = (
 
 @pytest.mark.parametrize("name", [None, *techniques.TECHNIQUES])
 def test_a_file_gives_the_network_back(name: str | None) -> None:
-    @drawn(0.1)
+    @drawn()
     def each(program: Program) -> None:
         techniques.stored(program, name)
 
@@ -25,7 +25,7 @@ def test_a_file_gives_the_network_back(name: str | None) -> None:
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_techniques_compose(first: str, second: str) -> None:
-    @drawn(0.1)
+    @drawn()
     def each(program: Program) -> None:
         techniques.paired(program, first, second)
 
