@@ -7,8 +7,8 @@ from compression.graph.folding import (
     norms_as_convolutions,
     row_norms,
 )
-from compression.graph.inplace import number_nodes
-from compression.graph.tracing import place_of, trace
+from compression.graph.inplace import number_nodes, place_of
+from compression.graph.tracing import trace
 
 __all__ = [
     "ChannelScale",

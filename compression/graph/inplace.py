@@ -80,6 +80,12 @@ def number_nodes(graph: fx.Graph) -> set[fx.Node]:
     return found
 
 
+def place_of(node: fx.Node) -> str:
+    """Return where a node comes from: its module's path, and the file and line that called for it."""
+    place: str = node.meta.get("place") or node.name
+    return place
+
+
 def _kind(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
@@ -93,7 +99,9 @@ def _is_view(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
 def _makes_functional(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     """Tell whether a node wrote its first input; it makes a new tensor from now on."""
     if node.kwargs.get("out") is not None:
-        raise UnsupportedTypeError(f"{_place(node)}: out= writes a tensor in place; assign instead")
+        raise UnsupportedTypeError(
+            f"{place_of(node)}: out= writes a tensor in place; assign instead"
+        )
     if node.op == "call_module":
         return bool(getattr(modules[str(node.target)], "inplace", False))
     name = _kind(node)
@@ -109,7 +117,7 @@ def _makes_functional(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     twin = next((getattr(h, name[:-1]) for h in homes if hasattr(h, name[:-1])), None)
     if node.op not in ("call_function", "call_method") or twin is None:
         raise UnsupportedTypeError(
-            f"{_place(node)}: {name} writes a tensor in place; return a new one instead"
+            f"{place_of(node)}: {name} writes a tensor in place; return a new one instead"
         )
     node.target = name[:-1] if node.op == "call_method" else twin
     return True
@@ -122,10 +130,6 @@ def _check_relatives(
         late = any(order[user] > order[node] for user in relative.users)
         if base is bases[written] and relative not in (written, node) and late:
             raise UnsupportedTypeError(
-                f"{_place(node)}: {_kind(node)} writes {written.name} in place while {relative.name}, "
-                "which shares its memory, is read later; make a new tensor instead, as in x = x + y"
+                f"{place_of(node)}: {_kind(node)} writes {written.name} in place while "
+                f"{relative.name}, which shares its memory, is read later; make a new tensor instead, as in x = x + y"
             )
-
-
-def _place(node: fx.Node) -> str:
-    return str(node.meta.get("place") or node.name)

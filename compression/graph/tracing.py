@@ -80,12 +80,6 @@ def trace(model: nn.Module) -> fx.GraphModule:
     return functional(traced)
 
 
-def place_of(node: fx.Node) -> str:
-    """Return where a node comes from: its module's path, and the file and line that called for it."""
-    place: str = node.meta.get("place") or node.name
-    return place
-
-
 def _leave_out_optional(network: nn.Module) -> None:
     """Give `network`, a copy, a forward of its required arguments only.
 
