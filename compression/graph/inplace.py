@@ -131,6 +131,6 @@ def _check_relatives(
         if base is bases[written] and relative not in (written, node) and late:
             raise UnsupportedTypeError(
                 f"{place_of(node)}: {_kind(node)} writes {written.name} in place while "
-                f"{relative.name}, which shares its memory, is read later; make a new tensor instead, as "
-                "in x = x + y"
+                f"{relative.name}, which shares its memory, is read later; make a new tensor "
+                "instead, as in x = x + y"
             )
