@@ -15,12 +15,12 @@ import hypothesis
 import pytest
 import torch
 
-from benchmarks.harness.flags import describe_cuda
+from benchmarks.machine.cuda_flags import describe_cuda
 from benchmarks.options import WORKLOAD, devices
 from benchmarks.workloads import resolve
 from compression.errors import CompressionError
 
-pytest_plugins = ["pytester", "benchmarks.harness.gate"]
+pytest_plugins = ["pytester", "benchmarks.gate.plugin"]
 
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=4000)
@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--workload: {error}") from error
     figures = config.getoption("--figures")
     if figures is not None:
-        from benchmarks.harness.figures import make_folder  # matplotlib costs half a second
+        from benchmarks.report.figures import make_folder  # matplotlib costs half a second
 
         try:  # now, not behind hours of measuring
             make_folder(figures)

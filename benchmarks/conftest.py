@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 from benchmarks import verifier
+from benchmarks.artifact import Compressed, compress
 from benchmarks.baseline import (
     Baseline,
+    Data,
     check_outputs,
     trainable,
     trained_baseline,
     weights_fingerprint,
 )
-from benchmarks.compressed import Compressed, compress
-from benchmarks.data import Data
-from benchmarks.harness.gate import SUITE
-from benchmarks.harness.results import facts_of
-from benchmarks.harness.rows import rows
-from benchmarks.harness.table import render
+from benchmarks.facts.record import facts_of
+from benchmarks.gate.plugin import SUITE
 from benchmarks.options import WORKLOAD, device_names, devices, place_of, training_kind
+from benchmarks.report.rows import rows
+from benchmarks.report.table import render
 from benchmarks.techniques import BY_NAME, CASES, SWEEP, Case
 from benchmarks.workloads import Workload
 from compression.errors import CompressionError
@@ -100,7 +100,7 @@ def data(request: pytest.FixtureRequest, workload: Workload) -> Data:
         images = workload.data(request.config.getoption("--data-root"))
         if not isinstance(images, Data):
             raise CompressionError(
-                f"workload {workload.name}: its data must return a benchmarks.data.Data, found "
+                f"workload {workload.name}: its data must return a benchmarks.workloads.Data, found "
                 f"{type(images).__name__}"
             )
         return images
@@ -244,7 +244,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(line)
     folder = config.getoption("--figures")
     if folder is not None:
-        from benchmarks.harness.figures import write_figures  # matplotlib costs half a second
+        from benchmarks.report.figures import write_figures  # matplotlib costs half a second
 
         try:
             written, missing = write_figures(facts, folder)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from benchmarks.harness.machine import device_name
+from benchmarks.machine.device import device_name
 from benchmarks.workloads import Workload
 
 WORKLOAD = pytest.StashKey[Workload]()

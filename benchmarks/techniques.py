@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baseline import Baseline
-from benchmarks.harness.kernels import INTEGER_KERNELS
+from benchmarks.machine.kernels import INTEGER_KERNELS
 from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
 from compression.integer import PREFERRED, deploy, lacking

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.harness.clock import CLOCK, replay
-from benchmarks.harness.results import record
+from benchmarks.facts.record import record
 from benchmarks.techniques import Case
+from benchmarks.timing.clock import CLOCK, replay
 
 
 @pytest.mark.benchmark(timer=CLOCK)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.data import Data, load_digits_224
-from benchmarks.harness.clock import CLOCK, replay, wall_timer
-from benchmarks.harness.interleave import interleave, latency_facts
-from benchmarks.harness.kernels import INTEGER_KERNELS, kernels_of
-from benchmarks.harness.results import record
-from benchmarks.networks import drawn
+from benchmarks.baseline.data import Data, load_digits_224
+from benchmarks.baseline.networks import drawn
+from benchmarks.facts.record import record
+from benchmarks.machine.kernels import INTEGER_KERNELS, kernels_of
 from benchmarks.techniques import BY_NAME
+from benchmarks.timing.clock import CLOCK, replay, wall_timer
+from benchmarks.timing.speed_up import interleave, latency_facts
 from compression.integer import (
     NativeModel,
     code_differences,

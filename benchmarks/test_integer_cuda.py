@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.data import Data, load_digits_224
-from benchmarks.harness.batch import cycled
-from benchmarks.harness.ceilings import ceilings
-from benchmarks.harness.clock import CLOCK, Timer, cuda_graph_timer, replay, wall_timer
-from benchmarks.harness.flags import autotuned, cuda_flags
-from benchmarks.harness.interleave import Pairs, latency_facts
-from benchmarks.harness.kernels import TRITON, kernels_of
-from benchmarks.harness.machine import device_name
-from benchmarks.harness.prediction import prediction
-from benchmarks.harness.race import race
-from benchmarks.harness.results import record
-from benchmarks.networks import drawn
+from benchmarks.baseline.data import Data, load_digits_224
+from benchmarks.baseline.networks import drawn
+from benchmarks.facts.record import record
+from benchmarks.machine.cuda_flags import autotuned, cuda_flags
+from benchmarks.machine.device import device_name
+from benchmarks.machine.kernels import TRITON, kernels_of
+from benchmarks.timing.batch import cycled
+from benchmarks.timing.ceilings import ceilings
+from benchmarks.timing.clock import CLOCK, Timer, cuda_graph_timer, replay, wall_timer
+from benchmarks.timing.prediction import prediction
+from benchmarks.timing.race import race
+from benchmarks.timing.speed_up import Pairs, latency_facts
 from compression.graph import fold_batch_norm
 from compression.integer import TritonModel, deploy, lacking
 from compression.integer.triton.launch import Launch

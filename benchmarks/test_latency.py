@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.deployed import deployed, kernels_seen, memory_format
-from benchmarks.harness.attempts import measured
-from benchmarks.harness.batch import cycled
-from benchmarks.harness.clock import CLOCK, Timer, replay
-from benchmarks.harness.flags import autotuned
-from benchmarks.harness.gate import KEY
-from benchmarks.harness.graph import UncapturableError
-from benchmarks.harness.interleave import Pairs, interleave
-from benchmarks.harness.prediction import Predict, card_facts, prediction, timer
-from benchmarks.harness.results import record
+from benchmarks.deployment import deployed, kernels_seen, memory_format
+from benchmarks.facts.record import record
+from benchmarks.gate.plugin import KEY
+from benchmarks.machine.cuda_flags import autotuned
 from benchmarks.techniques import Case
+from benchmarks.timing.attempts import measured
+from benchmarks.timing.batch import cycled
+from benchmarks.timing.clock import CLOCK, Timer, replay
+from benchmarks.timing.cuda_graph import UncapturableError
+from benchmarks.timing.prediction import Predict, card_facts, prediction, timer
+from benchmarks.timing.speed_up import Pairs, interleave
 from benchmarks.workloads import Workload
 
 BUDGET_S = {"digits": 0.5}

@@ -14,11 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.baseline import Baseline
-from benchmarks.data import Data
-from benchmarks.harness.clock import CLOCK, replay
-from benchmarks.harness.interleave import Pairs, SpeedUp, latency_facts, speed_up
-from benchmarks.harness.results import record
+from benchmarks.baseline import Baseline, Data
+from benchmarks.facts.record import record
 from benchmarks.peers.coders import (
     Coded,
     by_compression,
@@ -28,6 +25,8 @@ from benchmarks.peers.coders import (
 )
 from benchmarks.peers.competition import Competition, missing
 from benchmarks.peers.engines import BASELINE, BY_NAME, ENGINES, OURS, PEERS, Engine
+from benchmarks.timing.clock import CLOCK, replay
+from benchmarks.timing.speed_up import Pairs, SpeedUp, latency_facts, speed_up
 from benchmarks.workloads import Workload
 from compression.pruning import prune_l1_global
 

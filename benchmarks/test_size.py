@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.harness.results import record
+from benchmarks.facts.record import record
 from benchmarks.techniques import CASES, Case
 from benchmarks.workloads import Workload
 from compression.storage import save

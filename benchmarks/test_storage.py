@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from benchmarks.harness.clock import CLOCK, replay
-from benchmarks.harness.process import Process
-from benchmarks.harness.results import record
-from benchmarks.storing import KINDS, load_seconds, made, save_seconds
+from benchmarks.facts.record import record
+from benchmarks.machine.process import Process
+from benchmarks.storage_costs import KINDS, load_seconds, made, save_seconds
+from benchmarks.timing.clock import CLOCK, replay
 from compression.accounting import dense_bytes
 from compression.storage import contents, save
 
@@ -93,7 +93,7 @@ def test_memory(
     benchmark: Any, request: Any, stored: Stored, network: str, kind: str, do: str
 ) -> None:
     model, path = stored(network, kind)
-    process = Process("benchmarks.storing", {})
+    process = Process("benchmarks.storage_costs", {})
     target = path if do == "load" else path.with_suffix(".again")
     peak_bytes = process.ask(network=network, kind=kind, path=str(target), do=do)["peak_bytes"]
     process.close()

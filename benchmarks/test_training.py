@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.baseline import keep_baseline, with_start
-from benchmarks.data import Data
-from benchmarks.harness.clock import CLOCK, replay
-from benchmarks.harness.results import record
+from benchmarks.baseline import Data, keep_baseline, with_start
+from benchmarks.facts.record import record
+from benchmarks.gpu_training import TRAININGS, trained
 from benchmarks.options import devices, place_of
-from benchmarks.trainings import TRAININGS, trained
+from benchmarks.timing.clock import CLOCK, replay
 from benchmarks.workloads import Workload
 from compression.errors import CompressionError
 

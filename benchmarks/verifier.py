@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from benchmarks.baseline import weights_fingerprint
-from benchmarks.harness.process import Process, serve
-from benchmarks.harness.results import encode_images
+from benchmarks.facts.record import encode_images
+from benchmarks.machine.process import Process, serve
 from benchmarks.workloads import resolve
 from compression.integer import deploy
 from compression.storage import load

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / ".ci" / "gpu"
+from tests.support.places import ROOT
+
+SCRIPT = ROOT / ".ci" / "gpu"
 FAKES = {
     "nvidia-smi": 'echo "Made-up H0 80GB"',
     "python": 'echo "$@"; case "$*" in *"-m training"*) exit 1;; esac',

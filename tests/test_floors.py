@@ -3,7 +3,8 @@
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+
 FLOORS = {
     "compression": [
         {"errors"},
@@ -14,14 +15,12 @@ FLOORS = {
         {"storage", "integer", "semi_structured"},
     ],
     "benchmarks": [
-        {"pictures", "cache"},
-        {"harness", "data", "networks"},
-        {"workloads", "storing", "coverage"},
-        {"checks", "fingerprints"},
-        {"options", "baseline"},
-        {"techniques", "trainings", "verifier", "peers"},
-        {"compressed"},
-        {"deployed"},
+        {"facts", "machine"},
+        {"report", "gate", "baseline"},
+        {"timing", "workloads", "storage_costs", "coverage"},
+        {"options", "techniques", "gpu_training", "verifier", "peers"},
+        {"artifact"},
+        {"deployment"},
         {"conftest", "test_size", "test_accuracy", "test_latency", "test_cost"}
         | {"test_peers", "test_integer", "test_integer_cuda", "test_storage", "test_training"},
     ],

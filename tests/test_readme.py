@@ -9,9 +9,10 @@ import pytest
 
 from benchmarks.workloads import Workload
 from compression.quantization import StaticQuantizedModel
-from tests.nets import images, residual, split
+from tests.support.nets import images, residual, split
+from tests.support.places import ROOT
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def run(containing: str, **names: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import drawn
+from benchmarks.baseline.networks import drawn
 from compression.errors import CompressionError
 from compression.quantization import StaticQuantizedModel, quantize_static
 

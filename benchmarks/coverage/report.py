@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from benchmarks.coverage.case import Cell
-from benchmarks.harness.machine import device_name
+from benchmarks.machine.device import device_name
 
 HEAD = """# torchvision's classification networks, function by function
 

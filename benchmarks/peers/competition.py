@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness.process import Process
-from benchmarks.harness.race import race
+from benchmarks.machine.process import Process
 from benchmarks.peers.engines import ENGINES, Engine
+from benchmarks.timing.race import race
 from compression.integer import lacking
 
 BUDGET_S = 150.0

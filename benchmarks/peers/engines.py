@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.integer import EXECUTORS, deploy, device_of
-from compression.integer.engines import (
+from compression.integer.onnx.engines import (
     CompiledModel,
     Predict,
     compile_onnxruntime,

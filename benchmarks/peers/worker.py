@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from benchmarks.harness.process import serve
-from benchmarks.harness.results import encode_images
+from benchmarks.facts.record import encode_images
+from benchmarks.machine.process import serve
 from benchmarks.peers.engines import BY_NAME, Setting
 from benchmarks.workloads import resolve
 from compression.storage import load_checkpoint

@@ -3,8 +3,8 @@
 from compression.integer.agreement import code_differences
 from compression.integer.deployment import EXECUTORS, PREFERRED, deploy, device_of, lacking
 from compression.integer.native import NativeModel, lower_native
-from compression.integer.onednn import IntegerModel, has_integer_kernels, lower_onednn
-from compression.integer.onnx_file import export_onnx
+from compression.integer.onednn.model import IntegerModel, has_integer_kernels, lower_onednn
+from compression.integer.onnx.export import export_onnx
 from compression.integer.triton import TritonModel, lower_triton
 
 __all__ = [

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compression.integer.kernels import LARGEST, unsigned
+from compression.integer.codes import LARGEST, unsigned
 from compression.integer.native import NativeModel
-from compression.integer.onednn import IntegerModel
+from compression.integer.onednn.model import IntegerModel
 from compression.integer.shapes import is_move
 from compression.integer.triton import TritonModel
 from compression.quantization import StaticQuantizedModel

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.engines import (
+from compression.integer.native import library, lower_native
+from compression.integer.onednn.model import has_integer_kernels, lower_onednn
+from compression.integer.onnx.engines import (
     CompiledModel,
     Predict,
     compile_onnxruntime,
     compile_openvino,
 )
-from compression.integer.native import library, lower_native
-from compression.integer.onednn import has_integer_kernels, lower_onednn
-from compression.integer.onnx_file import export_onnx
+from compression.integer.onnx.export import export_onnx
 from compression.integer.triton import lower_triton
 from compression.integer.verification import Keep, Verification, first_line
 from compression.quantization import StaticQuantizedModel

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from compression.errors import CompressionError
 from compression.integer.agreement import code_differences
-from compression.integer.onednn import IntegerModel
+from compression.integer.onednn.model import IntegerModel
 from compression.integer.shapes import is_move
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q

@@ -12,7 +12,7 @@ from compression.graph import folded_rows, norms_as_convolutions
 from compression.layers import compressible_layers
 from compression.quantization.calibration import Range, device_of, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize, unshared
-from compression.quantization.lowering import Lowering
+from compression.quantization.graph import Lowering
 from compression.quantization.proof import proven_trace, trace_in_float32
 from compression.training import input_batches
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 
-from tests.strategies import examples
 from tests.support.drawing import programs
 from tests.support.program import Program
 from tests.support.refusals import RefusedError
+from tests.support.strategies import examples
 
 # What torch says of some drawn networks, and any of our users' would hear.
 IGNORED = (

@@ -11,7 +11,7 @@ from torch import nn
 from compression.graph import fold_batch_norm
 from compression.integer import code_differences, export_onnx, lower_native, lower_onednn
 from compression.integer import deploy as deploy_model
-from compression.integer.engines import CompiledModel, compile_onnxruntime
+from compression.integer.onnx.engines import CompiledModel, compile_onnxruntime
 from compression.quantization import StaticQuantizedModel, quantize_static
 from tests.support.bounds import EXECUTORS, STATIC
 from tests.support.compared import (

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from compression.errors import CompressionError
-from compression.integer.lowered import Kind, Step
 from compression.integer.native.packing import GROUP, LANES
+from compression.integer.steps import Kind, Step
 
 DTYPES = {"bias": torch.int32, "multiplier": torch.float32, "weights": torch.int8}
 """Of the tensors of step.h; offsets and bands are int32, codes uint8."""

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.kernels import OFFSET
-from compression.integer.lowered import Buffers, Layout, Lowering, Target
+from compression.integer.codes import OFFSET
 from compression.integer.native.bounds import check_bounds
 from compression.integer.native.library import library
 from compression.integer.native.packing import convolution_fields
 from compression.integer.native.step import CStep, compiled
 from compression.integer.shapes import shapes_of
+from compression.integer.steps import Buffers, Layout, Lowering, Target
 from compression.quantization import StaticQuantizedModel
 
 CHUNK_BYTES = 2**24

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compression.integer.lowered.geometry import ALIGNMENT, Geometry, aligned
-from compression.integer.lowered.windows import Window
+from compression.integer.steps.geometry import ALIGNMENT, Geometry, aligned
+from compression.integer.steps.windows import Window
 
 BLOCK, LANES, GROUP = 64, 16, 4
 """Channels of a block, of a vector, and bytes that one instruction multiplies: step.h."""

@@ -5,8 +5,8 @@ import ctypes
 from torch import Tensor
 from torch.nn import functional as F
 
-from compression.integer.lowered import Step
 from compression.integer.native.packing import BLOCK
+from compression.integer.steps import Step
 
 
 class CStep(ctypes.Structure):

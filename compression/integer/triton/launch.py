@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compression.integer.lowered import Geometry, Kind, Step, Window
+from compression.integer.steps import Geometry, Kind, Step, Window
 from compression.integer.triton.config import DEFAULT, Config, candidates
 
 POINTWISE = {

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError
-from compression.integer.kernels import unsigned
-from compression.integer.lowered import Buffers, Kind, Layout, Lowering, Target
+from compression.integer.codes import unsigned
 from compression.integer.shapes import shapes_of
+from compression.integer.steps import Buffers, Kind, Layout, Lowering, Target
 from compression.integer.triton.config import Config
 from compression.integer.triton.launch import Launch, convolution_fields, pixel_bytes
 from compression.integer.triton.tuning import tune

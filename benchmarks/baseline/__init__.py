@@ -1,0 +1,29 @@
+"""The baseline: a workload's network and data, trained once, cached and checked bit for bit."""
+
+from benchmarks.baseline.checks import check_outputs
+from benchmarks.baseline.data import Data
+from benchmarks.baseline.fingerprints import weights_fingerprint
+from benchmarks.baseline.training import (
+    Baseline,
+    cache_path,
+    keep_baseline,
+    train,
+    trainable,
+    trained_baseline,
+    with_start,
+)
+from benchmarks.baseline.workload import Workload
+
+__all__ = [
+    "Baseline",
+    "Data",
+    "Workload",
+    "cache_path",
+    "check_outputs",
+    "keep_baseline",
+    "train",
+    "trainable",
+    "trained_baseline",
+    "weights_fingerprint",
+    "with_start",
+]

@@ -1,0 +1,222 @@
+"""The images: scikit-learn's digits, and CIFAR-10 from a folder or from torchvision's download."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.baseline.images import read_folder
+from compression.errors import CompressionError
+from compression.paths import cache_folder
+from compression.training import Split
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR10_VALIDATION_IMAGES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Three disjoint splits; choices and calibration see train and validation only."""
+
+    train: Split
+    validation: Split
+    test: Split
+    title: str
+
+    def to(self, device: torch.device | str) -> "Data":
+        """Return the data with its tensors on `device`."""
+        train, validation, test = (s.to(device) for s in (self.train, self.validation, self.test))
+        return Data(train, validation, test, self.title)
+
+    def fingerprint(self) -> str:
+        """Hash every split's images and labels in order (SHA-256, 16 hex digits)."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(split.images.cpu().contiguous().numpy().tobytes())
+            digest.update(split.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalize:
+    """uint8 images -> float32 inputs: resized to `size` where it is given, then (x - mean) / std."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Prepare a batch (N, C, H, W) of uint8 images."""
+        pixels = images.float() / 255
+        if self.size is not None:
+            pixels = F.interpolate(pixels, size=self.size, mode="bilinear", antialias=True)
+        mean, std = (_per_channel(v, images.device) for v in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    # Filled there: a copy from the host would stop a GPU at every batch.
+    column = torch.empty(len(values), 1, 1, device=device)
+    for channel, value in zip(column, values, strict=True):
+        channel.fill_(value)
+    return column
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """Random shifts of up to `shift` pixels (reflected), flips, and rotations up to `degrees`."""
+
+    shift: int = 4
+    flip: bool = True
+    degrees: float = 0.0
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment a batch (N, C, H, W), each image by its own draw on the generator's device."""
+        if self.shift:
+            images = _shifted(images, self.shift, generator)
+        if self.flip:
+            flips = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
+            images = torch.where(flips.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+        if self.degrees:
+            images = _rotated(images, self.degrees, generator)
+        return images
+
+
+def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    count, channels, height, width = images.shape
+    # reflect padding is not implemented for uint8
+    padded = F.pad(images.float(), (shift,) * 4, mode="reflect").to(images.dtype)
+    offsets = torch.randint(
+        0, 2 * shift + 1, (2, count, 1), generator=generator, device=generator.device
+    ).to(images.device)
+    rows = (offsets[0] + torch.arange(height, device=images.device)).view(count, 1, height, 1)
+    columns = (offsets[1] + torch.arange(width, device=images.device)).view(count, 1, 1, width)
+    batch = torch.arange(count, device=images.device).view(count, 1, 1, 1)
+    channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
+    return padded[batch, channel, rows, columns]
+
+
+def _rotated(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
+    draws = torch.rand(len(images), generator=generator, device=generator.device)
+    angles = torch.deg2rad((draws * 2 - 1) * degrees)
+    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    theta = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    rotated = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    return rotated.round().to(images.dtype)
+
+
+def split_indices(count: int, sizes: tuple[int, ...], *, seed: int) -> list[Tensor]:
+    """Return disjoint random index tensors of the given sizes, and the rest last.
+
+    The generator is its own, so that the split does not depend on what drew before.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return list(order.split([*sizes, count - sum(sizes)]))
+
+
+def load_digits_32(data_root: Path | None = None) -> Data:
+    """Return scikit-learn's 1,797 handwritten digits (8x8), upsampled to 32x32 in three channels."""
+    return _digits(data_root)
+
+
+def load_digits_224(data_root: Path | None = None) -> Data:
+    """Return the digits of load_digits_32, upsampled further to 224x224 before the network."""
+    return _digits(data_root, size=224)
+
+
+def _digits(data_root: Path | None, *, size: int | None = None) -> Data:
+    from sklearn.datasets import load_digits
+
+    if data_root is not None:
+        raise CompressionError(
+            "the digits are embedded and read no folder: drop --data-root, or pass "
+            "--workload cifar10"
+        )
+    digits = load_digits()
+    pixels = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) * (255 / 16)
+    pixels = F.interpolate(pixels, size=32, mode="bilinear").round().to(torch.uint8)
+    labels = torch.tensor(digits.target, dtype=torch.int64)
+    images = pixels.expand(-1, 3, -1, -1).contiguous()
+    test, validation, train = split_indices(len(labels), (500, 150), seed=0)
+    prepare = Normalize((0.305,) * 3, (0.35,) * 3, size)
+    return Data(
+        Split(images[train], labels[train], prepare, Augment(shift=3, flip=False)),
+        Split(images[validation], labels[validation], prepare),
+        Split(images[test], labels[test], prepare),
+        title="scikit-learn digits",
+    )
+
+
+def load_cifar10(data_root: Path | None = None) -> Data:
+    """Return CIFAR-10 at 32x32; validation is a fixed random 2,000 of the training images."""
+    return _cifar10(data_root, Normalize(CIFAR10_MEAN, CIFAR10_STD), Augment())
+
+
+def load_cifar10_paper(data_root: Path | None = None) -> Data:
+    """Return CIFAR-10 as the paper prepares it: 224x224, ImageNet statistics, flips, rotations."""
+    prepare = Normalize(IMAGENET_MEAN, IMAGENET_STD, size=224)
+    return _cifar10(data_root, prepare, Augment(shift=0, degrees=10))
+
+
+def _cifar10(data_root: Path | None, prepare: Normalize, augment: Augment) -> Data:
+    (images, labels), (test_images, test_labels), title = read_cifar10(data_root)
+    count = min(CIFAR10_VALIDATION_IMAGES, len(labels) // 5)
+    validation, train = split_indices(len(labels), (count,), seed=0)
+    return Data(
+        Split(images[train], labels[train], prepare, augment),
+        Split(images[validation], labels[validation], prepare),
+        Split(test_images, test_labels, prepare),
+        title=title,
+    )
+
+
+Images = tuple[Tensor, Tensor]
+
+
+def read_cifar10(data_root: Path | None) -> tuple[Images, Images, str]:
+    """Return train and test (images uint8 (N, 3, 32, 32), labels) and the data's title.
+
+    `data_root` holds torchvision's layout (cifar-10-batches-py) or image folders train/CLASS and
+    test/CLASS; None means torchvision's download into the cache folder. CompressionError says what
+    to pass where neither can be had.
+    """
+    if data_root is None:
+        return *_torchvision_cifar10(cache_folder() / "data", download=True), "CIFAR-10"
+    if not data_root.is_dir():
+        raise CompressionError(f"--data-root {data_root}: no such folder")
+    if (data_root / "cifar-10-batches-py").is_dir():
+        return *_torchvision_cifar10(data_root, download=False), "CIFAR-10"
+    if (data_root / "train").is_dir() and (data_root / "test").is_dir():
+        train, test = read_folder(data_root / "train"), read_folder(data_root / "test")
+        if train[2] != test[2]:
+            raise CompressionError(
+                f"{data_root}: train and test must have the same class folders, found "
+                f"{', '.join(train[2])} and {', '.join(test[2])}"
+            )
+        jpeg = next((data_root / "train").glob("*/*.jpg"), None) is not None
+        return train[:2], test[:2], "CIFAR-10, JPEG copy" if jpeg else "CIFAR-10, image folders"
+    raise CompressionError(
+        f"--data-root {data_root}: expected torchvision's cifar-10-batches-py, or image folders "
+        "train/CLASS and test/CLASS; found neither"
+    )
+
+
+def _torchvision_cifar10(root: Path, *, download: bool) -> tuple[Images, Images]:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        parts = [CIFAR10(str(root), train=train, download=download) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        remedy = "pass --data-root FOLDER with CIFAR-10 in torchvision's layout or as image folders"
+        what = "could not be downloaded" if download else f"in {root} could not be read"
+        raise CompressionError(f"CIFAR-10 {what} ({error}); {remedy}") from error
+    train, test = (
+        (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        for part in parts
+    )
+    return train, test

@@ -1,0 +1,117 @@
+"""Hashes of weights, and of what a training depends on beyond the names of its parts."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.baseline.data import Data
+from benchmarks.baseline.workload import Workload, name_of
+from compression.errors import CompressionError
+from compression.training import Recipe, Split, fit
+
+IMAGES = 64
+"""Through `prepare` and `augment`, over the whole split."""
+DRAWS = 8
+"""Augmentations of each: 512 draws find a probability changed by one in a hundred."""
+TRAINED_IMAGES = 4
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Hash a network's state dict (SHA-256, 16 hex digits)."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(_octets(tensor))
+    return digest.hexdigest()[:16]
+
+
+def training_fingerprint(workload: Workload, data: Data, recipe: Recipe) -> str:
+    """Hash what the code behind a workload does (SHA-256, 16 hex digits): the code itself may change.
+
+    Some training images go through `prepare` and `augment` with fixed draws, and through a few steps
+    of the seeded network: its first weights, its logits and its weights after these steps count.
+    Always on a CPU, in float32 and by one thread, so that each process finds the same. Pretrained
+    weights are not read: they count by their factory's name, in the recipe's fingerprint.
+    """
+    digest = hashlib.sha256()
+    train = data.train.to("cpu")
+    with _reproducible(recipe.seed):
+        for part in (*_images_seen(train), *_network_seen(workload, train, recipe)):
+            digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _images_seen(train: Split) -> Iterator[bytes | memoryview]:
+    images = train.images[_spread(len(train), IMAGES)]
+    for step in (train.prepare, train.augment):
+        if is_dataclass(step):  # whose fields say more than any draw
+            yield name_of(step).encode()
+    yield from _outcome(lambda: train.prepare(images))
+    augment = train.augment
+    for draw in range(DRAWS if augment else 0):
+        generator = torch.Generator().manual_seed(draw)
+        yield from _outcome(lambda g=generator: augment(images, g))  # type: ignore[misc]
+
+
+def _network_seen(workload: Workload, train: Split, recipe: Recipe) -> Iterator[bytes | memoryview]:
+    torch.manual_seed(recipe.seed)
+    model = workload.network()
+    yield weights_fingerprint(model).encode()
+    few = _spread(len(train), TRAINED_IMAGES)
+    few_images = replace(train, images=train.images[few], labels=train.labels[few])
+    yield from _outcome(lambda: model.eval()(few_images.inputs(slice(None))))
+    sizes = tuple(dict.fromkeys(recipe.coarse_sizes))
+    short = replace(
+        recipe, epochs=len(sizes) + 1, batch_size=2, coarse_sizes=sizes, precision="float32",
+        compiled=False,
+    )  # fmt: skip
+    try:
+        fit(model, few_images, short)
+    except CompressionError as error:  # to be said by the training itself
+        yield str(error).encode()
+    yield weights_fingerprint(model).encode()
+
+
+def _spread(count: int, most: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
+
+
+def _outcome(step: Callable[[], Any]) -> Iterator[bytes | memoryview]:
+    try:
+        with torch.no_grad():
+            found = step()
+    except Exception as error:  # to be said by the training itself
+        yield type(error).__name__.encode()
+        return
+    if isinstance(found, Tensor):
+        yield f"{found.dtype}{tuple(found.shape)}".encode()
+        yield _octets(found)
+
+
+def _octets(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+
+
+@contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Fix every generator and the threads, and give them back as they were."""
+    threads, ours, numpys = torch.get_num_threads(), random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.set_num_threads(1)
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(ours)
+        np.random.set_state(numpys)

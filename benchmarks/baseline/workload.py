@@ -1,0 +1,94 @@
+"""What is compressed and measured: a network, its data, and the recipes that train both."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.baseline.data import Data
+from compression.training import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A network, the data it is measured on, and the recipes that train it and what it becomes.
+
+    `fine_tune` repairs what a technique did; `sparse`, or else `fine_tune`, trains a network of which
+    most is pruned.
+
+    `network` returns a fresh network with the state-dict keys of the baseline; `pretrained`, where
+    it is given, returns the one that training starts from. The batch sizes are those of the latency
+    rows: the smallest, and one for throughput. `cuda_recipe`, where it is given, is the baseline's
+    on a GPU. The recipe's coarse sizes were chosen for the network `coarse_for`, where it is given:
+    another trains on whole images, since fewer pixels may cost it accuracy.
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    data: Callable[[Path | None], Data]
+    recipe: Recipe
+    fine_tune: Recipe
+    student: Callable[[], nn.Module]
+    student_recipe: Recipe
+    pretrained: Callable[[], nn.Module] | None = None
+    fine_tune_images: int | None = None
+    student_images: int | None = None
+    sparse: Recipe | None = None
+    sparse_images: int | None = None
+    calibration_images: int = 256
+    batch_sizes: tuple[int, int] = (1, 64)
+    cuda_batch_sizes: tuple[int, ...] = (1, 128, 1024)
+    cuda_recipe: Recipe | None = None
+    coarse_for: Callable[[], nn.Module] | None = None
+
+    def recipe_on(self, device: torch.device | str) -> Recipe:
+        """Return the baseline's recipe on a device."""
+        cuda = torch.device(device).type == "cuda"
+        recipe = self.cuda_recipe if cuda and self.cuda_recipe else self.recipe
+        if recipe.coarse_sizes and self.coarse_for not in (None, self.network):
+            return dataclasses.replace(recipe, coarse_sizes=())
+        return recipe
+
+    def with_recipe_on(self, device: torch.device | str, recipe: Recipe) -> "Workload":
+        """Return the workload with another recipe for the baseline on a device."""
+        if torch.device(device).type == "cuda" and self.cuda_recipe:
+            return dataclasses.replace(self, cuda_recipe=recipe)
+        return dataclasses.replace(self, recipe=recipe)
+
+    def recipe_fingerprint(self, device: torch.device | str = "cpu") -> str:
+        """Hash what training on `device` depends on, its data apart (SHA-256, 16 hex digits)."""
+        start = self.pretrained or self.network
+        parts = [self.name, name_of(self.network), name_of(start)]
+        recipe = dataclasses.asdict(self.recipe_on(device))
+        # Unused, a field newer than the saved runs is left out: their fingerprints stay.
+        for field in ("cutout", "compiled"):
+            if not recipe[field]:
+                del recipe[field]
+        text = json.dumps([*parts, recipe], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def name_of(factory: Any) -> str:
+    """Return a factory's name, the same in every process: what it is and what it was given.
+
+    >>> name_of(networks.resnet18_10)
+    'resnet18_10'
+    >>> name_of(functools.partial(networks.drawn, "resnet18", num_classes=10))
+    "partial(drawn, 'resnet18', num_classes=10)"
+    """
+    name = getattr(factory, "__qualname__", None)
+    if isinstance(name, str):
+        return name
+    if isinstance(factory, functools.partial):
+        given = [name_of(value) for value in factory.args]
+        given += [f"{key}={name_of(value)}" for key, value in factory.keywords.items()]
+        return f"partial({', '.join([name_of(factory.func), *given])})"
+    text = repr(factory)
+    return type(factory).__qualname__ if " at 0x" in text else text  # an address is no name

@@ -1,0 +1,1 @@
+"""Recorded facts: what a benchmark measured, for the JSON, the table, the figures and the gate."""

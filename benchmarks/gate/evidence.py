@@ -1,0 +1,117 @@
+"""Can what a saved run or this one says of a benchmark be believed?
+
+A NaN loses no comparison and a count that contradicts its record wins every one, so that the gate
+looks at both sides before it compares them.
+"""
+
+import reprlib
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.facts.record import Facts, decode_images
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "size": ("stored_bytes",),
+    "accuracy": ("total", "correct"),  # in this order: one bounds the other
+    "latency": ("speed_up", "speed_up_low", "speed_up_high"),
+}
+LARGEST = 1e15
+"""No byte, second or ratio is more; a larger integer overflows what is computed with it."""
+MOST_IMAGES = 10**9
+ROUNDING = 1e-6
+
+
+def comparable(now: Facts, then: Facts) -> str | None:
+    """Return why two entries cannot be compared, None where they can."""
+    metric, other = now.get("metric"), then.get("metric")
+    if metric != other and any(str(m) in REQUIRED for m in (metric, other)):
+        return f"measures {shown(metric)}, the history {shown(other)}"
+    for where, facts in (("this run", now), ("the history", then)):
+        if why := damage(facts):
+            return f"{where} has {why}"
+    if metric == "accuracy" and now["total"] != then["total"]:
+        return f"accuracy on {now['total']} images cannot be compared with {then['total']}"
+    return None
+
+
+def damage(facts: Facts) -> str | None:
+    """Return which field of a gated metric cannot be used, None where each can."""
+    metric = facts.get("metric")
+    if not isinstance(metric, str) or metric not in REQUIRED:
+        return None
+    for name in REQUIRED[metric]:
+        if name not in facts:
+            return f"no {name}"
+    for name in facts:
+        if name in _USABLE and not _USABLE[name](facts[name]):
+            return f"a {name} of {shown(facts[name])}"
+    return {"size": _size, "accuracy": _accuracy, "latency": _latency}[metric](facts)
+
+
+def images_of(facts: Facts) -> Tensor:
+    """Return which images were correct; ValueError where the record contradicts the count."""
+    images = decode_images(facts["correct_images"], facts["total"])
+    if int(images.sum()) != facts["correct"]:
+        raise ValueError(f"{facts['correct']} images are correct, its record says {images.sum()}")
+    return images
+
+
+def is_number(value: Any, *, least: float = 0.0) -> bool:
+    """Tell a number within what can be computed with from all else; NaN and true are none."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    return usable and least <= value <= LARGEST
+
+
+def shown(value: Any) -> str:
+    """Return a value for a sentence, however large or deep."""
+    return reprlib.repr(value)
+
+
+def _size(facts: Facts) -> str | None:
+    parameters, nonzeros = (facts.get(name, 0) for name in ("parameters", "nonzeros"))
+    return f"{nonzeros} nonzeros of {parameters} parameters" if nonzeros > parameters else None
+
+
+def _accuracy(facts: Facts) -> str | None:
+    correct, total = facts["correct"], facts["total"]
+    if correct > total:
+        return f"a correct of {correct}"
+    try:
+        if "correct_images" in facts:
+            images_of(facts)
+    except ValueError as error:
+        return f"a correct_images that cannot be used: {error}"
+    share = facts.get("accuracy")
+    if share is not None and abs(share - correct / total) > ROUNDING:
+        return f"an accuracy of {share} beside {correct} of {total} correct"
+    return None
+
+
+def _latency(facts: Facts) -> str | None:
+    low, value, high = (facts[f"speed_up{end}"] for end in ("_low", "", "_high"))
+    if low * (1 - ROUNDING) <= value <= high * (1 + ROUNDING):
+        return None
+    return f"a speed_up of {value} outside its interval of {low} to {high}"
+
+
+def _positive(value: Any) -> bool:
+    return is_number(value) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and is_number(value)
+
+
+def _positive_count(value: Any) -> bool:
+    return _count(value) and value > 0
+
+
+_USABLE = {
+    **dict.fromkeys(("speed_up", "speed_up_low", "speed_up_high", "latency_ms"), _positive),
+    **dict.fromkeys(("stored_bytes", "baseline_stored_bytes", "num_threads"), _positive_count),
+    **dict.fromkeys(("correct", "preempted", "nonzeros", "parameters", "macs"), _count),
+    "total": lambda value: _positive_count(value) and value <= MOST_IMAGES,
+    "accuracy": lambda value: is_number(value) and value <= 1,
+    "noisy": lambda value: isinstance(value, bool),
+}

@@ -1,0 +1,85 @@
+"""A saved run of pytest-benchmark, read with care."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gate.evidence import is_number, shown
+from compression.errors import CompressionError
+
+COUNT = "num_benchmarks"
+"""How many entries a run was saved with, so that one taken out is missed."""
+
+# A NaN here makes every `--benchmark-compare-fail` pass, and a field that is missing or no number ends
+# the run in a traceback, so that all are read before any test runs.
+_TIMES = ("min", "max", "mean", "median")
+_SPREADS = ("stddev", "iqr")
+_RATES = ("ops",)
+_COUNTS = ("rounds", "iterations")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The entries of one saved run by node id, and what it says of its machine and data."""
+
+    path: Path
+    entries: Mapping[str, Mapping[str, Any]]
+    suite: Mapping[str, Any]
+
+
+def read_history(path: Path) -> History:
+    """Return the saved run at `path`; CompressionError says in one sentence why it cannot be used."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CompressionError(f"{path}: expected a saved run, {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CompressionError(f"{path}: not a JSON file, or truncated ({error})") from error
+    benchmarks = saved.get("benchmarks") if isinstance(saved, dict) else None
+    if not isinstance(benchmarks, list) or not benchmarks:
+        raise CompressionError(
+            f"{path}: expected a run saved by pytest-benchmark with at least one benchmark"
+        )
+    entries: dict[str, Mapping[str, Any]] = {}
+    for entry in benchmarks:
+        name = _checked_name(path, entry)
+        if name in entries:
+            raise CompressionError(f"{path}: {name} stands in it twice; save the run again")
+        entries[name] = entry
+    if saved.get(COUNT, len(entries)) != len(entries):
+        raise CompressionError(
+            f"{path}: expected the {shown(saved[COUNT])} entries of its {COUNT}, found {len(entries)}; "
+            "save the run again"
+        )
+    machine = saved.get("machine_info")
+    suite = machine.get("suite") if isinstance(machine, dict) else None
+    return History(path, entries, suite if isinstance(suite, dict) else {})
+
+
+def _checked_name(path: Path, entry: Any) -> str:
+    name = entry.get("fullname") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not isinstance(entry.get("stats"), dict):
+        raise CompressionError(f"{path}: an entry lacks its fullname or its stats")
+    stats = entry["stats"]
+    if missing := [field for field in (*_COUNTS, "outliers") if field not in stats]:
+        raise CompressionError(f"{path}: {name} lacks {', '.join(missing)} in its stats")
+    for field in (*_TIMES, *_SPREADS, *_RATES, *_COUNTS, "outliers"):
+        value = stats.get(field)
+        if not _usable(field, value):
+            unit = " s" if field in (*_TIMES, *_SPREADS) else ""
+            raise CompressionError(
+                f"{path}: {name} has a {field} of {shown(value)}{unit}; the run cannot be trusted"
+            )
+    if not isinstance(entry.get("extra_info", {}), dict):
+        raise CompressionError(f"{path}: {name} has extra_info that is no object")
+    return name
+
+
+def _usable(field: str, value: Any) -> bool:
+    if field == "outliers":
+        return isinstance(value, str)
+    if not is_number(value) or (field in _COUNTS and not isinstance(value, int)):
+        return False
+    return bool(value > 0 or field in _SPREADS)

@@ -1,1 +1,0 @@
-"""What pytest-benchmark lacks: replayed clocks, interleaved pairs, the gate, the table, the figures."""

@@ -1,0 +1,205 @@
+"""What the figures show: each function draws one from the facts of one device."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmarks.facts.record import Facts
+
+# Okabe and Ito's palette, told apart by the colour-blind; markers say the same again.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+WIDTH_IN, HEIGHT_IN = 7.0, 3.8
+MIB = 2**20
+SHOWN_POINTS = 12.0
+"""Percentage points below the best that the Pareto plot shows; what lies lower is noted."""
+
+
+def _title(facts: Sequence[Facts], what: str) -> str:
+    return f"{what} — {facts[0].get('data', facts[0]['workload'])}, {facts[0]['device']}"
+
+
+def _percent(fact: Facts) -> float:
+    return 100 * float(fact["accuracy"])
+
+
+def _standard_error(fact: Facts) -> float:
+    p = fact["accuracy"]
+    return 100 * math.sqrt(p * (1 - p) / fact["total"])
+
+
+def pruning(accuracy: list[Facts]) -> Figure | str:
+    """Return accuracy against the fraction removed (figure 2), or what it needs."""
+    points = [f for f in accuracy if "amount" in f]
+    if not points:
+        return "needs the pruning sweep: add -m sweep"
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    axes = figure.subplots()
+    for i, family in enumerate(dict.fromkeys(f["family"] for f in points)):
+        for tuned in (False, True):
+            line = sorted(
+                (f for f in points if f["family"] == family and bool(f["fine_tuned"]) == tuned),
+                key=lambda f: float(f["amount"]),
+            )
+            if line:
+                axes.errorbar(
+                    [100 * f["amount"] for f in line],
+                    [_percent(f) for f in line],
+                    yerr=[_standard_error(f) for f in line],
+                    color=PALETTE[i % 7],
+                    marker=MARKERS[i % 7],
+                    markersize=4,
+                    linestyle="--" if tuned else "-",
+                    markerfacecolor="white" if tuned else None,
+                    label=f"{family}{', fine-tuned' if tuned else ''}",
+                )
+    axes.axhline(
+        100 * points[0]["baseline_accuracy"], color="grey", linestyle=":", label="baseline"
+    )
+    axes.set(xlabel="weights (or filters) removed, %", ylabel="test accuracy, %")
+    axes.set_title(_title(points, "Pruning and accuracy"), fontsize=10)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def distillation(accuracy: list[Facts]) -> Figure | str:
+    """Return accuracy by epoch, temperature and alpha (figure 6), or what it needs."""
+    points = [f for f in accuracy if "temperature" in f]
+    control = next((f for f in accuracy if f["technique"].endswith("student")), None)
+    if not points:
+        return "needs the sweep of temperature and alpha: add -m sweep"
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _by_epoch(left, points, control)
+    for i, alpha in enumerate(sorted({f["alpha"] for f in points})):
+        line = sorted(
+            (f for f in points if f["alpha"] == alpha), key=lambda f: float(f["temperature"])
+        )
+        right.errorbar(
+            [f["temperature"] for f in line],
+            [_percent(f) for f in line],
+            yerr=[_standard_error(f) for f in line],
+            color=PALETTE[i % 7],
+            marker=MARKERS[i % 7],
+            markersize=4,
+            capsize=2,
+            label=f"alpha = {alpha:g}",
+        )
+    if control:
+        right.axhline(_percent(control), color="grey", linestyle="--", label="without a teacher")
+    right.set(xscale="log", xlabel="temperature T", ylabel="test accuracy, %")
+    right.legend(fontsize=8)
+    figure.suptitle(_title(points, "Distillation into the five-layer CNN"), fontsize=10)
+    return figure
+
+
+def _by_epoch(axes: Axes, points: list[Facts], control: Facts | None) -> None:
+    middle = sorted({f["alpha"] for f in points})[len({f["alpha"] for f in points}) // 2]
+    shown = [f for f in points if f["alpha"] == middle]
+    for i, fact in enumerate(sorted(shown, key=lambda f: float(f["temperature"]))):
+        values = [100 * a for a in fact.get("epoch_accuracy", ())]
+        label = f"T = {fact['temperature']:g}" + (" (paper)" if fact["temperature"] == 0.01 else "")
+        axes.plot(range(1, len(values) + 1), values, color=PALETTE[i % 7], label=label)
+    if control and "epoch_accuracy" in control:
+        values = [100 * a for a in control["epoch_accuracy"]]
+        axes.plot(range(1, len(values) + 1), values, "--", color="grey", label="without a teacher")
+    axes.set(xlabel="epoch", ylabel=f"validation accuracy, % (alpha = {middle:g})")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8)
+
+
+def pareto(accuracy: list[Facts]) -> Figure | str:
+    """Return size against accuracy of the default run, or what it needs."""
+    points = [f for f in accuracy if not f.get("sweep")]
+    if len(points) < 2:
+        return "needs at least two techniques of the default run"
+    figure = Figure(figsize=(WIDTH_IN, 4.6), layout="constrained")
+    axes = figure.subplots()
+    front = _front(points)
+    largest = max(f["stored_bytes"] for f in points) / MIB
+    axes.step(
+        [*(f["stored_bytes"] / MIB for f in front), largest],
+        [*(_percent(f) for f in front), _percent(front[-1])],
+        where="post",
+        color="grey",
+        linewidth=1,
+        label="Pareto front",
+        zorder=1,
+    )
+    best = max(_percent(f) for f in points)
+    lowest = max(min(_percent(f) for f in points), best - SHOWN_POINTS) - 0.5
+    for i, name in enumerate(dict.fromkeys(f["technique"] for f in points)):
+        fact = next(f for f in points if f["technique"] == name)
+        below = _percent(fact) < lowest
+        axes.errorbar(
+            fact["stored_bytes"] / MIB,
+            lowest if below else _percent(fact),
+            yerr=None if below else _standard_error(fact),
+            color=PALETTE[i % 7],
+            marker="v" if below else MARKERS[i // 7 % 7],
+            linestyle="none",
+            clip_on=not below,
+            label=f"{name} ({_percent(fact):.0f}%, off scale)" if below else name,
+        )
+    axes.set_ylim(bottom=lowest)
+    axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
+    smallest = min(f["stored_bytes"] for f in points) / MIB
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if t > smallest / 2]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(smallest * 0.8, largest * 1.25)
+    axes.set_title(_title(points, "Size and accuracy"), fontsize=10)
+    # A legend, not labels at the points: half of the techniques lie on top of one another.
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def size_curve(accuracy: list[Facts]) -> Figure | str:
+    """Return accuracy against how many times smaller a file is, or what it needs."""
+    points = [f for f in accuracy if "pruned" in f]
+    if not any(f.get("sweep") for f in points):
+        return "needs the sweep of pruned and shared weights: add -m sweep"
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    axes = figure.subplots()
+    line = sorted(points, key=_times_smaller)
+    axes.errorbar(
+        [_times_smaller(f) for f in line],
+        [_percent(f) for f in line],
+        yerr=[_standard_error(f) for f in line],
+        color=PALETTE[0],
+        marker="o",
+        markersize=4,
+        label="pruned, shared, entropy-coded",
+    )
+    for fact in line:
+        axes.annotate(
+            f"{fact['pruned']:.0%} pruned",
+            (_times_smaller(fact), _percent(fact)),
+            textcoords="offset points",
+            xytext=(4, 6),
+            fontsize=8,
+        )
+    base = 100 * points[0]["baseline_accuracy"]
+    axes.axhline(base, color="grey", linestyle=":", label="baseline")
+    axes.axhline(base - 0.5, color="grey", linestyle="--", label="0.5 points below")
+    axes.set(xlabel="baseline's file / stored file", ylabel="test accuracy, %")
+    axes.set_title(_title(points, "Size of the file and accuracy"), fontsize=10)
+    axes.margins(x=0.2)  # room for the last label
+    axes.set_xlim(left=0)
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def _times_smaller(fact: Facts) -> float:
+    return float(fact["baseline_stored_bytes"] / fact["stored_bytes"])
+
+
+def _front(points: list[Facts]) -> list[Facts]:
+    front: list[Facts] = []
+    for fact in sorted(points, key=lambda f: (f["stored_bytes"], -f["accuracy"])):
+        if not front or fact["accuracy"] > front[-1]["accuracy"]:
+            front.append(fact)
+    return front

@@ -1,0 +1,69 @@
+"""The paper's figures 2 and 6, and size against accuracy, as SVG and PNG."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from benchmarks.facts.record import Facts
+from benchmarks.report.drawings import distillation, pareto, pruning, size_curve
+from compression.errors import CompressionError
+
+STYLE: Any = {"font.size": 9, "svg.hashsalt": "compression", "axes.grid": True, "grid.alpha": 0.3}
+DRAWINGS = {
+    "figure2-pruning": pruning,
+    "figure6-distillation": distillation,
+    "pareto-size-accuracy": pareto,
+    "size-curve": size_curve,
+}
+
+
+def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], list[str]]:
+    """Write what the facts allow; return the files, and a reason for each figure left out.
+
+    Of two devices each has a set of figures, named after it.
+    """
+    make_folder(folder)
+    found = [f for f in facts if f["metric"] == "accuracy"]
+    devices = list(dict.fromkeys(f["device"] for f in found)) or [""]
+    written: list[Path] = []
+    missing: list[str] = []
+    for device in devices:  # a set of figures each: a line through two devices would compare them
+        accuracy = [f for f in found if f["device"] == device]
+        suffix = f"-{device}" if len(devices) > 1 else ""
+        with mpl.rc_context(STYLE):
+            for name, draw in DRAWINGS.items():
+                figure = draw(accuracy)
+                if isinstance(figure, str):
+                    missing.append(f"{name}{suffix} {figure}")
+                else:
+                    written += _saved(figure, folder / f"{name}{suffix}")
+    return written, missing
+
+
+def _saved(figure: Figure, path: Path) -> Iterator[Path]:
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "png": {"Software": None}}
+    for ending in metadata:
+        file = path.with_name(f"{path.name}.{ending}")
+        try:
+            figure.savefig(file, dpi=200, metadata=metadata[ending])
+        except OSError as error:
+            raise CompressionError(f"{file}: not written, {error.strerror}") from error
+        yield file
+
+
+def make_folder(folder: Path) -> None:
+    """Make the figures' folder; CompressionError where there can be none, or none to write to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CompressionError(f"--figures {folder}: a file is in the folder's place") from error
+    except OSError as error:
+        raise CompressionError(
+            f"--figures {folder}: expected a folder to write to, {error.strerror}"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CompressionError(f"--figures {folder}: expected a folder to write to, read-only")

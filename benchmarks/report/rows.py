@@ -1,0 +1,64 @@
+"""The table's rows: what a run found of one technique on one device."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.facts.record import Facts
+
+METRICS = ("size", "accuracy", "cost")
+
+
+@dataclass(slots=True)
+class Row:
+    """What was found of one technique on one device; a metric that did not run is empty.
+
+    `unclaimed` says why it has no latency to claim: "simulated" or "size only"; else it is empty.
+    `left_out` names the layers that the technique did not compress, where the run recorded them.
+    """
+
+    device: str
+    technique: str
+    unclaimed: str
+    size: Facts = field(default_factory=dict)
+    accuracy: Facts = field(default_factory=dict)
+    cost: Facts = field(default_factory=dict)
+    latency: dict[tuple[str, int], Facts] = field(default_factory=dict)
+    met: list[bool] = field(default_factory=list)
+    in_float: set[str] = field(default_factory=set)
+    left_out: set[str] = field(default_factory=set)
+    left_out_count: int = 0
+
+
+def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
+    """Return a row for each device and technique, the baseline first, else in order."""
+    found: dict[tuple[str, str], Row] = {}
+    for fact in facts:
+        if bool(fact.get("sweep")) != sweep:
+            continue
+        key = (fact["device"], fact["technique"])
+        row = found.setdefault(key, Row(*key, _unclaimed(fact)))
+        if fact["metric"] == "latency":
+            row.latency[fact["timing"], fact["batch_size"]] = fact
+        elif fact["metric"] in METRICS:
+            setattr(row, fact["metric"], fact)
+        row.in_float |= set(fact.get("in_float", ()))
+        _note_left_out(row, fact.get("left_out", ()))
+        if fact.get("target_met") is not None:
+            row.met.append(bool(fact["target_met"]))
+    return sorted(found.values(), key=lambda row: (row.device, row.technique != "baseline"))
+
+
+def _unclaimed(fact: Facts) -> str:
+    if fact["simulated"]:
+        return "simulated"
+    return "size only" if fact.get("size_only") else ""
+
+
+def _note_left_out(row: Row, found: Any) -> None:
+    """Note what the technique left out: names, names with their reasons, or only how many."""
+    if isinstance(found, int):
+        row.left_out_count = max(row.left_out_count, found)
+    else:
+        row.left_out |= set(found)
+        row.left_out_count = max(row.left_out_count, len(row.left_out))

@@ -1,0 +1,62 @@
+"""The table at the end of a run: a row a technique, at most 100 columns wide."""
+
+from benchmarks.report.columns import Cells, Groups, notes, parts
+from benchmarks.report.rows import Row
+
+
+def render(rows: list[Row], *, width: int = 100) -> str:
+    """Return the table as text: blocks no wider than `width` under one another.
+
+    Quality and size stand above what the files are made of and speed, below it what no cell has room
+    for. Columns that do not fit go into a further block, whole: a name or a number cut short would be a
+    wrong one. Only a single column beyond `width` is wider.
+    """
+    blocks = [block for groups in parts(rows) for block in _blocks(groups, width)]
+    below = "\n".join(dict.fromkeys(note for row in rows for note in notes(row)))
+    return "\n\n".join([*(_text(block) for block in blocks), *([below] if below else [])])
+
+
+def render_markdown(rows: list[Row]) -> str:
+    """Return quality, files and speed as Markdown tables."""
+    return "\n\n".join(_markdown(_join(group)) for group in parts(rows) if len(group) > 1)
+
+
+def _blocks(groups: Groups, width: int) -> list[Cells]:
+    """Join groups side by side while they fit, the names before each block."""
+    names, *rest = groups
+    blocks: list[Groups] = []
+    for group in rest:
+        if blocks and _width(_join([*blocks[-1], group])) <= width:
+            blocks[-1].append(group)
+        else:
+            blocks.append([names, group])
+    return [_join(block) for block in blocks]
+
+
+def _join(groups: Groups) -> Cells:
+    return [[cell for part in line for cell in part] for line in zip(*groups, strict=True)]
+
+
+def _widths(cells: Cells) -> list[int]:
+    return [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+
+def _width(cells: Cells) -> int:
+    return sum(_widths(cells)) + 2 * (len(cells[0]) - 1)
+
+
+def _text(cells: Cells) -> str:
+    first, *others = _widths(cells)
+    lines = [
+        "  ".join(
+            [line[0].ljust(first), *(c.rjust(w) for c, w in zip(line[1:], others, strict=True))]
+        )
+        for line in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _markdown(cells: Cells) -> str:
+    lines = ["| " + " | ".join(line) + " |" for line in cells]
+    rule = "|-|" + "-:|" * (len(cells[0]) - 1)
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,19 @@
+"""Codes as integer kernels read them: uint8, the network's int8 codes plus 128."""
+
+import torch
+from torch import Tensor
+
+OFFSET = 128
+"""What is added to a code of the network: most kernels multiply u8 by s8."""
+LARGEST = 255
+"""The largest unsigned code."""
+
+
+def unsigned_zero(zero_point: Tensor | None) -> int:
+    """Return the kernels' zero point of the network's; 0 for none."""
+    return 0 if zero_point is None else int(zero_point) + OFFSET
+
+
+def unsigned(codes: Tensor) -> Tensor:
+    """Return the kernels' codes (uint8) of the network's (int8)."""
+    return (codes.short() + OFFSET).to(torch.uint8)

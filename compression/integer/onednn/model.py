@@ -1,0 +1,184 @@
+"""The oneDNN executor: a statically quantized network on the CPU's integer kernels."""
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.integer.codes import LARGEST
+from compression.integer.onednn import layers as k
+from compression.integer.onednn.aliases import Aliases
+from compression.integer.shapes import shapes_and_moves
+from compression.integer.windows import each, padding_of
+from compression.quantization import StaticQuantizedModel
+from compression.quantization import modules as q
+
+CHUNK_BYTES = 2**24
+"""The largest tensor that a chunk of a batch may make: from 32 MiB on glibc maps and clears fresh
+pages at every allocation, which took a sixth of the time of 64 images at 224x224."""
+
+
+class IntegerModel(nn.Module):
+    """Runs int8 codes from the first layer to the last on integer kernels.
+
+    `stayed` names the layers that have no integer kernel and are computed in float32; of a batch
+    `chunk` images are computed at a time.
+    """
+
+    simulated = False
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        stayed: tuple[str, ...],
+        chunk: int,
+        inputs: list[int],
+        outputs: list[int],
+    ) -> None:
+        """Take over a lowered network; shapes are those of one image."""
+        super().__init__()
+        self.network = network
+        self.stayed = stayed
+        self.chunk = chunk
+        self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return real outputs of real inputs on the CPU, any number of images."""
+        if inputs.shape[1:] != self._inputs or inputs.device.type != "cpu" or not inputs.ndim:
+            raise CompressionError(
+                f"this executor was made for inputs (N, {', '.join(map(str, self._inputs))}) on the "
+                f"CPU, found {tuple(inputs.shape)} on {inputs.device}; deploy it for another size"
+            )
+        if len(inputs) == 0:  # the kernels take no empty operands
+            return torch.empty(0, *self._outputs)
+        if len(inputs) <= self.chunk:
+            outputs: Tensor = self.network(inputs)
+            return outputs
+        return torch.cat([self.network(part) for part in inputs.split(self.chunk)])
+
+
+@torch.no_grad()
+def lower_onednn(
+    model: StaticQuantizedModel, example: Tensor, *, fallback: bool = False
+) -> IntegerModel:
+    """Return `model` on torch's oneDNN kernels, weights packed for inputs shaped like `example`.
+
+    Other batch sizes work, some slower. A layer without an integer kernel for its operands raises
+    UnsupportedTypeError with its name; with `fallback` it is computed in float32 and reported.
+    """
+    shapes, moves = shapes_and_moves(model, example)
+    chunk = max(1, CHUNK_BYTES // max(4 * example[0].numel(), *map(math.prod, shapes.values())))
+    images = min(chunk, len(example))
+    graph, modules, stayed = fx.Graph(), dict[str, nn.Module](), list[str]()
+    values: dict[fx.Node, fx.Node] = {}
+    aliases = Aliases(model.network)
+    for node in model.network.graph.nodes:
+        if node.op == "call_module":
+            name = str(node.target)
+            layer = model.network.get_submodule(name)
+            modules[name] = _lowered(layer, node, shapes, aliases, images)
+            if isinstance(modules[name], k.Reference):
+                stayed.append(name)
+        given = values
+        if node in moves and moves[node].flatten().equal(torch.arange(moves[node].numel())):
+            # Another shape of the same numbers: a view needs them in the order of the reference.
+            tensors = [a for a in node.all_input_nodes if a in shapes]
+            given = values | {a: graph.call_method("contiguous", (values[a],)) for a in tensors}
+        values[node] = graph.node_copy(node, given.__getitem__)
+    if stayed and not fallback:
+        kinds = {n: type(model.network.get_submodule(n)).__name__ for n in stayed}
+        named = ", ".join(f"{n} ({kind})" for n, kind in kinds.items())
+        raise UnsupportedTypeError(
+            f"no integer kernel for {named}; pass fallback=True to compute it in float32"
+        )
+    network = fx.GraphModule(modules, graph).eval()
+    outputs = shapes[next(iter(reversed(model.network.graph.nodes)))]
+    return IntegerModel(network, tuple(stayed), chunk, list(example.shape[1:]), outputs[1:])
+
+
+def _lowered(
+    layer: nn.Module,
+    node: fx.Node,
+    shapes: dict[fx.Node, list[int]],
+    aliases: Aliases,
+    images: int,
+) -> nn.Module:
+    operands = [shapes[a] for a in node.args if isinstance(a, fx.Node)]
+    packed = [images, *operands[0][1:]]
+    match layer:
+        case q.Quantize():
+            return k.Quantize(layer)
+        case q.Dequantize():
+            return k.Dequantize(layer)
+        case _ if any(0 in shape for shape in (*operands, shapes[node])):
+            return k.Reference(layer)
+        case q.QuantizedLayer() if not _fits(layer):
+            return k.Reference(layer)
+        case q.QuantizedLayer() if _is_convolution(layer, operands, shapes[node]):
+            keep = len(operands) > 1 and aliases.needed(node.args[1], node)  # type: ignore[arg-type]
+            return k.Convolution(layer, packed, keep_residual=keep)
+        case q.QuantizedLayer() if layer.codes.ndim == 2 and len(operands) == 1:
+            return k.Linear(layer, [math.prod(packed[:-1]), packed[-1]])
+        case q.OnCodes(function=nn.MaxPool2d() as pool) if _is_max_pool(pool, operands[0]):
+            return k.MaxPool(pool)
+        case q.QuantizedMean():
+            return k.Mean(layer)
+        case q.QuantizedJoin():
+            return k.Join(layer)
+        case q.ClampCodes():
+            return k.Clamp(layer)
+        case nn.Flatten() | nn.Unflatten():  # they do not look at the codes
+            return layer
+        case _:
+            return k.Reference(layer)
+
+
+def _is_convolution(layer: q.QuantizedLayer, operands: list[list[int]], outputs: list[int]) -> bool:
+    """Tell whether the kernel of 2-d convolutions computes `layer` on operands of these shapes."""
+    if layer.codes.ndim != 4 or layer.transposed or len(operands[0]) != 4:
+        return False
+    before, after = padding_of(layer)
+    # oneDNN's own correction for zero points is wrong where no tap of a window meets the image.
+    sides = zip(operands[0][2:], outputs[2:], layer.codes.shape[2:], strict=True)
+    steps = zip(
+        each(layer.options["stride"], 2), before, each(layer.options["dilation"], 2), strict=True
+    )
+    if not all(_meets(*side, *step) for side, step in zip(sides, steps, strict=True)):
+        return False
+    # A residual lies where the outputs will, as codes.
+    summed = len(operands) == 1 or (operands[1] == outputs and layer.output_scale is not None)
+    return before == after and summed
+
+
+def _meets(length: int, outputs: int, size: int, stride: int, padding: int, dilation: int) -> bool:
+    """Tell whether each of `outputs` windows of `size` taps has one within `length` pixels."""
+    starts = [place * stride - padding for place in range(outputs)]
+    return all(any(0 <= a + k * dilation < length for k in range(size)) for a in starts)
+
+
+def _fits(layer: q.QuantizedLayer) -> bool:
+    """Tell whether no sum of products, of the largest codes even, leaves int32."""
+    return int(layer.codes.long().abs().flatten(1).sum(1).max()) * LARGEST < 2**31
+
+
+def _is_max_pool(pool: nn.MaxPool2d, shape: list[int]) -> bool:
+    return type(pool) is nn.MaxPool2d and len(shape) == 4 and not pool.return_indices
+
+
+def has_integer_kernels(device: torch.device | str) -> bool:
+    """Tell whether `device` multiplies u8 by s8 into int32 exactly: a CPU with VNNI or AMX.
+
+    It is tried, not looked up: on a CPU without them, or where ONEDNN_MAX_CPU_ISA hides them, oneDNN
+    adds pairs of products in int16, which saturates (vpmaddubsw of AVX2 and AVX-512).
+    """
+    return torch.device(device).type == "cpu" and _multiplies_exactly()
+
+
+@cache
+def _multiplies_exactly() -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    found = [k.largest_products(window) for window in (1, 3)]
+    return all(bool((outputs == expected).all()) for outputs, expected in found)

@@ -1,0 +1,242 @@
+"""The quantized network as an ONNX file in QDQ form, with our scales and codes (opset 13 and later).
+
+Every value that the integer network rounds stands between QuantizeLinear and DequantizeLinear, which
+ONNX Runtime, OpenVINO and TensorRT fuse into their integer kernels. Activations are uint8 (our int8
+codes plus 128), weights int8 per output channel, biases int32.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from compression.atomic import write_atomically
+from compression.errors import CompressionError, UnsupportedTypeError
+from compression.integer.codes import OFFSET
+from compression.integer.onnx.graph import Graph
+from compression.integer.onnx.windows import average, convolution, maximum
+from compression.integer.shapes import shapes_and_moves
+from compression.quantization import StaticQuantizedModel
+from compression.quantization import modules as q
+
+OPSET = 17
+TINY = torch.finfo(torch.float32).tiny
+
+
+def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int:
+    """Write `model` to `path` for inputs shaped like `example`, any batch size; return the bytes.
+
+    Needs the package onnx. UnsupportedTypeError names a layer that QDQ cannot say, and a node that
+    fixes the batch.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise CompressionError("export_onnx needs the package onnx: pip install onnx") from error
+    builder = _Builder(model.network, *shapes_and_moves(model, example))
+    builder.build()
+    graph = onnx.helper.make_graph(
+        builder.graph.nodes,
+        type(model).__name__,
+        [_value("input", list(example.shape))],
+        [_value(builder.result, builder.result_shape)],
+        builder.graph.constants,
+    )
+    opset = [onnx.helper.make_opsetid("", OPSET)]
+    proto = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    onnx.checker.check_model(proto, full_check=True)
+    data = proto.SerializeToString(deterministic=True)
+    write_atomically(path, data)
+    return len(data)
+
+
+def _value(name: str, shape: list[int]) -> Any:
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape[1:]])
+
+
+class _Codes(NamedTuple):
+    """The names of codes, their scale and their zero point, and what the latter two are."""
+
+    names: tuple[str, str, str]
+    scale: float
+    zero_point: int
+
+    def real(self, code: int) -> float:
+        """Return the number that an int8 code of the network stands for."""
+        return (code + OFFSET - self.zero_point) * self.scale
+
+
+class _Builder:
+    """Writes one node of the lowered network after another."""
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        shapes: dict[fx.Node, list[int]],
+        moves: dict[fx.Node, Tensor],
+    ) -> None:
+        self.network, self.shapes, self.moves = network, shapes, moves
+        self.graph = Graph()
+        # a value's codes with their scale and zero point, or its real numbers
+        self.codes: dict[fx.Node, _Codes] = {}
+        self.real: dict[fx.Node, str] = {}
+        self.result, self.result_shape = "", [0]
+
+    def build(self) -> None:
+        for node in self.network.graph.nodes:
+            if 0 in self.shapes.get(node, ()):
+                raise UnsupportedTypeError(
+                    f"{node.target}: the export knows no values of the shape {self.shapes[node]}"
+                )
+            match node.op:
+                case "placeholder":
+                    self.real[node] = "input"
+                case "output":
+                    source = node.args[0]
+                    self.result, self.result_shape = self.real[source], self.shapes[source]
+                case _ if node in self.moves:
+                    self._move(node)
+                case "call_module":
+                    self._named(node, self.network.get_submodule(str(node.target)))
+
+    def _named(self, node: fx.Node, layer: nn.Module) -> None:
+        try:
+            self._layer(node, layer)
+        except UnsupportedTypeError as error:
+            raise UnsupportedTypeError(f"{node.target}: {error}") from error
+
+    def _layer(self, node: fx.Node, layer: nn.Module) -> None:
+        match layer:
+            case q.Quantize():
+                self._quantized(node, self._read(node.args[0]), layer)
+            case q.Dequantize():
+                self.real[node] = self._read(node.args[0])
+            case q.QuantizedLayer():
+                self._compressible(node, layer)
+            case q.QuantizedJoin():
+                self._quantized(node, self._join(node, layer), layer)
+            case q.QuantizedMean():
+                self._quantized(node, self._pool(node, average, layer.pool), layer)
+            case q.QuantizedAffine():
+                scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
+                self._quantized(node, self._with("Add", scaled, layer.offset), layer)
+            case q.OnCodes():
+                self._same_codes(node, self._pool(node, maximum, layer.function))
+            case q.ClampCodes():
+                self._same_codes(node, self._clamp(node, layer))
+            case _:
+                raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(layer).__name__}")
+
+    def _read(self, source: Any) -> str:
+        """Return the real numbers of a value: a DequantizeLinear of its own for each reader."""
+        if source in self.codes:
+            return self.graph.node("DequantizeLinear", list(self.codes[source].names))
+        return self.real[source]
+
+    def _quantized(self, node: fx.Node, real: str, layer: q.Codes | q.QuantizedLayer) -> None:
+        assert layer.output_scale is not None
+        assert layer.output_zero_point is not None
+        zero_point = int(layer.output_zero_point) + OFFSET
+        names = self.graph.constant(layer.output_scale), self.graph.constant(np.uint8(zero_point))
+        codes = self.graph.node("QuantizeLinear", [real, *names])
+        self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
+
+    def _same_codes(self, node: fx.Node, real: str) -> None:
+        source = self.codes[node.args[0]]  # type: ignore[index]
+        codes = self.graph.node("QuantizeLinear", [real, *source.names[1:]])
+        self.codes[node] = source._replace(names=(codes, *source.names[1:]))
+
+    def _with(self, kind: str, real: str, number: float) -> str:
+        return self.graph.node(kind, [real, self.graph.constant(np.float32(number))])
+
+    def _compressible(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
+        shape = self.shapes[node.args[0]]  # type: ignore[index]
+        real, weight, bias = self._read(node.args[0]), self._weight(layer, shape), self._bias(layer)
+        if layer.linear and len(shape) == 2:
+            real = self.graph.node("Gemm", [real, weight, bias], transB=1)
+        elif layer.linear:
+            product = self.graph.node("MatMul", [real, weight])
+            real = self.graph.node("Add", [product, bias])
+        elif len(shape) == layer.codes.ndim - 1:  # rows of channels, as images of one pixel
+            real = self.graph.reshape(real, [*shape, *[1] * (layer.codes.ndim - 2)])
+            real = convolution(self.graph, layer, [real, weight, bias])
+            real = self.graph.reshape(real, self.shapes[node])
+        else:
+            real = convolution(self.graph, layer, [real, weight, bias])
+        if len(node.args) > 1:
+            real = self.graph.node("Add", [real, self._read(node.args[1])])
+        if layer.output_scale is None:
+            self.real[node] = real
+        else:
+            self._quantized(node, real, layer)
+
+    def _weight(self, layer: q.QuantizedLayer, shape: list[int]) -> str:
+        codes, groups = layer.codes, layer.options.get("groups", 1)
+        if layer.linear and len(shape) > 2:
+            return self._dequantized(codes.t(), layer.weight_scale, axis=1)
+        if not layer.transposed or groups == 1:
+            return self._dequantized(codes, layer.weight_scale, axis=int(layer.transposed))
+        # Filters of all groups lie along one axis while they are scaled.
+        apart = codes.unflatten(0, (groups, -1)).transpose(1, 2)
+        real = self._dequantized(apart.flatten(0, 1), layer.weight_scale, axis=0)
+        real = self.graph.node("Reshape", [real, self.graph.whole(*apart.shape)])
+        order = [0, 2, 1, *range(3, apart.ndim)]
+        real = self.graph.node("Transpose", [real], perm=order)
+        return self.graph.node("Reshape", [real, self.graph.whole(*codes.shape)])
+
+    def _bias(self, layer: q.QuantizedLayer) -> str:
+        steps = layer.input_scale.double() * layer.weight_scale.double()
+        coarse = steps < TINY  # too small a step for float32: a bias of none of it either
+        bias = torch.where(coarse, (layer.bias * steps / TINY).round(), layer.bias.double())
+        return self._dequantized(bias.int(), steps.float().clamp(min=TINY), axis=0)
+
+    def _dequantized(self, codes: Tensor, scale: Tensor, *, axis: int) -> str:
+        zeros = torch.zeros(len(scale), dtype=codes.dtype)
+        names = [self.graph.constant(t) for t in (codes, scale, zeros)]
+        return self.graph.node("DequantizeLinear", names, axis=axis)
+
+    def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> str:
+        first, *others = [self._read(a) for a in node.args]
+        if layer.dim is not None:
+            return self.graph.node("Concat", [first, *others], axis=layer.dim)
+        for other in others:
+            first = self.graph.node("Add", [first, other])
+        return first
+
+    def _pool(self, node: fx.Node, write: Any, pool: nn.Module) -> str:
+        source: Any = node.args[0]
+        shapes = self.shapes[source], self.shapes[node]
+        name: str = write(self.graph, pool, self.codes[source].names, *shapes)
+        return name
+
+    def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> str:
+        codes = self.codes[node.args[0]]  # type: ignore[index]
+        real, low, high = self._read(node.args[0]), int(layer.low), int(layer.high)
+        if codes.real(low) == 0 and high == OFFSET - 1:
+            return self.graph.node("Relu", [real])
+        bounds = [
+            self.graph.constant(np.float32(codes.real(code))) if inside else ""
+            for code, inside in ((low, low > -OFFSET), (high, high < OFFSET - 1))
+        ]
+        return self.graph.node("Clip", [real, *bounds])
+
+    def _move(self, node: fx.Node) -> None:
+        source = next(a for a in node.all_input_nodes if a in self.shapes)
+        before, after = self.shapes[source], self.shapes[node]
+        places = self.moves[node].flatten()
+        if before == after and places.equal(torch.arange(len(places))):
+            # No node for what moves nothing: OpenVINO 2026.4 crashes on one behind a concatenation.
+            if source in self.codes:
+                self.codes[node] = self.codes[source]
+            else:
+                self.real[node] = self.real[source]
+            return
+        real = self.graph.move(self._read(source), self.moves[node], before, after)
+        if source in self.codes:
+            self._same_codes(node, real)
+        else:
+            self.real[node] = real

@@ -1,0 +1,146 @@
+"""Where each value of a network lies in memory: what it needs around it, and until when."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.errors import UnsupportedTypeError
+from compression.graph import place_of
+from compression.integer.steps.geometry import Buffers, Geometry
+from compression.integer.steps.windows import window_of
+
+_RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Where a node's codes lie, and how."""
+
+    geometry: Geometry
+    memory: Tensor
+
+    def pixels(self) -> dict[str, Any]:
+        """Return the fields of a step that reads this value pixel by pixel."""
+        return {
+            "input": self.memory,
+            "input_stride": self.geometry.stride,
+            "input_offsets": self.geometry.all_offsets(),
+            "input_zero": self.geometry.zero,
+        }
+
+    def codes(self, images: int) -> Tensor:
+        """Return the codes (images, channels, rows, columns) that lie there now."""
+        g, b = self.geometry, self.geometry.border
+        lines = self.memory[: images * g.stride].view(images, g.height + 2 * b, -1, g.pixel)
+        inside = lines[:, b : b + g.height, b : b + g.width, : g.channels]
+        return inside.permute(0, 3, 1, 2).clone()
+
+
+class Layout:
+    """The values of a network in `buffers`; memory is used again unless `keep` is given.
+
+    `shapes` are those of one image's values; `pixel` gives the bytes of a pixel of so many channels.
+    """
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        shapes: dict[fx.Node, list[int]],
+        buffers: Buffers,
+        *,
+        keep: bool,
+        pixel: Callable[[int], int] = int,
+    ) -> None:
+        """Find what flattens what, and who reads a value last."""
+        self.network, self.shapes, self.keep = network, shapes, keep
+        self.buffers, self.pixel = buffers, pixel
+        self.values: dict[fx.Node, Value] = {}
+        self._order = {node: i for i, node in enumerate(network.graph.nodes)}
+        self._roots: dict[fx.Node, fx.Node] = {}
+        self._last: dict[fx.Node, int] = {}
+        self._readers: dict[fx.Node, list[fx.Node]] = {}
+        for node in network.graph.nodes:
+            self._trace(node)
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """Return the layer that a node calls."""
+        return self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def root(self, node: Any) -> fx.Node:
+        """Return the node whose memory `node` names: itself, or what it flattens."""
+        return self._roots.get(node, node)
+
+    def value(self, node: Any) -> Value:
+        """Return the value of a node that has been computed."""
+        return self.values[self.root(node)]
+
+    def sides(self, node: Any) -> list[int]:
+        """Return the channels, rows and columns of the memory that `node` names."""
+        return self.spatial(self.root(node))
+
+    def spatial(self, node: fx.Node) -> list[int]:
+        """Return the channels, rows and columns of a node's value."""
+        shape = self.shapes[node][1:]
+        if len(shape) not in (1, 3):
+            raise UnsupportedTypeError(
+                f"integer steps take images or rows of numbers, found the shape {shape}"
+            )
+        return shape if len(shape) == 3 else [*shape, 1, 1]
+
+    def take(self, node: fx.Node, zero: int) -> Value:
+        """Give memory to a node's value, whose code of 0 is `zero`."""
+        channels, height, width = self.spatial(node)
+        geometry = Geometry(channels, height, width, self._border(node), zero, self.pixel(channels))
+        self.values[node] = Value(geometry, self.buffers.take(geometry))
+        return self.values[node]
+
+    def release(self, node: fx.Node) -> None:
+        """Give back the memory of what `node` was the last to read."""
+        for source in {self.root(a) for a in node.all_input_nodes}:
+            if source in self.values and self._last[source] == self._order[node] and not self.keep:
+                value = self.values[source]
+                self.buffers.give_back(value.geometry, value.memory)
+
+    def _trace(self, node: fx.Node) -> None:
+        tensors = [a for a in node.all_input_nodes if a in self.shapes]
+        layer = self.module(node)
+        if layer is None and node.op != "output" and tensors and node in self.shapes:
+            if str(getattr(node.target, "__name__", node.target)) not in _RESHAPES:
+                raise self._cannot(node)
+            self._roots[node] = self._flattened(node, tensors[0])
+        elif isinstance(layer, nn.Flatten | nn.Unflatten):
+            self._roots[node] = self._flattened(node, tensors[0])
+        for tensor in tensors:
+            self._last[self.root(tensor)] = self._order[node]
+            self._readers.setdefault(self.root(tensor), []).append(node)
+
+    def _flattened(self, node: fx.Node, source: fx.Node) -> fx.Node:
+        """Return the root of a value that `node` reshapes: its memory serves rows or the same image."""
+        before, after = self.shapes[source], self.shapes[node]
+        flat = [1, torch.Size(before[1:]).numel()]
+        same = len(before) in (2, 4) and len(after) in (2, 4)
+        if not same or (after != flat and self.spatial(source) != self.spatial(node)):
+            raise self._cannot(node)
+        root = self.root(source)
+        if after != flat and self.spatial(node) != self.spatial(root):
+            raise self._cannot(node)
+        return root
+
+    def _cannot(self, node: fx.Node) -> UnsupportedTypeError:
+        return UnsupportedTypeError(
+            f"integer steps cannot reshape at {place_of(node)} ({node.name})"
+        )
+
+    def _border(self, node: fx.Node) -> int:
+        """Return the widest border that a reader of `node` needs."""
+        return max((self._reach(reader, node) for reader in self._readers.get(node, [])), default=0)
+
+    def _reach(self, reader: fx.Node, node: fx.Node) -> int:
+        layer, sides = self.module(reader), self.spatial(node)
+        window = None if layer is None else window_of(layer, sides)
+        if window is None or self.root(reader.args[0]) is not node:
+            return 0
+        return window.border(sides[1], sides[2], self.spatial(reader)[1:])

@@ -1,0 +1,41 @@
+"""Do a step's operands lie in memory as the step would read them?"""
+
+from typing import Any
+
+from torch import fx, nn
+
+from compression.integer.steps.layout import Layout
+from compression.quantization import modules as q
+
+
+def misplaced_operand(layout: Layout, node: fx.Node, layer: nn.Module) -> str | None:
+    """Say what of the operands of `node` no step can read, None where all can be read.
+
+    A flattened map keeps its memory, in which only a linear layer and the real output find their way;
+    what is added must have the shape of the sum.
+    """
+    for source in _walked(node, layer):
+        if layout.spatial(source) != layout.sides(source):
+            return f" on a flattened {layout.sides(source)}"
+    if isinstance(layer, q.QuantizedLayer) and layer.linear:
+        shape = layout.shapes[node.args[0]]  # type: ignore[index]
+        if len(shape) != 2:
+            return f" on the last dimension of {shape[1:]}"
+    for source in _added(node, layer):
+        if layout.shapes[source] != layout.shapes[node]:
+            return f" that adds {layout.shapes[source][1:]} to {layout.shapes[node][1:]}"
+    return None
+
+
+def _walked(node: fx.Node, layer: nn.Module) -> list[Any]:
+    """Return the operands that are read pixel by pixel."""
+    if isinstance(layer, q.Quantize | q.Dequantize):
+        return []
+    linear = isinstance(layer, q.QuantizedLayer) and layer.linear
+    return list(node.args[1:] if linear else node.args)
+
+
+def _added(node: fx.Node, layer: nn.Module) -> list[Any]:
+    if isinstance(layer, q.QuantizedLayer):
+        return list(node.args[1:])
+    return list(node.args) if isinstance(layer, q.QuantizedJoin) and layer.dim is None else []

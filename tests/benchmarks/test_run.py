@@ -1,0 +1,115 @@
+"""The whole suite on a workload of one's own: table, JSON, figures, gate, and workers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.runs import run_pytest
+
+ROWS = "baseline or l1-global-60 or static-int8 or cpu-float16"
+
+pytestmark = pytest.mark.xdist_group("run")  # one run serves them all
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def history(cache: Path) -> tuple[Path, str]:
+    """Return the JSON of a run and what it printed."""
+    path = cache / "run.json"
+    out = suite(cache, "-k", ROWS, f"--benchmark-json={path}", "--figures", str(cache / "figures"))
+    return path, out
+
+
+def suite(cache: Path, *options: str) -> str:
+    always = ["--workload", "tests.support.workloads:TINY", "--num-threads", "1"]
+    run = run_pytest(
+        "benchmarks", "-p", "no:cacheprovider", *always, *options, XDG_CACHE_HOME=str(cache)
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_the_table_has_a_line_a_technique(history: tuple[Path, str]) -> None:
+    lines = history[1].splitlines()
+    assert any(line.startswith("technique ") and "% base" in line for line in lines)
+    saved = json.loads(history[0].read_text())["benchmarks"]
+    facts = next(e["extra_info"] for e in saved if e["name"] == "test_size[cpu-l1-global-60]")
+    share = 100 * facts["stored_bytes"] / facts["baseline_stored_bytes"]
+    row = next(line.split() for line in lines if line.startswith("l1-global-60 "))
+    assert row[2] == f"{share:.1f}"
+    simulated = [line for line in lines if line.startswith("float16") and "simulated" in line]
+    assert len(simulated) == 1
+
+
+def test_the_json_says_what_its_numbers_depend_on(history: tuple[Path, str]) -> None:
+    saved: dict[str, Any] = json.loads(history[0].read_text())
+    suite_facts = saved["machine_info"]["suite"]
+    assert suite_facts["workload"] == "tiny"
+    assert suite_facts["num_threads"] == 1
+    assert suite_facts["seed"] == 0
+    for entry in saved["benchmarks"]:
+        facts = entry["extra_info"]
+        if facts["metric"] == "accuracy":
+            assert facts["total"] == 16
+        if facts["metric"] == "latency":
+            assert facts["speed_up_low"] <= facts["speed_up"] <= facts["speed_up_high"]
+            assert entry["stats"]["rounds"] == facts["pairs"]
+
+
+def test_figures_are_written_or_say_what_they_need(history: tuple[Path, str]) -> None:
+    written = sorted(p.name for p in (history[0].parent / "figures").iterdir())
+    assert written == ["pareto-size-accuracy.png", "pareto-size-accuracy.svg"]
+    assert "no figure: figure2-pruning needs the pruning sweep: add -m sweep" in history[1]
+
+
+def test_the_same_commit_passes_its_own_gate(cache: Path, history: tuple[Path, str]) -> None:
+    # Size and accuracy: the times of a network this small would gate the machine, not the code.
+    out = suite(
+        cache,
+        "-k",
+        f"(size or accuracy) and ({ROWS})",
+        f"--benchmark-compare={history[0]}",
+        "--benchmark-compare-fail=min:1000000%",
+    )
+    assert "0 regressions, 0 not usable" in out
+    assert "gate: 10 of " in out
+
+
+def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
+    out = suite(cache, "-n", "2", "-k", f"accuracy and ({ROWS})")
+    rows = [
+        line
+        for line in out.splitlines()
+        if line.startswith(("baseline ", "l1-g", "static-", "float16"))
+    ]
+    assert len(rows) == 5
+    assert "min left" not in out, "the baseline comes from the cache"
+
+
+NO_CARD = """
+import torch
+
+torch.cuda.is_available = lambda: True
+torch.cuda.get_device_name = lambda *_: "Made-up H0"
+torch.cuda.get_device_capability = lambda *_: (9, 0)
+"""
+
+
+def test_a_gpu_has_its_own_batches_and_timings_and_its_name_in_the_header(tmp_path: Path) -> None:
+    (tmp_path / "no_card.py").write_text(NO_CARD)
+    options = "-p no:cacheprovider -p no_card --collect-only --device cpu --device cuda -k student"
+    run = run_pytest("benchmarks/test_latency.py", *options.split(), PYTHONPATH=str(tmp_path))
+    assert "device cpu, cuda (Made-up H0, TF32 on for convolutions and off" in run.stdout, (
+        run.stderr
+    )
+    ids = [line.split("[")[1].rstrip("]>") for line in run.stdout.splitlines() if "[cuda-" in line]
+    timings = ("", "-event", "-graph")
+    batches = [f"batch{batch}{timing}" for batch in (1, 128, 1024) for timing in timings]
+    assert ids == [f"cuda-student-{end}" for end in batches]
+    assert run.stdout.count("[cpu-student-batch") == 2

@@ -1,0 +1,103 @@
+"""Files of version 1, as they were once written, load for ever; no test writes them."""
+
+from typing import Any
+
+import pytest
+
+from compression.storage import contents, load, load_checkpoint
+from compression.storage.container import read
+from tests.support.places import GOLDEN as FOLDER
+from tests.support.storage_faults import FILES
+from tests.support.storage_nets import KINDS, Factory, digest, golden_network
+
+# storage-version-1 has the descriptions of the first writer: no CRC-32, a dense tensor described.
+# The others were written once, by these lines with `name` each of the keys:
+#
+#     files = {"raw": raw_bytes, "coded": coded_bytes}  # of tests/support/storage_faults.py
+#     files["static"] = lambda: saved(make("static"), entropy_coded=True)
+#     files["weights-4-bit-groups"] = lambda: saved(make("weights-4-bit-groups"))
+#     (FOLDER / f"storage-{name}.safetensors").write_bytes(files[name]())
+#
+# A new format gets a new file; where one of these no longer loads, the reader is wrong.
+GOLDEN: dict[str, tuple[Factory, str]] = {
+    "storage-version-1.safetensors": (
+        golden_network,
+        "b648b979fc9d8eb761fe5e72b35d9a40edf49dbed5e8f60369cac940f1f9f210",
+    ),
+    "storage-raw.safetensors": (
+        FILES["raw"][1],
+        "ef95e836bc377cc9e6f7e040e378fb6d5578fac330acca5df16b2891f4b87366",
+    ),
+    "storage-coded.safetensors": (
+        FILES["coded"][1],
+        "118f473db73c445d862a92d0b60a8290875de1a4a93da5677f94c5d968639cc7",
+    ),
+    "storage-static.safetensors": (
+        KINDS["static"][0],
+        "d8ab59b5d60f6dad78e856156ef9f6a1696870726bbcf8ed80d2e062d2aa5e98",
+    ),
+    "storage-weights-4-bit-groups.safetensors": (
+        KINDS["weights-4-bit-groups"][0],
+        "0182c8dfdf1321bd0bbc65f01c6dcc86ab99e0c0caab34d96ac03bed588062c0",
+    ),
+}
+
+
+def test_the_folder_holds_these_files_and_no_other() -> None:
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(GOLDEN)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_golden_file_loads(name: str) -> None:
+    factory, expected = GOLDEN[name]
+    for reader in (load, load_checkpoint):
+        assert digest(reader(FOLDER / name, factory)) == expected
+    assert sum(contents(FOLDER / name).values()) == (FOLDER / name).stat().st_size < 8000
+
+
+def encodings(name: str) -> set[tuple[Any, ...]]:
+    """Return what the descriptions of a file have: encoding, index, values, coded streams."""
+    about = read(FOLDER / name).about
+    assert about is not None
+    return {
+        (d["encoding"], d.get("index"), d.get("values"), *d.get("coded", ()))
+        if isinstance(d, dict)
+        else ("plain",)
+        for d in about["tensors"].values()
+    }
+
+
+def test_the_golden_files_have_every_encoding() -> None:
+    assert encodings("storage-version-1.safetensors") == {
+        ("dense", None, None),
+        ("sparse", None, None),
+        ("packed", None, None),
+        ("alias", None, None),
+    }
+    sparse = {
+        ("sparse", index, values)
+        for index in ("mask", "gaps")
+        for values in ("dense", "packed", "clustered")
+    }
+    assert encodings("storage-raw.safetensors") == sparse | {
+        ("plain",),
+        ("packed", None, None),
+        ("clustered", None, None),
+        ("alias", None, None),
+    }
+    assert encodings("storage-coded.safetensors") == {
+        ("dense", None, None, "values"),
+        ("sparse", "mask", "dense", "mask"),
+        ("packed", None, None, "codes"),
+        ("clustered", None, None, "indices"),
+    }
+
+
+def test_the_golden_files_have_joined_tensors_and_contexts() -> None:
+    content = read(FOLDER / "storage-coded.safetensors")
+    assert content.about is not None
+    joined = {dtype: group["coded"] for dtype, group in content.about["joined"].items()}
+    assert joined == {"float32": ["values"], "float16": [], "int64": [], "bool": ["values"]}
+    kinds = {n: int(content.entries[n][0]) for n in ("grid#codes", "taps#indices", "mask#mask")}
+    # The kind of a block is its first byte: 1 has contexts.
+    assert kinds == {"grid#codes": 1, "taps#indices": 1, "mask#mask": 0}

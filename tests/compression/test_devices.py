@@ -1,0 +1,102 @@
+"""Techniques where model and images are on a GPU, pretended: nothing may mix devices."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.baseline import Baseline
+from benchmarks.techniques import CASES, Case
+from compression.accounting import count_macs, count_nonzeros, count_parameters
+from compression.integer import TritonModel, lower_triton
+from compression.integer.triton.config import DEFAULT
+from compression.integer.triton.launch import Launch
+from compression.quantization import quantize_static
+from compression.training import Split, correct_images
+from tests.support.kinds import KINDS
+from tests.support.nets import images, mlp, residual
+from tests.support.pretend_cuda import CUDA, WAITS, OnCuda, pretending
+from tests.support.workloads import WITH_STUDENT, tiny_data
+
+FITTING = ("pruning.networks", "clustering.networks", "distillation", "quantization.qat")
+
+
+def step(
+    model: Any, train: Split, *_: Any, loss: Any = None, after_step: Any = None, **__: Any
+) -> None:
+    """Stand in for `fit`: a step without its gradients, which need the real card."""
+    batch = train.take(4)
+    inputs = batch.inputs(slice(None))
+    with torch.no_grad():
+        logits = model(inputs)
+        if loss is not None:
+            assert isinstance(loss(logits, batch.labels, inputs), OnCuda)
+        if after_step is not None:
+            after_step()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_technique_stays_on_its_device(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in FITTING:
+        monkeypatch.setattr(f"compression.{module}.fit", step)
+    with pretending():
+        data = tiny_data().to(CUDA)
+        baseline = Baseline(residual().to(CUDA), data, WITH_STUDENT, CUDA)
+        with torch.no_grad():
+            made = case.how(baseline)
+            outputs = made(data.test.inputs(slice(0, 4)))
+        assert isinstance(outputs, OnCuda)
+        assert all(isinstance(t, OnCuda) for t in made.state_dict().values())
+        assert correct_images(made, data.test).shape == (len(data.test),)
+        assert 0 < count_nonzeros(made) <= count_parameters(made)
+        assert count_macs(made, data.test.inputs(slice(0, 1))) > 0
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "static"])
+def test_a_prediction_never_waits_for_the_device(kind: str) -> None:
+    """One that does fits no CUDA graph; the reference executor of static INT8 may."""
+    with pretending(), torch.inference_mode():
+        model = KINDS[kind](residual())
+        wanted = model(images(4))
+        model, x = model.to(CUDA), images(4).to(CUDA)
+        found = model(x)  # what is made once is made now
+        WAITS.clear()
+        assert isinstance(model(x), OnCuda)
+        assert WAITS == []
+        # on a CPU a float16 network computes in float32
+        assert torch.allclose(found.cpu(), wanted, atol=0.05)
+        assert len(WAITS) == 1, "the copy to the CPU"
+
+
+@pytest.mark.parametrize("option", ["percentile", "equalization", "bias_correction"])
+def test_static_int8_has_all_its_options_there(option: str) -> None:
+    chosen = {"method": option} if option == "percentile" else {option: True}
+    with pretending(), torch.no_grad():
+        quantized = quantize_static(residual().to(CUDA), images().to(CUDA), **chosen)
+        assert isinstance(quantized(images(4).to(CUDA)), OnCuda)
+
+
+def test_the_triton_executor_is_made_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network on the card, for its inputs: what is launched is given tensors of the card only."""
+    given: list[object] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, int]) -> object:
+            return lambda *args, **named: given.extend([*args, *named.values()])
+
+    monkeypatch.setattr(Launch, "_kernel", lambda *_: Kernel())
+    monkeypatch.setattr(TritonModel, "capture", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    with pretending(), torch.inference_mode():
+        x = images(4).to(CUDA)
+        integer = lower_triton(quantize_static(residual().to(CUDA), x), x, config=DEFAULT)
+        assert isinstance(integer(x), OnCuda)
+    tensors = [value for value in given if isinstance(value, torch.Tensor)]
+    assert len(tensors) > 8 * len(integer.launches)
+    assert all(isinstance(tensor, OnCuda) for tensor in tensors)
+
+
+def test_what_mixes_devices_fails_as_it_would_on_a_card() -> None:
+    with pretending(), pytest.raises(RuntimeError, match="found cuda and cpu"):
+        mlp()(images(4).to(CUDA))

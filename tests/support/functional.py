@@ -1,0 +1,18 @@
+"""Networks written as a function of their layers."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Net(nn.Module):
+    def __init__(self, how: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.how = how
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0) -> Any:
+        y = self.how(self, x)
+        return y if mask is None else y * mask * scale

@@ -1,0 +1,129 @@
+"""Networks on the native executor in memory without slack: what test_native_sanitized.py runs.
+
+`python -m tests.support.sanitized NETWORKS SLACK`, under the sanitizers' runtime: predictions of named
+and of drawn networks are compared with the reference executor's, in memory that was scribbled on.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.errors import CompressionError
+from compression.integer import lower_native
+from compression.integer.native import model, packing, step
+from compression.integer.steps import geometry
+from compression.quantization import quantize_static
+from tests.support import program_of_seed
+from tests.support.compared import assert_equal, poisoned_memory, run
+from tests.support.integer_nets import NETS, numbers
+
+_take = geometry.Buffers.take
+Case = tuple[nn.Module, Tensor]
+
+
+def exact(numel: int, dtype: torch.dtype = torch.uint8, device: Any = None) -> Tensor:
+    """Return zeros that fill an allocation of their own: what lies behind them is poisoned."""
+    memory = torch.zeros(numel, dtype=dtype, device=device)
+    assert memory.data_ptr() % geometry.ALIGNMENT == 0
+    return memory
+
+
+def scribbled(buffers: geometry.Buffers, shape: geometry.Geometry) -> Tensor:
+    """Return memory whose border is filled, and whose image no step has written yet."""
+    memory, b = _take(buffers, shape), shape.border
+    lines = memory[: buffers.images * shape.stride].view(
+        buffers.images, shape.height + 2 * b, shape.width + 2 * b, shape.pixel
+    )
+    lines[:, b : b + shape.height, b : b + shape.width] = 0xAA
+    return memory
+
+
+def tighten(slack: int) -> None:
+    """Give every operand as many bytes as its step may read and write, and scribble on them.
+
+    The bounds are not checked beforehand, so that the sanitizers are asked alone.
+    """
+    replaced: list[tuple[Any, str, Any]] = [
+        (geometry, "aligned", exact),
+        (packing, "aligned", exact),
+        (geometry, "SLACK", slack),
+        (step, "BLOCK", packing.LANES - 1),
+        (geometry.Buffers, "take", scribbled),
+        (model, "check_bounds", lambda *_: None),
+    ]
+    for room, name, new in replaced:
+        assert hasattr(room, name), f"{room} has no {name}: say here what has its place now"
+        setattr(room, name, new)
+
+
+def check(network: nn.Module, x: Tensor, threads: int) -> None:
+    """Compare whole batches, an odd rest and one image with the reference executor, bit for bit.
+
+    CompressionError where the network has no kernels.
+    """
+    reference = quantize_static(network, x)
+    torch.set_num_threads(threads)
+    integer = lower_native(reference, x[:2])
+    for images in (len(x), 1):
+        wanted = run(reference, (x[:images],))
+        with poisoned_memory():
+            assert_equal(run(integer, (x[:images],)), wanted, f"{network}, {threads} threads")
+
+
+class Wide(nn.Module):
+    """Several whole blocks of channels, and what is left of one."""
+
+    def __init__(self) -> None:
+        """Draw the weights."""
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 200, 1), nn.Conv2d(200, 200, 3, padding=1)
+        self.c, self.head = nn.Conv2d(200, 200, 3, groups=200), nn.Linear(200, 130)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return 130 numbers per image."""
+        x = torch.relu(self.a(x))
+        x = torch.relu(self.c(torch.relu(self.b(x) + x)))
+        x = nn.functional.adaptive_avg_pool2d(nn.functional.max_pool2d(x, 3, 1, 1), 1)
+        return self.head(torch.flatten(x, 1))  # type: ignore[no-any-return]
+
+
+def drawn_cases() -> Iterator[Case]:
+    """Yield the networks of one input that seeds stand for."""
+    seed = 0
+    while True:
+        program = program_of_seed(seed)
+        seed += 1
+        if len(program.shapes) == 1:
+            yield program.build(), program.inputs()[0]
+
+
+def main(networks: int, slack: int) -> None:
+    """Check the named networks and so many drawn ones."""
+    os.environ.pop("LD_PRELOAD")  # the compiler would run under it, too
+    tighten(slack)
+    named: list[Callable[[], Case]] = [
+        *NETS.values(),
+        lambda: (Wide().eval(), numbers(3, 3, 7, 5)),
+    ]
+    for make in named:
+        for threads in (1, 2):
+            torch.manual_seed(0)
+            check(*make(), threads)
+    ran, tried = 0, 0
+    for case in drawn_cases():
+        if ran == networks:
+            break
+        tried += 1
+        with suppress(CompressionError):  # no kernel
+            check(*case, threads=1 + ran % 2)
+            ran += 1
+    print(f"{ran} networks ran of {tried}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,288 @@
+"""Networks of every kind that is stored, and how two are compared; imports nothing slow."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.layers import copy_model
+from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
+from compression.storage import load
+from tests.support.places import ROOT
+
+
+class Small(nn.Module):
+    """Convolution, batch norm, linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 3, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.hidden = nn.Linear(6, 20)
+        self.head = nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu(self.norm(self.conv(x))))
+        logits: Tensor = self.head(self.hidden(torch.flatten(x, 1)))
+        return logits
+
+
+class Wide(Small):
+    """Small with a layer of so many weights that each encoding may pay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(6, 800)
+        self.head = nn.Linear(800, 8)
+
+
+class Pair(nn.Module):
+    """Two linear layers that share their weight where `tied`."""
+
+    def __init__(self, *, tied: bool) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(16, 16)
+        self.decoder = nn.Linear(16, 16)
+        if tied:
+            self.decoder.weight = self.encoder.weight
+
+
+class Holds(nn.Module):
+    """A linear layer beside a tensor."""
+
+    def __init__(self, tensor: Tensor | None, *, persistent: bool = True) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        if isinstance(tensor, nn.Parameter):
+            self.register_parameter("odd", tensor)
+        else:
+            self.register_buffer("odd", tensor, persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(x)
+        if self.odd is None or not self.odd.numel():
+            return logits
+        return logits + self.odd.reshape(-1)[-1]
+
+
+class Versioned(nn.Linear):
+    """Loads what its own version wrote, as torchvision's MNASNet does."""
+
+    _version = 5
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any
+    ) -> None:
+        if local_metadata.get("version") != self._version:
+            raise ValueError(f"version {local_metadata.get('version')}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+class Bag(nn.Module):
+    """Any tensors: floats as parameters, the rest as buffers."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point():
+                self.register_parameter(name, nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+
+
+def empty(tensors: dict[str, Tensor]) -> nn.Module:
+    """Return a bag of zeros, which only a file can fill."""
+    return Bag({name: torch.zeros_like(tensor) for name, tensor in tensors.items()})
+
+
+def raw(tensor: Tensor) -> bytes:
+    packed = tensor.detach().clone(memory_format=torch.contiguous_format).view(-1)
+    return packed.view(torch.uint8).numpy().tobytes()
+
+
+def digest(model: nn.Module) -> str:
+    """Hash every name, dtype, shape and bit."""
+    whole = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + raw(tensor))
+    return whole.hexdigest()
+
+
+def sparse(model: nn.Module, share: float = 0.6) -> nn.Module:
+    """Zero a random share of each weight of more than one dimension, by hand."""
+    model = copy_model(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                # Not a product with the mask: -1 * 0 is -0.0, a value that the file must keep.
+                parameter.masked_fill_(torch.rand(parameter.shape) < share, 0)
+    return model
+
+
+def odd_bits(model: nn.Module) -> nn.Module:
+    """Put -0.0, subnormals and the largest number among zeros."""
+    model = sparse(model, 0.9)
+    weight = model.get_parameter("hidden.weight")
+    bits = torch.tensor([-(2**31), 1, -(2**31) + 1, 0x7F7FFFFF], dtype=torch.int32)
+    with torch.no_grad():
+        weight.view(-1)[:4] = bits.view(torch.float32)
+    return model
+
+
+def shared(model: nn.Module) -> nn.Module:
+    """Let each weight have one of 16 values, nine of ten of them zero."""
+    model = sparse(model, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                codebook = torch.randn(16)
+                parameter.copy_(codebook[torch.randint(0, 16, parameter.shape)])
+    return sparse(model, 0.9)
+
+
+def rounded_norms(model: nn.Module) -> nn.Module:
+    """Round batch norms to bfloat16, in float32: half of their bytes are zero."""
+    model = copy_model(model)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.startswith("norm.") and tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor).bfloat16())
+    return model
+
+
+def tied() -> nn.Module:
+    return Pair(tied=True)
+
+
+def untied() -> nn.Module:
+    return Pair(tied=False)
+
+
+def golden_network() -> nn.Module:
+    network = Pair(tied=False)
+    network.register_buffer("sparse", torch.zeros(40))
+    network.register_buffer("count", torch.zeros((), dtype=torch.int64))
+    return network
+
+
+IMAGES = (4, 2, 8, 8)
+Factory = Callable[[], nn.Module]
+# Every kind of model: what makes the float network, and what compresses it.
+KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
+    "float": (Small, lambda m: m),
+    "sparse": (Small, sparse),
+    "odd-bits": (Small, odd_bits),
+    "tied": (tied, lambda m: m),
+    "untied": (untied, lambda m: m),
+    "float16": (Small, lambda m: cast(m, torch.float16)),
+    "bfloat16": (Small, lambda m: cast(sparse(m), torch.bfloat16)),
+    "dynamic": (Small, quantize_dynamic),
+    "static": (Small, lambda m: quantize_static(m, torch.randn(IMAGES))),
+    "weights": (Small, lambda m: quantize_weights(m)),
+    "weights-3-bit-sparse": (Small, lambda m: quantize_weights(sparse(m, 0.9), num_bits=3)),
+    "shared": (Wide, shared),
+    "rounded-norms": (Wide, rounded_norms),
+    "static-wide": (Wide, lambda m: quantize_static(sparse(m), torch.randn(IMAGES))),
+    "weights-4-bit-groups": (Small, lambda m: quantize_weights(m, num_bits=4, group_size=5)),
+}
+
+
+def make(kind: str) -> nn.Module:
+    factory, compress = KINDS[kind]
+    torch.manual_seed(0)
+    return compress(factory().eval()).eval()
+
+
+def in_a_fresh_process(program: str, *arguments: object) -> str:
+    """Run a Python program that may import the tests, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def print_digests(folder: str) -> None:
+    """Load each file, named by its kind and how it was saved; run in a process of its own."""
+    files = sorted(Path(folder).iterdir())
+    print(json.dumps({f.name: digest(load(f, KINDS[f.name.split()[0]][0])) for f in files}))
+
+
+def numbers(*shape: int, step: int = 7919) -> Tensor:
+    """Return float32 numbers of all sorts, in arithmetic that is exact everywhere."""
+    count = torch.Size(shape).numel()
+    return (((torch.arange(count) + 1) * step) % 1013 - 506.5).view(shape) / 64
+
+
+def every(tensor: Tensor, step: int) -> Tensor:
+    """Return the tensor with zeros but at every so many-th element."""
+    places = torch.arange(tensor.numel()).view(tensor.shape) % step == step - 1
+    return torch.where(places, tensor, torch.zeros_like(tensor))
+
+
+# tests/golden has files of the tensors below: add others rather than change them.
+
+
+def raw_tensors() -> dict[str, Tensor]:
+    """Return a tensor of each encoding that is not entropy-coded."""
+    codes = (torch.arange(63) * 5 % 8 - 4).to(torch.int8)
+    few = torch.tensor([0.5, 0.25, -1.5, 3.0, 7.0, -0.0])
+    clustered = few[torch.arange(72) * 5 % 7 % 6].view(8, 9)
+    values = few[torch.arange(2400) // 3 % 6]
+    return {
+        "dense": numbers(3, 4, 5),
+        "brain": numbers(9).bfloat16(),
+        "empty": numbers(0, 3),
+        "count": torch.tensor(2**40),
+        "flags": torch.tensor([True, False, True]),
+        "mask": every(numbers(5, 20), 2),
+        "gaps": every(numbers(4, 600), 256),  # gaps of 255 take a byte more
+        "packed": codes.view(7, 9),
+        "packed-mask": every(codes.repeat(4) | 1, 4),
+        "packed-gaps": every(codes.repeat(40) | 1, 300),
+        "clustered": clustered,
+        "clustered-mask": every(values, 4),
+        "clustered-gaps": every(values, 20),
+    }
+
+
+RAW_BITS = {"packed": 3, "packed-mask": 4, "packed-gaps": 5}
+
+
+def coded_tensors() -> dict[str, Tensor]:
+    """Return a tensor of each entropy-coded encoding, and small ones to be joined."""
+    few = torch.tensor([0.5, 0.25, -1.5, 3.0, 7.0, -0.0])
+    skewed = torch.arange(600) % 7 * (torch.arange(600) % 11 == 0)
+    grid = (numbers(64, 64).frac() * 6).to(torch.int8)
+    grid[::3], grid[:, 1::4] = 0, 0  # dead rows and columns: with contexts
+    taps = few[(numbers(16, 32, 3, 3) * 64).long() % 6]
+    taps[2:14] = 0.5
+    mask = torch.zeros(64, 128, dtype=torch.float16)
+    mask[:3] = numbers(3, 128)  # too many values for a codebook
+    return {
+        "bias": numbers(60).bfloat16().float(),
+        "scale": torch.tensor(0.5),
+        "float16": numbers(40).half(),
+        "count": torch.tensor(300),
+        "flags": torch.tensor([True, False] * 20),
+        "values": numbers(16, 32).bfloat16().float(),
+        "mask": mask,
+        "codes": skewed[:300].to(torch.int8).view(10, 30),
+        "indices": few[skewed % 6].view(20, 30),
+        "grid": grid,
+        "taps": taps,
+    }
