@@ -17,7 +17,10 @@ from torch import Tensor
 
 from compression.errors import CompressionError, UnsupportedTypeError
 
+INT8_MIN, INT8_MAX = -128, 127
+"""The ends of affine codes of 8 bits."""
 TINY = 2.0**-126
+"""The smallest normal number of float32."""
 _LARGEST = torch.finfo(torch.float32).max
 _INT32 = torch.iinfo(torch.int32)
 
