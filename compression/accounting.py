@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import PLAIN, check_module, failing_module, parameter_tensors, same_memory
@@ -104,6 +103,9 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        from torch.utils.flop_counter import flop_registry  # here, since it imports Triton
+
+        self.flops: Any = flop_registry
         self.macs, self.unknown = 0, set[str]()
 
     def __torch_dispatch__(
@@ -111,7 +113,7 @@ class _Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         kind = getattr(func, "_overloadpacket", func)
-        if kind not in _MACS and kind not in flop_registry and hasattr(func, "decompose"):
+        if kind not in _MACS and kind not in self.flops and hasattr(func, "decompose"):
             with self:  # what it is made of may be known
                 outputs = func.decompose(*args, **kwargs)
             if outputs is not NotImplemented:
@@ -119,8 +121,8 @@ class _Counter(TorchDispatchMode):
         outputs = func(*args, **kwargs)
         if kind in _MACS:
             self.macs += _MACS[kind](outputs, *args, **kwargs)
-        elif kind in flop_registry:
-            self.macs += flop_registry[kind](*args, **kwargs, out_val=outputs) // 2
+        elif kind in self.flops:
+            self.macs += self.flops[kind](*args, **kwargs, out_val=outputs) // 2
         elif _may_multiply(func):
             self.unknown.add(str(func))
         return outputs
