@@ -99,7 +99,7 @@ def _latency(rows: list[Row], timing: str, batch: int) -> Cells:
     cells = [[f"{where} ms", "speed-up (95%)"]]
     for row in rows:
         fact = row.latency.get((timing, batch), {})
-        told = [_milliseconds(fact), _interval(fact)]
+        told = [_milliseconds(fact), interval(fact)]
         cells.append([row.unclaimed, "-"] if row.unclaimed else told)
     return cells
 
@@ -138,13 +138,13 @@ def _memory(row: Row, batch: int) -> str:
     """Return what the model holds and a prediction adds: an executor may reserve all of it ahead."""
     keys = ("model_memory_bytes", "prediction_peak_memory_bytes")
     known = [f for (_, b), f in row.latency.items() if b == batch and f.get(keys[1]) is not None]
-    return _significant(sum(known[0].get(key, 0) for key in keys) / MIB) if known else "-"
+    return significant(sum(known[0].get(key, 0) for key in keys) / MIB) if known else "-"
 
 
 def _energy(row: Row, batch: int) -> str:
     facts = [f for (_, b), f in row.latency.items() if b == batch]
     known = [f["energy_mj_per_image"] for f in facts if "energy_mj_per_image" in f]
-    return _significant(known[0]) if known else "-"
+    return significant(known[0]) if known else "-"
 
 
 def _half_interval(facts: Facts) -> str:
@@ -160,10 +160,11 @@ def _number(facts: Facts, key: str, unit: float, form: str = ".2f") -> str:
 
 
 def _milliseconds(facts: Facts) -> str:
-    return _significant(facts["latency_ms"]) if facts else "-"
+    return significant(facts["latency_ms"]) if facts else "-"
 
 
-def _interval(facts: Facts) -> str:
+def interval(facts: Facts) -> str:
+    """Return the speed-up with its 95% interval, a dash for an empty record."""
     if not facts:
         return "-"
     return f"{facts['speed_up']:.2f} ({facts['speed_up_low']:.2f}-{facts['speed_up_high']:.2f})"
@@ -181,11 +182,11 @@ def _count(facts: Facts, key: str) -> str:
     value = float(f"{facts[key]:.3g}")  # rounded first: 999,960 is 1.00M, not 1000k
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{_significant(value / size)}{unit}"
+            return f"{significant(value / size)}{unit}"
     return f"{value:.0f}"
 
 
-def _significant(value: float) -> str:
+def significant(value: float) -> str:
     """Return three significant digits, trailing zeros kept and never an exponent."""
     value = float(f"{value:.3g}")
     decimals = 2 - math.floor(math.log10(value)) if value > 0 else 2

@@ -1,4 +1,4 @@
-"""The table at the end of a run: a row a technique, at most 100 columns wide."""
+"""The table at the end of a run: a row per technique, at most 100 columns wide."""
 
 from benchmarks.report.columns import Cells, Groups, notes, parts
 from benchmarks.report.rows import Row
@@ -11,9 +11,18 @@ def render(rows: list[Row], *, width: int = 100) -> str:
     for. Columns that do not fit go into a further block, whole: a name or a number cut short would be a
     wrong one. Only a single column beyond `width` is wider.
     """
-    blocks = [block for groups in parts(rows) for block in _blocks(groups, width)]
-    below = "\n".join(dict.fromkeys(note for row in rows for note in notes(row)))
-    return "\n\n".join([*(_text(block) for block in blocks), *([below] if below else [])])
+    blocks = [render_groups(groups, width=width) for groups in parts(rows)]
+    return "\n\n".join(block for block in [*blocks, render_notes(rows)] if block)
+
+
+def render_groups(groups: Groups, *, width: int = 100) -> str:
+    """Return one part of the table as text, empty where it has no columns beside the names."""
+    return "\n\n".join(_text(block) for block in _blocks(groups, width))
+
+
+def render_notes(rows: list[Row]) -> str:
+    """Return the sentences that no cell has room for, each once."""
+    return "\n".join(dict.fromkeys(note for row in rows for note in notes(row)))
 
 
 def render_markdown(rows: list[Row]) -> str:
