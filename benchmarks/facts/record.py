@@ -1,4 +1,4 @@
-"""Facts: what a benchmark found, for the JSON, the table, the figures and the gate."""
+"""Records the facts of a benchmark, for the JSON, the table, the figures and the gate."""
 
 import base64
 import math
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.facts.schema import check_fact
+
 Facts = Mapping[str, Any]
 
 PROPERTY = "facts"
@@ -19,10 +21,12 @@ def record(benchmark: Any, request: Any, **facts: Any) -> None:
     """Attach `facts` to the benchmark's JSON entry and to the test's report.
 
     The report reaches the controller of xdist, where benchmarks are disabled. Scalars of numpy and
-    torch become plain numbers; ValueError names a fact that is not finite, TypeError one that is no
-    JSON, at any depth.
+    torch become plain numbers. ValueError names a fact that FACTS lacks or that is not finite,
+    TypeError one that is no JSON, at any depth, or of another type than FACTS says.
     """
     plain = {name: _plain(name, value) for name, value in facts.items()}
+    for name, value in plain.items():
+        check_fact(name, value)
     benchmark.extra_info.update(plain)
     request.node.user_properties.append((PROPERTY, plain))
 
@@ -38,13 +42,13 @@ def facts_of(reports: Iterable[Any]) -> list[Facts]:
 
 
 def encode_images(correct: Tensor) -> str:
-    """Return a bool an image as text: packed, deflated, base64."""
+    """Return one bool per image as text: packed, deflated, base64."""
     packed = np.packbits(correct.cpu().numpy(), bitorder="little")
     return base64.b64encode(zlib.compress(packed.tobytes(), 9)).decode()
 
 
 def decode_images(text: object, total: int) -> Tensor:
-    """Return the bool an image that encode_images wrote; ValueError where it is damaged."""
+    """Return the bools, one per image, that encode_images wrote; ValueError where it is damaged."""
     if not isinstance(text, str):
         raise ValueError(f"damaged record of the correct images (a {type(text).__name__})")
     expected = -(-total // 8)

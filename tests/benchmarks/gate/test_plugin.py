@@ -64,7 +64,7 @@ def test_an_entry_left_out_by_default_is_gone_too(suite: Suite) -> None:
 def test_a_skipped_entry_fails(suite: Suite) -> None:
     suite.pytester.makepyfile(
         test_bench=BENCHMARKS.replace(
-            "    facts = dict", '    if name == "cost": pytest.skip("no")\n    facts = dict'
+            "    facts = ", '    if name == "cost": pytest.skip("no")\n    facts = '
         )
     )
     verdict(suite.gate(), 1, "test_it[cost]: in the history, but skipped or failed", "3 of 4")

@@ -1,11 +1,8 @@
 import json
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from benchmarks.facts.record import record
 from benchmarks.timing.clock import (
     CLOCK,
     cuda_event_timer,
@@ -89,54 +86,6 @@ def test_the_clocks_of_a_gpu_agree() -> None:
     assert event < 2 * wall
     expected = x.double() @ x.double()
     assert torch.allclose(y.double(), expected, atol=1e-1, rtol=1e-2)  # TF32 at worst
-
-
-class Fake:
-    def __init__(self) -> None:
-        self.extra_info: dict[str, Any] = {}
-
-
-def test_scalars_of_numpy_and_torch_are_recorded_as_plain_numbers(request) -> None:
-    fake = Fake()
-    facts = {
-        "correct": np.int64(3),
-        "drop": np.float64(0.5),
-        "met": np.bool_(True),
-        "accuracy": torch.tensor(0.25),
-        "epoch_accuracy": [np.float32(0.5), (1, None)],
-        "contents": {"values": torch.tensor(7)},
-    }
-    record(fake, request, **facts)
-    plain = {
-        "correct": 3,
-        "drop": 0.5,
-        "met": True,
-        "accuracy": 0.25,
-        "epoch_accuracy": [0.5, [1, None]],
-        "contents": {"values": 7},
-    }
-    assert fake.extra_info == plain
-    # Exact types: xdist's transport knows no subclass of float.
-    assert {type(value) for value in fake.extra_info.values()} == {int, float, bool, list, dict}
-    assert ("facts", plain) in request.node.user_properties
-
-
-@pytest.mark.parametrize(
-    ("fact", "error", "text"),
-    [
-        (float("nan"), ValueError, "fact x must be finite"),
-        (np.float32("inf"), ValueError, "fact x must be finite"),
-        ({"a": [1.0, torch.tensor(float("nan"))]}, ValueError, r"fact x.a\[1\] must be finite"),
-        (torch.ones(2), TypeError, "fact x must be plain JSON, found Tensor"),
-        ([object()], TypeError, r"fact x\[0\] must be plain JSON, found object"),
-    ],
-)
-def test_a_fact_that_is_no_finite_json_is_refused(request, fact, error, text) -> None:
-    fake = Fake()
-    with pytest.raises(error, match=text):
-        record(fake, request, good=1, x=fact)
-    assert fake.extra_info == {}
-    assert request.node.user_properties == []
 
 
 def test_the_clock_has_a_name() -> None:
