@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.facts.record import Facts, decode_images
+from benchmarks.facts.schema import FACTS
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "size": ("stored_bytes",),
@@ -20,6 +21,12 @@ LARGEST = 1e15
 """No byte, second or ratio is more; a larger integer overflows what is computed with it."""
 MOST_IMAGES = 10**9
 ROUNDING = 1e-6
+READ = (
+    "stored_bytes", "baseline_stored_bytes", "parameters", "nonzeros", "macs",
+    "correct", "total", "accuracy",
+    "speed_up", "speed_up_low", "speed_up_high", "latency_ms", "num_threads", "preempted", "noisy",
+)  # fmt: skip
+"""The facts that the gate computes with; benchmarks/facts/schema.py says what each may be."""
 
 
 def comparable(now: Facts, then: Facts) -> str | None:
@@ -44,7 +51,7 @@ def damage(facts: Facts) -> str | None:
         if name not in facts:
             return f"no {name}"
     for name in facts:
-        if name in _USABLE and not _USABLE[name](facts[name]):
+        if name in READ and not _is_usable(name, facts[name]):
             return f"a {name} of {shown(facts[name])}"
     return {"size": _size, "accuracy": _accuracy, "latency": _latency}[metric](facts)
 
@@ -66,6 +73,12 @@ def is_number(value: Any, *, least: float = 0.0) -> bool:
 def shown(value: Any) -> str:
     """Return a value for a sentence, however large or deep."""
     return reprlib.repr(value)
+
+
+def _is_usable(name: str, value: Any) -> bool:
+    if not FACTS[name].holds(value):
+        return False
+    return value <= (MOST_IMAGES if name == "total" else LARGEST)  # type: ignore[no-any-return]
 
 
 def _size(facts: Facts) -> str | None:
@@ -93,25 +106,3 @@ def _latency(facts: Facts) -> str | None:
     if low * (1 - ROUNDING) <= value <= high * (1 + ROUNDING):
         return None
     return f"a speed_up of {value} outside its interval of {low} to {high}"
-
-
-def _positive(value: Any) -> bool:
-    return is_number(value) and value > 0
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and is_number(value)
-
-
-def _positive_count(value: Any) -> bool:
-    return _count(value) and value > 0
-
-
-_USABLE = {
-    **dict.fromkeys(("speed_up", "speed_up_low", "speed_up_high", "latency_ms"), _positive),
-    **dict.fromkeys(("stored_bytes", "baseline_stored_bytes", "num_threads"), _positive_count),
-    **dict.fromkeys(("correct", "preempted", "nonzeros", "parameters", "macs"), _count),
-    "total": lambda value: _positive_count(value) and value <= MOST_IMAGES,
-    "accuracy": lambda value: is_number(value) and value <= 1,
-    "noisy": lambda value: isinstance(value, bool),
-}
