@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import PLAIN, check_module, failing_module, parameter_tensors, same_memory
-from compression.modes import evaluating
+from compression.modes import ExecutorModel, evaluating
 
 _aten = torch.ops.aten
 _PRODUCTS = {
@@ -90,7 +90,7 @@ def _parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
                 f"{name}: a lazy layer's has no shape yet; call the network once"
             )
     for name, module in model.named_modules():
-        if hasattr(module, "simulated") and not any(True for _ in parameter_tensors(module)):
+        if isinstance(module, ExecutorModel) and not any(True for _ in parameter_tensors(module)):
             raise UnsupportedTypeError(
                 f"{name or 'the model'}: {type(module).__name__} holds its weights outside of torch; "
                 "count the network that it was made of"

@@ -1,7 +1,8 @@
-"""Training and evaluation mode."""
+"""How a network runs: in training or evaluation mode, or by an executor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from torch import nn
 
@@ -16,3 +17,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+class ExecutorModel(nn.Module):
+    """A network in the form that an executor runs, the reference executor's integer form among them.
+
+    It only predicts: what compresses, casts or counts refuses it, or knows its kind. Its weights may
+    lie outside of torch's tensors.
+    """
+
+    kernels_ran: Mapping[str, int] = MappingProxyType({})
+    """How often each kernel ran in the latest prediction, of those that torch's profiler cannot see."""

@@ -16,6 +16,7 @@ from compression.layers import (
     failing_module,
     replace_everywhere,
 )
+from compression.modes import ExecutorModel
 from compression.pruning import is_n_of_m
 
 log = logging.getLogger(__name__)
@@ -29,13 +30,11 @@ SEMI_STRUCTURED_KERNELS = (
 """Sets of kernels, of which one must run whole: cuSPARSELt's, CUTLASS's with and without a bias."""
 
 
-class SemiStructuredModel(nn.Module):
+class SemiStructuredModel(ExecutorModel):
     """Runs `network`, whose layers named in `sparse_layers` multiply on sparse tensor cores.
 
     It is for prediction, on the device where it was made.
     """
-
-    simulated = False
 
     def __init__(self, network: nn.Module) -> None:
         """Take over `network`, none of whose layers is lowered yet."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from compression.integer import NativeModel
+from compression.modes import ExecutorModel
 
 NATIVE = "native::vpdpbusd"
 """Layers of the native executor that multiplied codes on VNNI, as its compiled code counts them."""
@@ -33,6 +33,6 @@ def kernels_of(model: nn.Module, inputs: Tensor) -> Counter[str]:
         if inputs.is_cuda:
             torch.cuda.synchronize(inputs.device)
     ran = Counter(event.name for event in seen.events())
-    if isinstance(model, NativeModel):
-        ran[NATIVE] += model.kernels_ran
+    if isinstance(model, ExecutorModel):
+        ran.update(model.kernels_ran)
     return ran

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model, copy_model, failing_module, record_left_out
+from compression.modes import ExecutorModel
 from compression.quantization.replacement import CodedLayer
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -113,7 +114,7 @@ def round_vectors(model: nn.Module) -> nn.Module:
 
 def _check_castable(model: nn.Module) -> None:
     for prefix, module in model.named_modules():
-        if isinstance(module, CastModel) or hasattr(module, "simulated"):
+        if isinstance(module, CastModel | ExecutorModel):
             raise UnsupportedTypeError(
                 f"{prefix or 'the model'}: expected a network of real numbers, found "
                 f"{type(module).__name__}; cast the network that it was made of"

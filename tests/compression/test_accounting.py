@@ -8,6 +8,7 @@ from torchvision.models import resnet18
 from benchmarks.baseline.networks import five_layer_cnn, resnet18_10
 from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
 from compression.errors import CompressionError, UnsupportedTypeError
+from compression.modes import ExecutorModel
 from compression.pruning import prune_l1_unstructured
 from compression.quantization import cast, quantize_dynamic, quantize_weights
 from tests.support.nets import mlp, residual
@@ -164,10 +165,8 @@ def test_products_are_counted_and_buffers_stay(kind: str, wanted: int) -> None:
     assert model.calls == 0
 
 
-class Lowered(nn.Module):
+class Lowered(ExecutorModel):
     """What an executor made of a network."""
-
-    simulated = False
 
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -5,7 +5,7 @@ import threading
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET
@@ -15,20 +15,22 @@ from compression.integer.native.packing import convolution_fields
 from compression.integer.native.step import CStep, compiled
 from compression.integer.shapes import shapes_of
 from compression.integer.steps import Buffers, Layout, Lowering, Target
+from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
 CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take: they stay in the cache beside the weights."""
+KERNEL = "native::vpdpbusd"
+"""The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
 TARGET = Target("native", OFFSET, convolution_fields)
 
 
-class NativeModel(nn.Module):
+class NativeModel(ExecutorModel):
     """Runs int8 codes from the first layer to the last in one call, on AVX-512 with VNNI.
 
-    `kernels_ran` counts the layers of the latest prediction that multiplied codes on VNNI.
+    `kernels_ran` counts, by the name KERNEL, the layers of the latest prediction that multiplied codes
+    on VNNI, as the compiled code counts them.
     """
-
-    simulated = False
 
     def __init__(self, lowering: Lowering, inputs: list[int], outputs: list[int]) -> None:
         """Take over the steps, whose memory they keep; shapes are those of one image."""
@@ -44,7 +46,6 @@ class NativeModel(nn.Module):
         self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
         self._real = lowering.real
         self._lock = threading.Lock()  # the memory is one prediction's at a time
-        self.kernels_ran = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return real outputs of real inputs on the CPU, any number of images."""
@@ -60,7 +61,7 @@ class NativeModel(nn.Module):
             len(images), height, width, channels, dtype=torch.float32, device="cpu"
         )
         with self._lock:
-            self.kernels_ran = self._library.run(
+            layers = self._library.run(
                 self._steps, ctypes.c_int64(len(self._steps)),
                 ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(outputs.data_ptr()),
                 *map(ctypes.c_int64, (
@@ -68,6 +69,7 @@ class NativeModel(nn.Module):
                 )),
                 torch.get_num_threads(),
             )  # fmt: skip
+        self.kernels_ran = {KERNEL: layers}
         return outputs.permute(0, 3, 1, 2).reshape(len(images), *self._outputs)
 
     def __deepcopy__(self, _: object) -> NoReturn:

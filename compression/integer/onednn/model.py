@@ -12,6 +12,7 @@ from compression.integer.onednn import layers as k
 from compression.integer.onednn.aliases import Aliases
 from compression.integer.shapes import shapes_and_moves
 from compression.integer.windows import each, padding_of
+from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
@@ -20,14 +21,12 @@ CHUNK_BYTES = 2**24
 pages at every allocation, which took a sixth of the time of 64 images at 224x224."""
 
 
-class IntegerModel(nn.Module):
+class IntegerModel(ExecutorModel):
     """Runs int8 codes from the first layer to the last on integer kernels.
 
     `stayed` names the layers that have no integer kernel and are computed in float32; of a batch
     `chunk` images are computed at a time.
     """
-
-    simulated = False
 
     def __init__(
         self,

@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compression.errors import CompressionError
+from compression.modes import ExecutorModel
 
 Predict = Callable[[Tensor], Tensor]
 """Real inputs (N, ...) of the compiled shape, float32 on the CPU -> real outputs in new memory."""
 
 
-class CompiledModel(nn.Module):
+class CompiledModel(ExecutorModel):
     """A network's file run by another engine, compiled once for each shape of inputs.
 
     `engine` names it in errors. Threads may share it: they predict one after the other.
     """
-
-    simulated = False
 
     def __init__(
         self,

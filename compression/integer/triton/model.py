@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compression.errors import CompressionError
 from compression.integer.codes import unsigned
@@ -15,6 +15,7 @@ from compression.integer.steps import Buffers, Kind, Layout, Lowering, Target
 from compression.integer.triton.config import Config
 from compression.integer.triton.launch import Launch, convolution_fields, pixel_bytes
 from compression.integer.triton.tuning import tune
+from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
 TARGET = Target("triton", 0, convolution_fields)
@@ -22,11 +23,11 @@ COPIED_BYTES = 2**22
 """Inputs up to so large are copied for the graph: that is cheaper than a launch of its own."""
 
 
-class TritonModel(nn.Module):
+class TritonModel(ExecutorModel):
     """Runs int8 codes from the first layer to the last on a GPU's int8 tensor cores.
 
     Batches of the size that it was made for replay a CUDA graph, unless their prediction is itself
-    being captured; others are launched kernel by kernel. On the CPU, `simulated`, Triton's interpreter
+    being captured; others are launched kernel by kernel. On the CPU Triton's interpreter
     runs the same kernels, to test them.
     """
 
@@ -39,7 +40,6 @@ class TritonModel(nn.Module):
     ) -> None:
         """Take over the steps, whose memory they keep; shapes are those of one image."""
         super().__init__()
-        self.simulated = device.type == "cpu"
         self.launches = [Launch(step, device) for step in lowering.steps]
         self.device, self.images = device, lowering.layout.buffers.images
         self._layout = lowering.layout
