@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from compression.affine import QParams
 from compression.graph import folded_rows, norms_as_convolutions
 from compression.layers import compressible_layers
+from compression.modes import ExecutorModel
 from compression.quantization.calibration import Range, device_of, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize, unshared
 from compression.quantization.graph import Lowering
@@ -17,14 +18,12 @@ from compression.quantization.proof import proven_trace, trace_in_float32
 from compression.training import input_batches
 
 
-class StaticQuantizedModel(nn.Module):
+class StaticQuantizedModel(ExecutorModel):
     """A network on int8 codes from its input to its last layer, run by the reference executor.
 
     The arithmetic is that of integers, carried out in floats: its accuracy is that of INT8, its
     speed is not (see modules.py). compression.integer runs it on integer kernels.
     """
-
-    simulated = True
 
     def __init__(self, network: fx.GraphModule, token_norms: tuple[str, ...] = ()) -> None:
         """Take over a lowered network, and the names of its batch norms that are not folded."""
