@@ -23,6 +23,8 @@ from compression.errors import CompressionError
 pytest_plugins = ["pytester", "benchmarks.gate.plugin"]
 
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
+# Drawn networks have five times the examples here (tests/support/drawn.py).
+hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("suite"))
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=4000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
