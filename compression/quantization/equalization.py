@@ -19,7 +19,7 @@ _POSITIVE = (nn.ReLU, F.relu, torch.relu, "relu")  # f(s x) = s f(x) for s > 0, 
 def unshared(folded: fx.GraphModule) -> fx.GraphModule:
     """Give each call of a layer a layer of its own, in place, and each layer tensors of its own.
 
-    What is good for one call need not be good for another; the names are those that lowering gives.
+    What is good for one call need not be good for another; the names are those that the plan gives.
     """
     layers = dict(folded.named_modules())
     called: set[str] = set()

@@ -10,10 +10,12 @@ from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.layers import copy_model, filters, unfilters
+from compression.quantization.build import build_network
 from compression.quantization.calibration import device_of, observe, ranges
+from compression.quantization.graph import plan_network
 from compression.quantization.layer import LAYERS
 from compression.quantization.modules import Codes
-from compression.quantization.static import StaticQuantizedModel, lowered, prepared, rounded
+from compression.quantization.static import StaticQuantizedModel, float_graph
 from compression.training import Recipe, Split, fit
 
 
@@ -83,16 +85,18 @@ def quantize_aware(
     stay; weights, biases and the weights' scales train. The result is that of quantize_static with
     the trained weights: what runs in training and what is deployed round the same values.
     """
-    folded, batches, token_norms = prepared(model, calibration, method)
-    names = rounded(folded, None)
-    chosen = ranges(observe(folded, batches, keep=method != "min-max", names=names), method)
-    rehearsal = _rehearsal(folded, rounded(folded, chosen)).to(device_of(folded))
+    folded, batches, token_norms = float_graph(model, calibration, method)
+    plan = plan_network(folded)
+    seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
+    qparams = plan.qparams(ranges(seen, method))
+    rehearsal = _rehearsal(folded, qparams).to(device_of(folded))
     fit(rehearsal, train, recipe)
     layers = dict(folded.named_modules())
     for name, layer in rehearsal.named_modules():
         if parametrize.is_parametrized(layer, "weight"):
             _copy_trained(layer, layers[name])
-    return lowered(folded, chosen, token_norms)
+    network = build_network(plan, qparams)
+    return StaticQuantizedModel(network, token_norms).to(device_of(folded))
 
 
 def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.GraphModule:

@@ -1,19 +1,19 @@
-"""Static INT8: calibrate a traced network's activations, then lower it onto integer codes."""
+"""Static INT8: plan a traced network on integer codes, calibrate it, then build it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from compression.affine import QParams
 from compression.graph import folded_rows, norms_as_convolutions
 from compression.layers import compressible_layers
 from compression.modes import ExecutorModel
-from compression.quantization.calibration import Range, device_of, observe, ranges
+from compression.quantization.build import build_network
+from compression.quantization.calibration import device_of, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize, unshared
-from compression.quantization.graph import Lowering
+from compression.quantization.graph import plan_network
 from compression.quantization.proof import proven_trace, trace_in_float32
 from compression.training import input_batches
 
@@ -26,7 +26,7 @@ class StaticQuantizedModel(ExecutorModel):
     """
 
     def __init__(self, network: fx.GraphModule, token_norms: tuple[str, ...] = ()) -> None:
-        """Take over a lowered network, and the names of its batch norms that are not folded."""
+        """Take over a network on codes, and the names of its batch norms that are not folded."""
         super().__init__()
         self.network = network
         self.token_norms = token_norms
@@ -60,28 +60,29 @@ def quantize_static(
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape
     torch.Size([3, 2])
     """
-    folded, batches, token_norms = prepared(model, calibration, method)
+    folded, batches, token_norms = float_graph(model, calibration, method)
     if equalization or bias_correction:
         unshared(folded)
     if equalization:
         equalize(folded)
     keep = bias_correction or method != "min-max"
-    # Lowered without ranges first: an operator that is not known is told before hours of calibration.
-    names = rounded(folded, None)
+    # Before calibration: an operator that is not known is told before hours of it.
+    plan = plan_network(folded)
     # The correction of biases looks at every layer's input, rounded there or not.
-    watched = None if bias_correction else names
+    watched = None if bias_correction else plan.rounded
     seen = observe(folded, batches, keep=keep, precision=precision, names=watched)
-    chosen = ranges({name: seen[name] for name in names}, method)
+    chosen = ranges({name: seen[name] for name in plan.rounded}, method)
     if bias_correction:
         means, last = (
             {n: torch.stack(getattr(a, field)).mean(0) for n, a in seen.items() if a.means}
             for field in ("means", "last_means")
         )
         correct_bias(folded, means, last)
-    return lowered(folded, chosen, token_norms)
+    network = build_network(plan, plan.qparams(chosen))
+    return StaticQuantizedModel(network, token_norms).to(device_of(folded))
 
 
-def prepared(
+def float_graph(
     model: nn.Module, calibration: Any, method: str
 ) -> tuple[fx.GraphModule, Iterable[Tensor], tuple[str, ...]]:
     """Return the folded graph of `model`, tried on the first batch, and all batches of inputs.
@@ -97,22 +98,8 @@ def prepared(
     return folded, chain([first], batches), token_norms
 
 
-def lowered(
-    folded: fx.GraphModule, chosen: Mapping[str, Range], token_norms: tuple[str, ...]
-) -> StaticQuantizedModel:
-    """Return a folded network lowered with the chosen ranges, on its own device."""
-    network = Lowering(folded, chosen).lower()
-    return StaticQuantizedModel(network, token_norms).to(device_of(folded))
-
-
-def rounded(folded: fx.GraphModule, chosen: Mapping[str, Range] | None) -> Mapping[str, QParams]:
-    """Return the nodes whose values will be rounded, by name: only their ranges are needed."""
-    lowering = Lowering(folded, chosen)
-    lowering.lower()
-    return lowering.rounded
-
-
 def empty_static(model: nn.Module, token_norms: tuple[str, ...] = ()) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
     folded = norms_as_convolutions(folded_rows(trace_in_float32(model), token_norms))
-    return StaticQuantizedModel(Lowering(folded, None).lower(), token_norms)
+    plan = plan_network(folded)
+    return StaticQuantizedModel(build_network(plan, plan.qparams(None)), token_norms)

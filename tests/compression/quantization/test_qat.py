@@ -5,8 +5,9 @@ from torch.nn import functional as F
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.graph import fold_batch_norm
 from compression.quantization import StaticQuantizedModel, quantize_aware, quantize_static
+from compression.quantization.build import build_network
 from compression.quantization.calibration import observe, ranges
-from compression.quantization.graph import Lowering
+from compression.quantization.graph import plan_network
 from compression.quantization.qat import _rehearsal, fake_quantize
 from compression.training import Recipe, fit, predict
 from tests.support.nets import RECIPE, images, residual, split
@@ -40,10 +41,11 @@ def test_affine_codes_clip_at_their_own_ends() -> None:
 def test_what_is_rehearsed_is_what_is_deployed() -> None:
     model = residual()
     folded = fold_batch_norm(model)
-    lowering = Lowering(folded, ranges(observe(folded, [images()], keep=False), "min-max"))
-    quantized = StaticQuantizedModel(lowering.lower())
+    plan = plan_network(folded)
+    qparams = plan.qparams(ranges(observe(folded, [images()], keep=False), "min-max"))
+    quantized = StaticQuantizedModel(build_network(plan, qparams))
     with torch.no_grad():
-        rehearsed = _rehearsal(folded, lowering.rounded).eval()(images())
+        rehearsed = _rehearsal(folded, qparams).eval()(images())
         deployed = quantized(images())
     error = (rehearsed - deployed).abs().max() / deployed.abs().max()
     assert error <= TOLERANCES["rehearsal"][0]

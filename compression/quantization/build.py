@@ -1,0 +1,93 @@
+"""A plan and the parameters of its codes -> the network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx, nn
+
+from compression.affine import QParams
+from compression.graph import place_of
+from compression.quantization import modules as q
+from compression.quantization.layer import QuantizedLayer
+from compression.quantization.plan import (
+    Alias,
+    Call,
+    Clamp,
+    Copy,
+    Input,
+    Item,
+    Join,
+    Layer,
+    MaxPool,
+    Mean,
+    Output,
+    Plan,
+    Scaling,
+)
+
+
+def build_network(plan: Plan, qparams: Mapping[str, QParams]) -> fx.GraphModule:
+    """Return the network of `plan`, its weights those that the float layers have by now.
+
+    `qparams` are those of Plan.qparams. Raises CompressionError with the layer's name where weights,
+    bias and ranges do not go together in int32 and float32.
+    """
+    builder = _Builder(plan, qparams)
+    for item in plan.items:
+        builder.add(item)
+    return fx.GraphModule(builder.modules, builder.graph).eval()
+
+
+class _Builder:
+    """Makes modules and their calls item by item."""
+
+    def __init__(self, plan: Plan, qparams: Mapping[str, QParams]) -> None:
+        self.qparams = {node: qparams[name] for node, name in plan.codes.items()}
+        self.graph = fx.Graph()
+        self.modules: dict[str, nn.Module] = {}
+        self.values: dict[fx.Node, Any] = {}
+
+    def add(self, item: Item) -> None:
+        """Make one item."""
+        match item:
+            case Alias(node, source):
+                self.values[node] = self.values[source]
+            case Copy(node, module):
+                if module is not None:
+                    self.modules[str(node.target)] = module
+                self.values[node] = self.graph.node_copy(node, lambda n: self.values[n])
+            case Input(node):
+                self.values[node] = self.graph.placeholder(node.name)
+                self._call(item, q.Quantize(self.qparams[node]))
+            case Output(inputs=(result,)):
+                if result in self.qparams:
+                    self._call(item, q.Dequantize(self.qparams[result]))
+                self.graph.output(self.values[result])
+            case Call():
+                self._call(item, self._module(item))
+
+    def _call(self, item: Call, module: nn.Module) -> None:
+        self.modules[item.name] = module
+        call = self.graph.call_module(item.name, tuple(self.values[i] for i in item.inputs))
+        call.meta["place"] = place_of(item.node)
+        self.values[item.node] = call
+
+    def _module(self, item: Call) -> nn.Module:
+        """Return what computes an item on codes."""
+        before = [self.qparams[node] for node in item.inputs]
+        after: Any = self.qparams.get(item.node)  # none for a last layer only
+        match item:
+            case Layer(node=node, layer=layer):
+                name = str(node.target)
+                return QuantizedLayer(layer, before[0], after, name, residual=before[1:])
+            case Join(dim=dim):
+                return q.QuantizedJoin(before, after, dim=dim)
+            case Clamp(bounds=bounds):
+                return q.ClampCodes(before[0], *bounds)
+            case MaxPool(pool=pool):
+                return q.OnCodes(pool)
+            case Mean(mean=mean):
+                return q.QuantizedMean(mean, before[0], after)
+            case Scaling(factor=factor, offset=offset):
+                return q.QuantizedAffine(before[0], after, factor=factor, offset=offset)
+        raise AssertionError(item)

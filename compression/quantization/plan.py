@@ -1,0 +1,126 @@
+"""The plan of a quantized network: an item for each node of the float graph, and what is rounded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from compression.affine import QParams, qparams_from_range
+from compression.errors import CompressionError
+from compression.quantization.calibration import Range
+from compression.quantization.operators import Bounds
+
+_UNSEEN = torch.tensor(0.0), torch.tensor(1.0)
+"""The range of a value that calibration never saw other than 0: any will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """`node` has the value of `source`."""
+
+    node: fx.Node
+    source: fx.Node
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """`node` stays what it is: a number, or a move of codes; `module` is what a call of it needs."""
+
+    node: fx.Node
+    module: nn.Module | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`node` becomes the call of a module named `name` on the values of `inputs`."""
+
+    node: fx.Node
+    name: str
+    inputs: tuple[fx.Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Input(Call):
+    """The network's input, quantized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output(Call):
+    """The network's output, dequantized; `name` is empty where it holds real numbers already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer(Call):
+    """A convolution or linear layer; a second input is the residual that it adds."""
+
+    layer: nn.Module
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Call):
+    """An addition, or a concatenation along `dim`."""
+
+    dim: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp(Call):
+    """A clamp that no layer takes in."""
+
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool(Call):
+    """A max-pool."""
+
+    pool: nn.Module
+
+
+@dataclass(frozen=True, slots=True)
+class Mean(Call):
+    """A mean or an average pool."""
+
+    mean: nn.Module
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling(Call):
+    """A multiplication by a number, and an addition of one."""
+
+    factor: float
+    offset: float
+
+
+Item = Alias | Copy | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The items in the order of the graph, and which codes they give.
+
+    `rounded` maps each value that is rounded, by its node's name, to its place in the user's code;
+    `codes` maps each node with codes to the one of these names whose scale and zero point it has.
+    """
+
+    items: tuple[Item, ...]
+    rounded: Mapping[str, str]
+    codes: Mapping[fx.Node, str]
+
+    def qparams(self, ranges: Mapping[str, Range] | None) -> dict[str, QParams]:
+        """Return the parameters of each rounded value, by name; of any range where none is known.
+
+        `ranges` holds the smallest and largest value of each. Raises CompressionError with the place
+        of a range that cannot be quantized.
+        """
+        found = {}
+        for name, place in self.rounded.items():
+            ends = _UNSEEN if ranges is None else ranges[name]
+            if bool(ends[0] == 0) and bool(ends[1] == 0):
+                ends = _UNSEEN
+            try:
+                found[name] = qparams_from_range(*ends, symmetric=False)
+            except CompressionError as error:
+                raise CompressionError(f"{place}, {name}: {error}") from error
+        return found
