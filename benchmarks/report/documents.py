@@ -7,7 +7,8 @@ another and ends with 1. A README says where a table goes, of which file, and wh
     <!-- end -->
 
 What stands between the two is replaced. Kinds are parts of a run's table (quality, files, speed, notes,
-several after a comma), of all techniques or of `rows`, or one of tables.TABLES.
+several after a comma), of all techniques or of `rows`, or one of tables.TABLES. Between
+`<!-- facts -->` and `<!-- end -->` stands what a benchmark may record.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 
+from benchmarks.facts.schema import facts_table
 from benchmarks.report.reference import read_reference
 from benchmarks.report.tables import PARTS, TABLES, run_table
 from compression.atomic import write_atomically
@@ -54,7 +56,7 @@ def _pieces(text: str, readme: Path, root: Path) -> Iterator[str]:
         end, following = text.find(END, start.end()), START.search(text, start.end())
         if end < 0 or (following and following.start() < end):
             raise CompressionError(f"'{kind}: {what}' has no {END}")
-        made = _table(what, readme, root) if kind == "table" else text[start.end() : end]
+        made = _table(what, readme, root) if kind == "table" else f"\n{facts_table()}\n\n"
         yield text[place : start.end()] + made + END
         place = end + len(END)
     if END in text[place:]:

@@ -55,9 +55,10 @@ def curve(facts: Sequence[Facts]) -> str:
 
 def coders(facts: Sequence[Facts]) -> str:
     """Return the smallest file of each coder within a budget of error."""
-    head = ["error at most", "coder", "bytes", "error", "write s", "read s", "setting"]
+    head = ["pruned", "error at most", "coder", "bytes", "error", "write s", "read s", "setting"]
     lines = [
         [
+            f"{fact['sparsity']:.0%}",
             f"{fact['error_budget']:.1%}",
             fact["technique"].partition("-")[0],
             f"{fact['stored_bytes']:,}",
@@ -68,7 +69,7 @@ def coders(facts: Sequence[Facts]) -> str:
         ]
         for fact in sorted(facts, key=lambda fact: (fact["error_budget"], fact["technique"]))
     ]
-    return _markdown(head, lines, left=(1, 6))
+    return _markdown(head, lines, left=(2, 7))
 
 
 def storage(facts: Sequence[Facts]) -> str:
@@ -96,7 +97,7 @@ def storage(facts: Sequence[Facts]) -> str:
 def networks(facts: Sequence[Facts]) -> str:
     """Return torchvision's networks on our executors: kernels, differing codes, speed."""
     head = [
-        *("network", "executor", "integer kernels", "layers in float32", "largest difference"),
+        *("network", "executor", "integer kernels", "in float32", "largest difference"),
         *("differing codes", "ms", "speed-up (95%)"),
     ]
     lines, before = [], ""
