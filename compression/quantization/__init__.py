@@ -4,7 +4,6 @@ from compression.quantization.cast import CastModel, cast, round_vectors
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
 from compression.quantization.qat import quantize_aware
 from compression.quantization.static import StaticQuantizedModel, quantize_static
-from compression.quantization.structure import restructure, structure_of
 from compression.quantization.weights import WeightQuantizedLayer, quantize_weights
 
 __all__ = [
@@ -17,7 +16,5 @@ __all__ = [
     "quantize_dynamic",
     "quantize_static",
     "quantize_weights",
-    "restructure",
     "round_vectors",
-    "structure_of",
 ]

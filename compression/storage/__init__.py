@@ -7,7 +7,7 @@ behind the other. The header's "__metadata__" has one key, "dnn-compression", wi
     {"version": 1,
      "sha256": of the whole file, these 64 digits taken as zeros,
      "architecture": {"name": "resnet18-cifar", "num_classes": 10}, where the file names one,
-     "structure": how the network differs from the float one (quantization.structure_of),
+     "structure": how the network differs from the float one (structure.py),
      "tensors": {state-dict name: CRC-32, or a description},
      "joined": small tensors that are coded as one, where the file is entropy-coded:
                {dtype: {"shapes": {name: shape}, "crc32": of all their bytes, "coded": as below}}}

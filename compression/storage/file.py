@@ -11,12 +11,12 @@ from compression.architectures import Architecture
 from compression.atomic import writable, write_atomically
 from compression.errors import CheckpointError, CompressionError, UnsupportedTypeError
 from compression.layers import check_model
-from compression.quantization import structure_of
 from compression.storage.container import Entries, check_readable, read, write
 from compression.storage.encoding import About, check_storable, encode, memory_of
 from compression.storage.joined import is_small, join
 from compression.storage.proof import check_architecture, check_loads, check_structure
 from compression.storage.rebuild import damaged, made, rebuild, released
+from compression.storage.structure import structure_of
 from compression.storage.unstored import note_unstored, versions_of
 
 _PARTS = {"mask": "index", "gaps": "index", "codebook": "codebook"}

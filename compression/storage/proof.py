@@ -10,14 +10,10 @@ from torch import Tensor, nn
 from compression.architectures import Architecture
 from compression.errors import CheckpointError, CompressionError
 from compression.layers import replace_everywhere, unfilters
-from compression.quantization import (
-    CastModel,
-    DynamicQuantizedLinear,
-    WeightQuantizedLayer,
-    restructure,
-)
+from compression.quantization import CastModel, DynamicQuantizedLinear, WeightQuantizedLayer
 from compression.storage.encoding import check_storable, kind_of, same_bits
 from compression.storage.rebuild import compare
+from compression.storage.structure import restructure
 from compression.storage.unstored import unstored_buffers
 
 _SMALL = 4096  # elements of a buffer that a module's own loading may look at
@@ -88,7 +84,7 @@ def check_structure(model: nn.Module, structure: dict[str, Any] | None) -> None:
             raise _unfit(
                 f"{name or 'the network'} is {type(layer).__name__}, of a compressed network"
             )
-    elif structure["kind"] != "static":  # whose own lowering tells its layers
+    elif structure["kind"] != "static":  # whose own plan tells its layers
         twin = _twin(model)
         if twin is None:
             return

@@ -10,10 +10,10 @@ from torch.nn.parameter import is_lazy
 
 from compression.architectures import Architecture
 from compression.errors import CheckpointError, CompressionError, UnsupportedTypeError
-from compression.quantization import restructure
 from compression.storage.container import Content, Entries
 from compression.storage.encoding import claimed_kind, decode, kind_of, same_bits
 from compression.storage.joined import joined_kinds, split
+from compression.storage.structure import restructure
 from compression.storage.unstored import check_unstored, read_versions
 
 State = dict[str, Tensor]

@@ -6,16 +6,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.affine import QParams, choose_qparams
-from compression.errors import CheckpointError, CompressionError, UnsupportedTypeError
-from compression.layers import copy_model
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.quantization import (
     cast,
     quantize_dynamic,
     quantize_static,
     quantize_weights,
-    restructure,
     round_vectors,
-    structure_of,
 )
 from compression.quantization.dynamic import integer_matmul, padded_matmul
 from compression.quantization.modules import QuantizedJoin, QuantizedLayer
@@ -54,25 +51,6 @@ def test_weights_loaded_behind_a_prediction_are_those_of_the_next() -> None:
         model(images())
         model.load_state_dict(other.state_dict())
         assert torch.equal(model(images()), other(images()))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_fresh_network_takes_the_state_of_a_quantized_one(kind: str) -> None:
-    quantized = KINDS[kind](residual())
-    structure = structure_of(quantized)
-    assert structure is not None
-    again = restructure(residual(seed=3), structure)
-    again.load_state_dict(quantized.state_dict(), strict=True)
-    with torch.no_grad():
-        wanted = quantized.eval()(images())
-        assert torch.equal(again.eval()(images()), wanted)
-        assert torch.equal(copy_model(quantized)(images()), wanted)
-
-
-def test_a_float_network_has_no_structure_and_an_unknown_one_is_refused() -> None:
-    assert structure_of(mlp()) is None
-    with pytest.raises(CheckpointError, match="unknown structure"):
-        restructure(mlp(), {"kind": "ternary"})
 
 
 def test_a_residual_sum_of_two_scales() -> None:

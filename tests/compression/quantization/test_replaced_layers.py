@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +13,10 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import left_out
 from compression.quantization import (
     DynamicQuantizedLinear,
-    cast,
     quantize_dynamic,
     quantize_weights,
-    structure_of,
 )
 from compression.quantization.dynamic import integer_matmul
-from compression.storage import load, save
 from tests.support.nets import residual
 
 # what: (largest relative error, reason)
@@ -290,31 +286,3 @@ def test_inputs_that_a_linear_layer_does_not_take_are_refused() -> None:
     for shape in ((2, 8), (4, 2), ()):
         with pytest.raises(CompressionError, match="a linear layer of 4 inputs expects"):
             layer(torch.ones(shape))
-
-
-COMPOSED: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "weights of dynamic": lambda m: quantize_weights(quantize_dynamic(m), num_bits=4),
-    "dynamic of weights": lambda m: quantize_dynamic(quantize_weights(m, num_bits=4, keep=("fc",))),
-    "cast dynamic": lambda m: cast(quantize_dynamic(m), torch.bfloat16),
-    "cast weights": lambda m: cast(quantize_weights(m, num_bits=4, group_size=8), torch.float16),
-    "cast both": lambda m: cast(quantize_weights(quantize_dynamic(m)), torch.float16),
-    "weights of cast": lambda m: quantize_weights(cast(m, torch.bfloat16)),
-    "all but one": lambda m: quantize_weights(m, keep=("conv1",)),
-}
-
-
-@pytest.mark.parametrize("name", COMPOSED)
-@torch.no_grad()
-def test_compositions_load_and_predict_the_same(name: str, tmp_path: Path) -> None:
-    model, x = COMPOSED[name](residual()), torch.randn(2, 3, 8, 8)
-    wanted = model(x)
-    save(model, tmp_path / "model.safetensors")
-    again = load(tmp_path / "model.safetensors", lambda: residual(seed=5))
-    assert structure_of(again) == structure_of(model)
-    assert torch.equal(again(x), wanted)
-
-
-def test_layers_of_two_kinds_of_codes_are_refused_by_name() -> None:
-    model = quantize_weights(quantize_weights(residual(), keep=("fc",)), num_bits=4)
-    with pytest.raises(CompressionError, match="one num_bits and group_size for all layers"):
-        structure_of(model)
