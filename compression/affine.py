@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compression.checks import check_dense, is_whole
 from compression.errors import CompressionError, UnsupportedTypeError
 
 INT8_MIN, INT8_MAX = -128, 127
@@ -123,7 +124,7 @@ def qparams_from_range(
     """
     qmin, qmax = code_range(num_bits, symmetric=symmetric)
     for end in (low, high):
-        _check_dense(end, "a range to quantize")
+        check_dense(end, "a range to quantize")
     if low.shape != high.shape or low.device != high.device:
         raise CompressionError(
             f"a range to quantize has ends of one shape and device, found {tuple(low.shape)} on "
@@ -159,9 +160,7 @@ def quantize(x: Tensor, qparams: QParams, *, name: str = "tensor") -> Tensor:
 
 def dequantize(codes: Tensor, qparams: QParams) -> Tensor:
     """Return the real numbers, float32, that `codes` stand for."""
-    _check_dense(codes, "codes")
-    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise UnsupportedTypeError(f"codes must be integers, found {codes.dtype}")
+    _check_integers(codes, "codes")
     if codes.dtype in (torch.int64, torch.uint32, torch.uint64) and codes.numel():
         low, high = (int(end) for end in codes.to(torch.int64).aminmax())
         if low < _INT32.min or high > _INT32.max:
@@ -172,12 +171,12 @@ def dequantize(codes: Tensor, qparams: QParams) -> Tensor:
 
 
 def _check_bits(num_bits: int) -> None:
-    if isinstance(num_bits, bool) or not isinstance(num_bits, int) or not 2 <= num_bits <= 8:
+    if not is_whole(num_bits) or not 2 <= num_bits <= 8:
         raise CompressionError(f"num_bits must be a whole number from 2 to 8, found {num_bits!r}")
 
 
 def _check_tensor(x: Tensor, name: str) -> None:
-    _check_dense(x, name)
+    check_dense(x, name)
     if not x.is_floating_point():
         raise UnsupportedTypeError(f"{name}: expected a floating-point tensor, found {x.dtype}")
     _check_finite(x if x.itemsize > 1 else x.float(), name)  # float8 has no isfinite
@@ -191,23 +190,18 @@ def _check_finite(x: Tensor, name: str) -> None:
         )
 
 
-def _check_dense(x: Any, name: str) -> None:
-    if not isinstance(x, Tensor):
-        raise UnsupportedTypeError(f"{name}: expected a tensor, found {type(x).__name__}")
-    if x.is_meta or x.layout != torch.strided or x.is_quantized:
-        found = "a meta tensor" if x.is_meta else "a quantized one" if x.is_quantized else x.layout
-        raise UnsupportedTypeError(f"{name}: expected a dense tensor with data, found {found}")
+def _check_integers(x: Any, name: str) -> None:
+    check_dense(x, name)
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise UnsupportedTypeError(f"{name} must be integers, found {x.dtype}")
 
 
 def _check_numbers(scale: Any, zero_point: Any) -> None:
     """Refuse what is no scale and zero point of one device."""
-    _check_dense(scale, "scale")
-    _check_dense(zero_point, "zero_point")
+    check_dense(scale, "scale")
     if not scale.is_floating_point():
         raise UnsupportedTypeError(f"scale must be floating-point, found {scale.dtype}")
-    whole = not (zero_point.is_floating_point() or zero_point.is_complex())
-    if not whole or zero_point.dtype == torch.bool:
-        raise UnsupportedTypeError(f"zero_point must be integers, found {zero_point.dtype}")
+    _check_integers(zero_point, "zero_point")
     if scale.device != zero_point.device:
         raise CompressionError(
             f"scale and zero_point must be on one device, found {scale.device} and "
@@ -217,11 +211,11 @@ def _check_numbers(scale: Any, zero_point: Any) -> None:
 
 def _check_axis(x: Tensor, axis: int | None, group_size: int | None) -> None:
     if group_size is not None:
-        if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
+        if not is_whole(group_size) or group_size < 1:
             raise CompressionError(f"group_size must be at least 1, found {group_size!r}")
         if axis not in (None, 0) or x.ndim == 0:
             raise CompressionError("groups run along the rows: axis must be 0 or None, x not 0-dim")
-    elif axis is not None and (type(axis) is not int or not 0 <= axis < x.ndim):
+    elif axis is not None and (not is_whole(axis) or not 0 <= axis < x.ndim):
         raise CompressionError(
             f"axis must lie in 0..{x.ndim - 1} for a tensor of {x.ndim} dimensions, found {axis!r}"
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from compression.checks import is_whole
 from compression.errors import CompressionError
 
 
@@ -37,7 +38,7 @@ class Architecture:
                 "torchvision.models.list_models(torchvision.models)"
             )
         count = self.num_classes
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST_CLASSES:
+        if not is_whole(count) or not 1 <= count <= _MOST_CLASSES:
             raise CompressionError(f"num_classes must lie in 1..{_MOST_CLASSES}, found {count!r}")
 
     def __call__(self) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compression.checks import check_dense, is_whole
 from compression.errors import CompressionError, UnsupportedTypeError
 
 Octets = NDArray[np.uint8]
@@ -140,7 +141,7 @@ def _check_tail(packed: Tensor, count: int) -> None:
 
 
 def _check_packed(packed: Tensor, expected: int | None = None) -> None:
-    _check_dense(packed, "packed bytes")
+    check_dense(packed, "packed bytes")
     if packed.dtype != torch.uint8 or packed.ndim != 1 or expected not in (None, len(packed)):
         raise CompressionError(
             f"expected {'' if expected is None else f'{expected} '}packed bytes, found "
@@ -149,25 +150,17 @@ def _check_packed(packed: Tensor, expected: int | None = None) -> None:
 
 
 def _check_count(numel: int) -> None:
-    if type(numel) is not int or numel < 0:
+    if not is_whole(numel) or numel < 0:
         raise CompressionError(f"numel must be a whole number from 0, found {numel!r}")
 
 
-def _check_dense(elements: Tensor, what: str) -> None:
-    if not isinstance(elements, Tensor):
-        raise UnsupportedTypeError(f"{what}: expected a tensor, found {type(elements).__name__}")
-    if elements.is_meta or elements.layout != torch.strided:
-        found = "a meta tensor" if elements.is_meta else elements.layout
-        raise UnsupportedTypeError(f"{what}: expected a dense tensor with data, found {found}")
-
-
 def _check_dtype(elements: Tensor, dtype: torch.dtype, what: str) -> None:
-    _check_dense(elements, f"{what} to pack")
+    check_dense(elements, f"{what} to pack")
     if elements.dtype != dtype:
         name = str(dtype).removeprefix("torch.")
         raise UnsupportedTypeError(f"{what} to pack must be {name}, found {elements.dtype}")
 
 
 def _check_bits(num_bits: int, fewest: int) -> None:
-    if type(num_bits) is not int or not fewest <= num_bits <= 8:
+    if not is_whole(num_bits) or not fewest <= num_bits <= 8:
         raise CompressionError(f"num_bits must lie in {fewest}..8, found {num_bits!r}")

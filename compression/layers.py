@@ -12,7 +12,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from compression.errors import CompressionError, UnsupportedTypeError
 
 PLAIN = (Tensor, nn.Parameter, nn.Buffer)
-COMPRESSIBLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+COMPRESSIBLE = (nn.Linear, *CONVOLUTIONS, nn.ConvTranspose2d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 

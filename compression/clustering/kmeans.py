@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compression.checks import is_whole
 from compression.errors import CompressionError, UnsupportedTypeError
 
 MAX_CLUSTERS = 256  # what an index of one byte can name
@@ -73,15 +74,15 @@ def check_options(
     fewest: int = 1,
 ) -> None:
     """Refuse options of k-means that are out of their ranges."""
-    if type(seed) is not int:
+    if not is_whole(seed):
         raise CompressionError(f"seed must be a whole number, found {seed!r}")
-    if type(num_clusters) is not int or not fewest <= num_clusters <= MAX_CLUSTERS:
+    if not is_whole(num_clusters) or not fewest <= num_clusters <= MAX_CLUSTERS:
         raise CompressionError(f"num_clusters must lie in {fewest}..256, found {num_clusters!r}")
     if init not in INITS:
         raise CompressionError(f"init must be one of {', '.join(INITS)}, found {init!r}")
     if type(bit_cost) not in (float, int) or not (math.isfinite(bit_cost) and bit_cost >= 0):
         raise CompressionError(f"bit_cost must be finite and at least 0, found {bit_cost!r}")
-    if type(iterations) is not int or iterations < 1:
+    if not is_whole(iterations) or iterations < 1:
         raise CompressionError(f"iterations must be at least 1, found {iterations!r}")
 
 

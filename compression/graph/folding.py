@@ -8,11 +8,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from compression.graph.tracing import trace
-from compression.layers import replace_layer
+from compression.layers import CONVOLUTIONS, TRANSPOSED, replace_layer
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class ChannelScale(nn.Conv1d):
@@ -36,7 +34,7 @@ def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
     >>> [type(layer).__name__ for layer in folded.children()]
     ['Module']
     """
-    return _fold(trace(model), _CONVOLUTIONS + _TRANSPOSED)
+    return _fold(trace(model), CONVOLUTIONS + TRANSPOSED)
 
 
 def folded_rows(traced: fx.GraphModule, token_norms: Collection[str] = ()) -> fx.GraphModule:
@@ -45,7 +43,7 @@ def folded_rows(traced: fx.GraphModule, token_norms: Collection[str] = ()) -> fx
     Not those called `token_norms`, which read (N, L, C): they normalize dimension 1, the layer makes
     the last.
     """
-    return _fold(traced, (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear), token_norms)
+    return _fold(traced, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear), token_norms)
 
 
 def row_norms(traced: fx.GraphModule) -> list[fx.Node]:
@@ -119,7 +117,7 @@ def _fuse(layer: nn.Module, norm: Any) -> nn.Module | None:
         return fuse_linear_bn_eval(layer, norm) if layer.out_features == norm.num_features else None
     if layer.out_channels != norm.num_features:  # an image without a batch: rows are its channels
         return None
-    if isinstance(layer, _CONVOLUTIONS):
+    if isinstance(layer, CONVOLUTIONS):
         return fuse_conv_bn_eval(layer, norm)  # type: ignore[type-var]
     return fuse_conv_bn_eval(layer, norm, transpose=True) if layer.groups == 1 else None  # type: ignore[type-var]
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from compression.checks import is_whole
 from compression.errors import CompressionError, UnsupportedTypeError
 
 
@@ -21,7 +22,7 @@ def random_mask(weight: Tensor, *, amount: float, generator: torch.Generator) ->
 def ln_filter_mask(weight: Tensor, *, amount: float, n: float = 2, dim: int = 0) -> Tensor:
     """Return the mask that removes whole slices along `dim` (0: filters) of the smallest Ln norm."""
     magnitudes = _magnitudes(weight)
-    if type(dim) is not int or not 0 <= dim < weight.ndim:
+    if not is_whole(dim) or not 0 <= dim < weight.ndim:
         raise CompressionError(f"dim must lie in 0..{weight.ndim - 1}, found {dim!r}")
     if type(n) not in (float, int) or not n > 0:
         raise CompressionError(f"the norm's n must be above 0, found {n!r}")
@@ -68,8 +69,7 @@ def check_amount(amount: float) -> None:
 
 def check_n_of_m(n: int, m: int) -> None:
     """Refuse what is no pattern of n of m."""
-    whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (n, m))
-    if not whole or not 1 <= n < m:
+    if not (is_whole(n) and is_whole(m)) or not 1 <= n < m:
         raise CompressionError(
             f"n of m must be whole numbers with 1 <= n < m, found {n!r} of {m!r}; pass n=2, m=4"
         )

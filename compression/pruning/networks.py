@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor, nn
 
+from compression.checks import is_whole
 from compression.errors import CompressionError
 from compression.layers import (
+    CONVOLUTIONS,
     TRANSPOSED,
     check_model,
     copy_model,
@@ -27,7 +29,7 @@ from compression.pruning.outputs import output_layers
 from compression.training import Recipe, Split, fit
 from compression.weights import Weight, unreached, weights
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+_PRUNABLE = (*CONVOLUTIONS, *TRANSPOSED)
 
 
 def prune_l1_unstructured(model: nn.Module, *, amount: float) -> nn.Module:
@@ -45,7 +47,7 @@ def prune_random_unstructured(model: nn.Module, *, amount: float, seed: int = 0)
 
     It reaches what prune_l1_unstructured does.
     """
-    if type(seed) is not int:
+    if not is_whole(seed):
         raise CompressionError(f"seed must be a whole number, found {seed!r}")
     generator = torch.Generator().manual_seed(seed)
     return _pruned(model, amount, lambda w: random_mask(w, amount=amount, generator=generator))
@@ -72,7 +74,7 @@ def prune_ln_structured(
     pruned = copy_model(model)
     reached = weights(pruned)
     missed = unreached(pruned, [weight.tensor for weight in reached])
-    convolutions = [weight for weight in reached if isinstance(weight.layer, CONVOLUTIONS)]
+    convolutions = [weight for weight in reached if isinstance(weight.layer, _PRUNABLE)]
     if not convolutions:
         raise CompressionError("structured pruning needs a convolution, found linear layers only")
     kept: set[nn.Module] = set()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compression.affine import TINY
 from compression.errors import CompressionError
 from compression.layers import copy_model
 from compression.training import has_bfloat16, input_batches
@@ -170,7 +171,7 @@ def mse(activation: Activation) -> Range:
     best, least = (low, high), float("inf")
     for fraction in torch.linspace(1.0, 0.2, CANDIDATES):
         bottom, top = low * fraction, high * fraction
-        scale = ((top - bottom) / 255).clamp(min=2.0**-126)
+        scale = ((top - bottom) / 255).clamp(min=TINY)
         zero = torch.round(-bottom / scale)
         codes = (torch.round(values / scale) + zero).clamp_(0, 255)
         error = float(((codes - zero) * scale - values).square().mean())

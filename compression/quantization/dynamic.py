@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.affine import TINY, choose_qparams, quantize
+from compression.affine import INT8_MAX, INT8_MIN, TINY, choose_qparams, quantize
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.quantization.replacement import CodedLayer, Codes, replaced
 
@@ -55,8 +55,8 @@ class DynamicQuantizedLinear(CodedLayer):
             return rows.new_zeros(0, self.out_features)
         low, high = rows.amin(1, keepdim=True).clamp(max=0), rows.amax(1, keepdim=True).clamp(min=0)
         scale = (high / 255 - low / 255).clamp(min=TINY)
-        zero_point = (-128 - torch.round(low / scale)).clamp(-128, 127)
-        codes = (torch.round(rows / scale) + zero_point).clamp(-128, 127).to(torch.int8)
+        zero_point = (INT8_MIN - torch.round(low / scale)).clamp(INT8_MIN, INT8_MAX)
+        codes = (torch.round(rows / scale) + zero_point).clamp(INT8_MIN, INT8_MAX).to(torch.int8)
         parts = zip(codes.split(LONGEST_SUM, 1), self.codes.split(LONGEST_SUM, 1), strict=True)
         sums = [_centred(*part, zero_point.int()).float() for part in parts]
         total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)

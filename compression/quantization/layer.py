@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.affine import QParams, choose_qparams, quantize
+from compression.affine import INT8_MAX, INT8_MIN, TINY, QParams, choose_qparams, quantize
 from compression.errors import CompressionError
 from compression.graph import ChannelScale
 from compression.layers import filters, unfilters
@@ -144,7 +144,7 @@ class QuantizedLayer(nn.Module):
             outputs = outputs + centred * (self.residual_scale / unit)
         if self.output_zero_point is None:
             return outputs
-        codes = outputs.round_().add_(self.output_zero_point).clamp_(-128, 127)
+        codes = outputs.round_().add_(self.output_zero_point).clamp_(INT8_MIN, INT8_MAX)
         return codes.to(torch.int8)
 
 
@@ -152,7 +152,7 @@ def _steps(input_scale: Tensor, weight_scale: Tensor) -> Tensor:
     """Return the size of a bias's steps: float32's product, unless it is too small for float32."""
     product = input_scale * weight_scale
     exact = input_scale.double() * weight_scale.double()
-    return torch.where(product > torch.finfo(torch.float32).tiny, product.double(), exact)
+    return torch.where(product > TINY, product.double(), exact)
 
 
 def _scale_for_bias(scale: Tensor, bias: Tensor, input_scale: Tensor, name: str) -> Tensor:

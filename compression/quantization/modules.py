@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.affine import QParams
+from compression.affine import INT8_MAX, INT8_MIN, QParams
 from compression.quantization.layer import QuantizedLayer
 
 __all__ = [
@@ -35,7 +35,8 @@ class Codes(nn.Module):
 
     def encode(self, quotient: Tensor) -> Tensor:
         """Return the codes (int8) of real numbers already divided by the output's scale."""
-        return (torch.round(quotient) + self.output_zero_point).clamp_(-128, 127).to(torch.int8)
+        codes = torch.round(quotient) + self.output_zero_point
+        return codes.clamp_(INT8_MIN, INT8_MAX).to(torch.int8)
 
 
 class Quantize(Codes):
@@ -187,12 +188,12 @@ class ClampCodes(nn.Module):
     def __init__(self, qparams: QParams, low: float | None, high: float | None) -> None:
         """Clamp to `low` and `high`, each where it is given."""
         super().__init__()
-        for name, bound, end in (("low", low, -128), ("high", high, 127)):
+        for name, bound, end in (("low", low, INT8_MIN), ("high", high, INT8_MAX)):
             code = torch.tensor(end, dtype=torch.int32)
             if bound is not None:
                 # In float64: a bound far beyond the codes must not wrap round.
                 steps = torch.round(bound / qparams.scale.double()) + qparams.zero_point
-                code = steps.clamp(-128, 127).to(torch.int32)
+                code = steps.clamp(INT8_MIN, INT8_MAX).to(torch.int32)
             self.register_buffer(name, code)
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.errors import UnsupportedTypeError
-from compression.layers import TRANSPOSED, filters, unfilters
+from compression.layers import CONVOLUTIONS, TRANSPOSED, filters, unfilters
 from compression.quantization.replacement import CodedLayer, Codes, replaced
 
 # The last is attention's output projection: a linear layer that only its parent's type hides.
-KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, NonDynamicallyQuantizableLinear)
+KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, NonDynamicallyQuantizableLinear)
 _FUNCTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
+from compression.checks import is_whole
 from compression.errors import CheckpointError, CompressionError
 from compression.storage.formats import HEAD_BYTES, foreign
 
@@ -196,7 +197,7 @@ def checked_shape(shape: Any) -> list[int]:
     """Return a shape that a file claims; ValueError unless it is a list of at most 64 sizes."""
     if not isinstance(shape, list) or len(shape) > _MAX_DIMS:
         raise ValueError(f"expected a list of at most {_MAX_DIMS} sizes")
-    if any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+    if any(not is_whole(size) or not 0 <= size < 2**63 for size in shape):
         raise ValueError(f"sizes are whole numbers from 0, found {shape}")
     return shape
 

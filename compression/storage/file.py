@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from compression.architectures import Architecture
 from compression.atomic import writable, write_atomically
-from compression.errors import CheckpointError, CompressionError, UnsupportedTypeError
-from compression.layers import check_model
+from compression.errors import CheckpointError, CompressionError
+from compression.layers import check_model, check_module
 from compression.storage.container import Entries, check_readable, read, write
 from compression.storage.encoding import About, check_storable, encode, memory_of
 from compression.storage.joined import is_small, join
@@ -37,8 +37,7 @@ def save(
     (a compressed one inside another, one that does not load its own state dict) and for an
     architecture that is not the model's, CheckpointError for a file that cannot be written.
     """
-    if not isinstance(model, nn.Module):
-        raise UnsupportedTypeError(f"expected a network (nn.Module), found {type(model).__name__}")
+    check_module(model)
     writable(path)
     check_model(model)
     structure = structure_of(model)

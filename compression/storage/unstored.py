@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compression.checks import is_whole
 from compression.errors import CheckpointError
 from compression.storage.container import octets
 from compression.storage.encoding import kind_of
@@ -41,7 +42,7 @@ def _of_torch(module: nn.Module) -> bool:
 def read_versions(path: Path, about: dict[str, Any]) -> dict[str, dict[str, int]]:
     """Return what a file notes of versions as load_state_dict takes it."""
     versions = about.get("versions", {})
-    if not isinstance(versions, dict) or any(type(v) is not int for v in versions.values()):
+    if not isinstance(versions, dict) or not all(is_whole(v) for v in versions.values()):
         raise CheckpointError(f"{path}: damaged metadata (versions)")
     return {name: {"version": version} for name, version in versions.items()}
 

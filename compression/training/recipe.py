@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from compression.checks import is_whole
 from compression.errors import CompressionError
 
 
@@ -41,18 +42,18 @@ class Recipe:
         """Refuse a recipe that cannot be followed."""
         for field in ("epochs", "batch_size"):
             value = getattr(self, field)
-            if not _whole(value) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise CompressionError(f"recipe: {field} must be at least 1, found {value!r}")
-        if not _whole(self.seed):
+        if not is_whole(self.seed):
             raise CompressionError(f"recipe: seed must be an integer, found {self.seed!r}")
-        if not _whole(self.cutout) or self.cutout < 0:
+        if not is_whole(self.cutout) or self.cutout < 0:
             raise CompressionError(f"recipe: cutout must be 0 or more, found {self.cutout!r}")
         for field, (fits, wanted) in _NUMBERS.items():
             value = getattr(self, field)
             if not (isinstance(value, int | float) and math.isfinite(value) and fits(value)):
                 raise CompressionError(f"recipe: {field} must be {wanted}, found {value!r}")
         sizes = self.coarse_sizes
-        if len(sizes) > self.epochs or not all(_whole(size) and size > 0 for size in sizes):
+        if len(sizes) > self.epochs or not all(is_whole(size) and size > 0 for size in sizes):
             raise CompressionError(
                 f"recipe: coarse_sizes holds the pixels of at most {self.epochs} leading epochs, "
                 f"found {self.coarse_sizes!r}"
@@ -73,10 +74,6 @@ class Recipe:
         """Return an epoch's work on images of `size` pixels as a fraction of a full one's."""
         coarse = epoch < len(self.coarse_sizes)
         return min(1.0, (self.coarse_sizes[epoch] / size) ** 2) if coarse else 1.0
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {

@@ -75,7 +75,7 @@ def test_a_write_to_memory_that_a_view_still_reads_is_refused_with_its_line() ->
         return rows * 2
 
     with pytest.raises(
-        UnsupportedTypeError, match=r"test_functional_graph.py:\d+.* in place while"
+        UnsupportedTypeError, match=r"test_tracing.py:\d+.* in place while"
     ):
         trace(network(stale))
 
@@ -91,8 +91,8 @@ def test_a_write_without_a_twin_is_refused() -> None:
 def test_a_node_knows_its_module_and_its_line() -> None:
     traced = trace(network(relu_on_a_shortcut))
     places = {node.name: place_of(node) for node in traced.graph.nodes}
-    assert places["b"].startswith("b (test_functional_graph.py:")
-    assert places["add"].startswith("(test_functional_graph.py:")
+    assert places["b"].startswith("b (test_tracing.py:")
+    assert places["add"].startswith("(test_tracing.py:")
 
 
 def test_a_hook_and_a_patched_forward_are_refused() -> None:
@@ -111,7 +111,7 @@ def test_an_error_of_the_forward_names_its_line() -> None:
         return x if x.sum() > 0 else -x
 
     with pytest.raises(
-        UnsupportedTypeError, match=r"Net cannot be traced .* at test_functional_graph.py:\d+"
+        UnsupportedTypeError, match=r"Net cannot be traced .* at test_tracing.py:\d+"
     ):
         trace(network(branching))
 
