@@ -1,4 +1,4 @@
-"""A case's file, and what making it took."""
+"""A technique's file, and what it took to make it."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.baseline import Baseline, weights_fingerprint
 from benchmarks.machine.memory import PeakMemory
-from benchmarks.techniques import Case
+from benchmarks.techniques import Technique
 from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
 from compression.layers import COMPRESSIBLE, left_out
 from compression.storage import contents, load, save
@@ -19,8 +19,8 @@ from compression.training import EpochReport, correct_images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compressed:
-    """A case's file and what making it took; `facts` are those that every metric repeats."""
+class Artifact:
+    """A technique's file and what it took to make it; every metric repeats `facts`."""
 
     path: Path
     factory: Callable[[], nn.Module]
@@ -35,9 +35,8 @@ class Compressed:
         return load(self.path, self.factory).to(device)
 
 
-def compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
-    """Compress the baseline by a case, and store it at `path`; AssertionError if it was changed."""
-    workload = baseline.workload
+def compress(technique: Technique, baseline: Baseline, path: Path) -> Artifact:
+    """Compress the baseline, and store it at `path`; AssertionError where that changed the baseline."""
     before = weights_fingerprint(baseline.model)
     epochs: list[float] = []
 
@@ -46,12 +45,26 @@ def compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
 
     with PeakMemory(baseline.device) as memory:
         started = time.perf_counter()
-        model = case.how(replace(baseline, on_epoch=on_epoch)).eval()
+        model = technique.how(replace(baseline, on_epoch=on_epoch)).eval()
         seconds = time.perf_counter() - started
     if weights_fingerprint(baseline.model) != before:
-        raise AssertionError(f"{case} changed the baseline that it was given")
-    save(model, path, entropy_coded=case.entropy_coded)
-    account = {
+        raise AssertionError(f"{technique} changed the baseline that it was given")
+    save(model, path, entropy_coded=technique.entropy_coded)
+    workload = baseline.workload
+    return Artifact(
+        path=path,
+        factory=workload.student if technique.student else workload.network,
+        fingerprint=weights_fingerprint(model),
+        seconds=seconds,
+        peak_memory_bytes=memory.peak_bytes,
+        account=_account(model, baseline, path),
+        facts=_facts(technique, model, baseline) | ({"epoch_accuracy": epochs} if epochs else {}),
+    )
+
+
+def _account(model: nn.Module, baseline: Baseline, path: Path) -> dict[str, Any]:
+    """Return what the size row records of the file and its network."""
+    return {
         "stored_bytes": path.stat().st_size,
         "contents": contents(path),
         "dense_bytes": dense_bytes(model),
@@ -59,28 +72,23 @@ def compress(case: Case, baseline: Baseline, path: Path) -> Compressed:
         "nonzeros": count_nonzeros(model),
         "macs": count_macs(model, baseline.data.validation.inputs(slice(0, 1))),
     }
-    facts = {
-        "technique": case.name,
-        "family": case.family or case.name,
+
+
+def _facts(technique: Technique, model: nn.Module, baseline: Baseline) -> dict[str, Any]:
+    """Return what every metric of the technique records."""
+    claim = technique.claim_on(baseline.device.type)
+    return {
+        "technique": technique.name,
+        "family": technique.family or technique.name,
         "device": baseline.device.type,
-        "workload": workload.name,
+        "workload": baseline.workload.name,
         "data": baseline.data.title,
-        "simulated": baseline.device.type in case.simulated_on,
-        "size_only": baseline.device.type in case.size_only_on,
-        "in_float": _layers_in_float(model) if case.kernels else [],
+        "simulated": claim.kind == "simulated",
+        "size_only": claim.kind == "size only",
+        "in_float": _layers_in_float(model) if claim.kernels else [],
         "left_out": sorted(left_out(model)),
-        **case.facts,
-        **({"epoch_accuracy": epochs} if epochs else {}),
+        **technique.facts,
     }
-    return Compressed(
-        path=path,
-        factory=workload.student if case.student else workload.network,
-        fingerprint=weights_fingerprint(model),
-        seconds=seconds,
-        peak_memory_bytes=memory.peak_bytes,
-        account=account,
-        facts=facts,
-    )
 
 
 def _layers_in_float(model: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""A case's file made ready to predict, and the kernels that a claim of speed rests on."""
+"""A technique's file made ready to predict, and the kernels that its claim of speed rests on."""
 
 from functools import lru_cache
 
@@ -6,23 +6,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.artifact import Compressed
+from benchmarks.artifact import Artifact
 from benchmarks.machine.kernels import kernels_of
 from benchmarks.machine.memory import allocated_bytes
-from benchmarks.techniques import Case
+from benchmarks.techniques import Technique
 from benchmarks.timing.prediction import prediction
 
 
-def deployed(
-    technique: Case, subject: Compressed, baseline: nn.Module, images: Tensor
+def prepare_model(
+    technique: Technique, artifact: Artifact, baseline: nn.Module, images: Tensor
 ) -> tuple[nn.Module, dict[str, int]]:
     """Return the model that is timed, and on a GPU the bytes that it holds there."""
     if images.device.type != "cuda":
-        return technique.prepare(_loaded(subject, images.device), images), {}
-    # The libraries' own workspaces come first: no model is to be blamed for them.
+        return technique.prepare(_load(artifact, images.device), images), {}
+    # The libraries allocate their own workspaces first: they are no part of any model.
     prediction(baseline, images)()
     before = allocated_bytes(images.device)
-    model = subject.load(images.device)
+    model = artifact.load(images.device)
     if technique.channels_last:
         model = model.to(memory_format=torch.channels_last)
     model = technique.prepare(model, images)
@@ -30,22 +30,35 @@ def deployed(
 
 
 @lru_cache(maxsize=1)  # for the next batch size
-def _loaded(subject: Compressed, device: torch.device) -> nn.Module:
-    return subject.load(device)
+def _load(artifact: Artifact, device: torch.device) -> nn.Module:
+    return artifact.load(device)
 
 
-def memory_format(technique: Case) -> torch.memory_format:
-    """Return how a case wants its weights and images to lie."""
+def memory_format(technique: Technique) -> torch.memory_format:
+    """Return the memory format of a technique's weights and images."""
     return torch.channels_last if technique.channels_last else torch.contiguous_format
 
 
-def kernels_seen(technique: Case, model: nn.Module, images: Tensor) -> dict[str, int]:
-    """Return how often the kernels ran that a claim rests on; a technique without any claims none."""
-    if not technique.kernels:
+def skip_without_claim(technique: Technique, device: torch.device) -> None:
+    """Skip the test of a latency that the technique does not claim on a device."""
+    kind = technique.claim_on(device.type).kind
+    if kind == "simulated":
+        pytest.skip(f"{technique} is simulated on {device.type}: it has no latency to claim")
+    if kind == "size only":
+        pytest.skip(f"{technique} is smaller only on {device.type}: no kernel gains by it")
+
+
+def require_kernels(technique: Technique, model: nn.Module, images: Tensor) -> dict[str, int]:
+    """Return how often the kernels ran that the claim rests on; empty where it rests on none.
+
+    Where none of its sets ran whole, the test fails, or is skipped if the technique is smaller only.
+    """
+    claim = technique.claim_on(images.device.type)
+    if not claim.kernels:
         return {}
     ran = kernels_of(model, images)
-    seen = next((names for names in technique.kernels if all(ran[n] for n in names)), ())
-    if not seen and technique.size_only_without:
-        pytest.skip(f"{technique} is smaller only: none of {technique.kernels} ran")
-    assert seen, f"none of {technique.kernels} ran"
+    seen = next((names for names in claim.kernels if all(ran[n] for n in names)), ())
+    if not seen and claim.otherwise == "size only":
+        pytest.skip(f"{technique} is smaller only: none of {claim.kernels} ran")
+    assert seen, f"none of {claim.kernels} ran"
     return {name: ran[name] for name in seen}

@@ -57,7 +57,7 @@ TRAININGS = {
 # fmt: on
 
 
-def trained(
+def time_training(
     workload: Workload, data: Data, device: torch.device, report: Callable[[str], None]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train from nothing by the clock; return the network, and what it took and reached.
@@ -75,7 +75,7 @@ def trained(
     def work() -> None:
         models.append(train(workload, data, device, on_epoch=note, report=report))
 
-    with _without_compiled() if compiled else nullcontext():
+    with _fresh_compiler_cache() if compiled else nullcontext():
         seconds = wall_timer(work, device)()
     (model,) = models
     correct = correct_images(model, data.test.to(device))
@@ -93,7 +93,7 @@ def trained(
     }
 
 
-def _without_compiled() -> AbstractContextManager[None]:
+def _fresh_compiler_cache() -> AbstractContextManager[None]:
     from torch._inductor.utils import fresh_cache
 
     torch._dynamo.reset()

@@ -37,7 +37,7 @@ def factory(network: str) -> Callable[[], nn.Module]:
     return lambda: getattr(torchvision.models, network)()
 
 
-def made(network: str, kind: str) -> nn.Module:
+def make_network(network: str, kind: str) -> nn.Module:
     """Return the network with weights drawn by seed 0, compressed as `kind` says."""
     torch.manual_seed(0)
     return KINDS[kind][0](factory(network)().eval())
@@ -82,7 +82,7 @@ def peak(network: str, kind: str, path: str, do: str) -> dict[str, Any]:
         with PeakMemory(CPU) as memory:
             load(path, factory(network))
     else:
-        model = made(network, kind)
+        model = make_network(network, kind)
         with PeakMemory(CPU) as memory:
             save(model, path, entropy_coded=KINDS[kind][1])
     return {"peak_bytes": memory.peak_bytes}

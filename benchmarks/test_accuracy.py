@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.facts.record import record
-from benchmarks.techniques import CASES, Case
+from benchmarks.techniques import TECHNIQUES, Technique
 from benchmarks.timing.clock import CLOCK, replay
 from benchmarks.workloads import Workload
 
@@ -16,25 +16,24 @@ from benchmarks.workloads import Workload
 def test_accuracy(
     benchmark: Any,
     request: pytest.FixtureRequest,
-    technique: Case,
-    compressed: Any,
-    verified: Any,
+    technique: Technique,
+    artifact_of: Any,
+    evaluation_of: Any,
     device: torch.device,
     workload: Workload,
 ) -> None:
-    subject = compressed(technique, device)
-    found = verified(technique, device)
-    whole = verified(CASES[0], device)
+    artifact = artifact_of(technique, device)
+    found = evaluation_of(technique, device)
+    whole = evaluation_of(TECHNIQUES[0], device)
     replay(benchmark, [found["seconds"]])
     accuracy, base = (f["correct"] / f["total"] for f in (found, whole))
-    target = technique.targets.get(workload.name)
-    limit = target.drop if target else None
+    limit = technique.target(workload.name).drop
     met = None if limit is None else base - accuracy <= limit
     measured = {key: found[key] for key in ("correct", "total", "correct_images")}
     measured |= {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
-    sizes = {"stored_bytes": subject.account["stored_bytes"]}
-    sizes["baseline_stored_bytes"] = compressed(CASES[0], device).account["stored_bytes"]
-    facts = {**subject.facts, **measured, **sizes}
+    sizes = {"stored_bytes": artifact.account["stored_bytes"]}
+    sizes["baseline_stored_bytes"] = artifact_of(TECHNIQUES[0], device).account["stored_bytes"]
+    facts = {**artifact.facts, **measured, **sizes}
     record(benchmark, request, metric="accuracy", target=limit, target_met=met, **facts)
     assert met is not False, (
         f"a drop of {base - accuracy:.2%} to {accuracy:.2%}, at most {limit:.2%}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.facts.record import record
-from benchmarks.techniques import Case
+from benchmarks.techniques import Technique
 from benchmarks.timing.clock import CLOCK, replay
 
 
@@ -14,12 +14,12 @@ from benchmarks.timing.clock import CLOCK, replay
 def test_cost(
     benchmark: Any,
     request: pytest.FixtureRequest,
-    technique: Case,
-    compressed: Any,
+    technique: Technique,
+    artifact_of: Any,
     device: torch.device,
 ) -> None:
-    subject = compressed(technique, device)
-    replay(benchmark, [subject.seconds])
-    cost = {"seconds": subject.seconds, "peak_memory_bytes": subject.peak_memory_bytes}
-    facts = {**subject.facts, **cost}
+    artifact = artifact_of(technique, device)
+    replay(benchmark, [artifact.seconds])
+    cost = {"seconds": artifact.seconds, "peak_memory_bytes": artifact.peak_memory_bytes}
+    facts = {**artifact.facts, **cost}
     record(benchmark, request, metric="cost", target=None, target_met=None, **facts)

@@ -95,21 +95,21 @@ def test_network(benchmark: Any, request: Any, images: Data, name: str, executor
 def test_agreement(
     benchmark: Any,
     request: Any,
-    compressed: Callable[..., Any],
+    artifact_of: Callable[..., Any],
     data: Data,
     name: str,
     executor: str,
 ) -> None:
-    subject = compressed(BY_NAME[name], CPU)
-    reference = subject.load(CPU)
+    artifact = artifact_of(BY_NAME[name], CPU)
+    reference = artifact.load(CPU)
     integer = deploy(reference, data.test.inputs(slice(0, 50)), executor=executor)
     choices = [predict(model, data.test).argmax(1) for model in (reference, integer)]
     same = float((choices[0] == choices[1]).float().mean())
     simulated, deployed = (float((c == data.test.labels).float().mean()) for c in choices)
     largest, _ = differences(reference, integer, data.test.inputs(slice(0, 500)))
-    replay(benchmark, [subject.seconds])
+    replay(benchmark, [artifact.seconds])
     record(
-        benchmark, request, metric="agreement", **subject.facts, executor=executor,
+        benchmark, request, metric="agreement", **artifact.facts, executor=executor,
         total=len(data.test),
         same_choice=same, simulated_accuracy=simulated, deployed_accuracy=deployed,
         largest_code_difference=largest,

@@ -14,10 +14,10 @@ from torch import Tensor
 from benchmarks.baseline.data import Data, load_digits_224
 from benchmarks.baseline.networks import drawn
 from benchmarks.facts.record import record
-from benchmarks.machine.cuda_flags import autotuned, cuda_flags
+from benchmarks.machine.cuda_flags import autotune, cuda_flags
 from benchmarks.machine.device import device_name
 from benchmarks.machine.kernels import TRITON, kernels_of
-from benchmarks.timing.batch import cycled
+from benchmarks.timing.batch import repeat_images
 from benchmarks.timing.ceilings import ceilings
 from benchmarks.timing.clock import CLOCK, Timer, cuda_graph_timer, replay, wall_timer
 from benchmarks.timing.prediction import prediction
@@ -55,7 +55,7 @@ def data() -> Data:
 
 
 def batch_of(data: Data, size: int) -> Tensor:
-    return cycled(data.validation, size).to(DEVICE).inputs(slice(None))
+    return repeat_images(data.validation, size).to(DEVICE).inputs(slice(None))
 
 
 def integer_network(name: str, data: Data, images: Tensor) -> TritonModel:
@@ -89,7 +89,7 @@ def test_against_float16(
     images = batch_of(data, batch_size)
     integer = integer_network(name, data, images)
     predict = prediction(integer, images)
-    with autotuned(DEVICE):
+    with autotune(DEVICE):
         floats = float16_paths(name, images)
         ours = {"int8": wall_timer(predict, DEVICE), "int8-graph": cuda_graph_timer(predict)}
         times = race({**floats, **ours}, budget_s=BUDGET_S)

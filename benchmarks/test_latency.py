@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.deployment import deployed, kernels_seen, memory_format
+from benchmarks.deployment import memory_format, prepare_model, require_kernels, skip_without_claim
 from benchmarks.facts.record import record
 from benchmarks.gate.plugin import KEY
-from benchmarks.machine.cuda_flags import autotuned
-from benchmarks.techniques import Case
-from benchmarks.timing.attempts import measured
-from benchmarks.timing.batch import cycled
+from benchmarks.machine.cuda_flags import autotune
+from benchmarks.techniques import Technique
+from benchmarks.timing.attempts import measure_speed_up
+from benchmarks.timing.batch import repeat_images
 from benchmarks.timing.clock import CLOCK, Timer, replay
 from benchmarks.timing.cuda_graph import UncapturableError
 from benchmarks.timing.prediction import Predict, card_facts, prediction, timer
@@ -40,49 +40,49 @@ def effort(workload: Workload, device: torch.device) -> tuple[float, float]:
     return BUDGET_S.get(workload.name, DEFAULT_BUDGET_S), 0.0
 
 
+def history_of(request: pytest.FixtureRequest) -> Any:
+    """Return the facts of this test in the history of a gated run, None without one."""
+    gate = request.config.stash.get(KEY, None)
+    return gate.history.entries.get(request.node.nodeid, {}).get("extra_info") if gate else None
+
+
 @pytest.mark.benchmark(timer=CLOCK)
 def test_latency(
     benchmark: Any,
     request: pytest.FixtureRequest,
-    technique: Case,
-    compressed: Any,
-    stored_baseline: Any,
+    technique: Technique,
+    artifact_of: Any,
+    baseline_model_on: Any,
     data: Any,
     device: torch.device,
     workload: Workload,
     batch_size: int,
     timing: str,
 ) -> None:
-    if device.type in technique.simulated_on:
-        pytest.skip(f"{technique} is simulated on {device.type}: it has no latency to claim")
-    if device.type in technique.size_only_on:
-        pytest.skip(f"{technique} is smaller only on {device.type}: no kernel gains by it")
+    skip_without_claim(technique, device)
     if not benchmark.enabled:
         pytest.skip("latency needs the benchmarks enabled: run with -n 0")
-    subject = compressed(technique, device)
+    artifact = artifact_of(technique, device)
     # On the device beforehand: what carries them there is no part of a prediction.
-    images = cycled(data.validation, batch_size).to(device).inputs(slice(None))
-    baseline = stored_baseline(device)
+    images = repeat_images(data.validation, batch_size).to(device).inputs(slice(None))
+    baseline = baseline_model_on(device)
     own = images.contiguous(memory_format=memory_format(technique))
-    model, held = deployed(technique, subject, baseline, own)
-    kernels = kernels_seen(technique, model, own)
-    target = technique.targets.get(workload.name)
-    limit = target.speed_up if target else None
-    gate = request.config.stash.get(KEY, None)
-    then = gate.history.entries.get(request.node.nodeid, {}).get("extra_info") if gate else None
+    model, memory = prepare_model(technique, artifact, baseline, own)
+    kernels = require_kernels(technique, model, own)
+    limit = technique.target(workload.name).speed_up
     budget_s, warmup_s = effort(workload, device)
     predictions = [prediction(baseline, images), prediction(model, own)]
-    with autotuned(device):
 
-        def measure(attempt: int) -> Pairs:
-            timed = timers(predictions, timing, device)  # a graph holds its memory until the end
-            return interleave(*timed, seed=attempt, budget_s=budget_s, warmup_s=warmup_s)
+    def measure(attempt: int) -> Pairs:
+        pair = timers(predictions, timing, device)  # a graph holds its memory until the end
+        return interleave(*pair, seed=attempt, budget_s=budget_s, warmup_s=warmup_s)
 
-        pairs, facts, met = measured(measure, target=limit, then=then)
+    with autotune(device):
+        pairs, facts, met = measure_speed_up(measure, target=limit, then=history_of(request))
         smallest = batch_size == min(workload.cuda_batch_sizes)
-        facts |= held | card_facts(predictions[1], images, timing=timing, smallest=smallest)
+        facts |= memory | card_facts(predictions[1], images, timing=timing, smallest=smallest)
     replay(benchmark, pairs.technique_s)
     facts |= {"batch_size": batch_size, "timing": timing, "kernels": kernels}
-    facts["in_float"] = [*subject.facts["in_float"], *getattr(model, "stayed", ())]
-    record(benchmark, request, target=limit, target_met=met, **{**subject.facts, **facts})
+    facts["in_float"] = [*artifact.facts["in_float"], *getattr(model, "stayed", ())]
+    record(benchmark, request, target=limit, target_met=met, **{**artifact.facts, **facts})
     assert met is not False, f"{facts['speed_up']:.2f}x of the baseline, at least {limit}x expected"

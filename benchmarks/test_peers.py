@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from benchmarks.baseline import Baseline, Data
 from benchmarks.facts.record import record
 from benchmarks.peers.coders import (
-    Coded,
+    CodedFile,
     by_compression,
     by_nncodec,
     missing_nncodec,
@@ -96,11 +96,11 @@ def facts(subject: Engine, data: Data, workload: Workload) -> dict[str, Any]:
 def test_peer_size(
     benchmark: Any, request: Any, subject: Engine, peers: Competition, facts: dict[str, Any]
 ) -> None:
-    built = peers.built(subject)
+    built = peers.file_facts(subject)
     replay(benchmark, [built["seconds"]])
     sizes = {
         "stored_bytes": built["stored_bytes"],
-        "baseline_stored_bytes": peers.built(BASELINE)["stored_bytes"],
+        "baseline_stored_bytes": peers.file_facts(BASELINE)["stored_bytes"],
     }
     record(benchmark, request, metric="size", **sizes, **facts)
     assert sizes["stored_bytes"] > 0
@@ -110,7 +110,7 @@ def test_peer_size(
 def test_peer_cost(
     benchmark: Any, request: Any, subject: Engine, peers: Competition, facts: dict[str, Any]
 ) -> None:
-    seconds = peers.built(subject)["seconds"]
+    seconds = peers.file_facts(subject)["seconds"]
     replay(benchmark, [seconds])
     limit = MAX_SECONDS if subject in OURS else None
     met = None if limit is None else seconds <= limit
@@ -130,8 +130,8 @@ def test_peer_accuracy(
     facts: dict[str, Any],
     workload: Workload,
 ) -> None:
-    found, whole = peers.evaluated(subject), peers.evaluated(BASELINE)
-    replay(benchmark, [peers.built(subject)["seconds"]])
+    found, whole = peers.evaluation(subject), peers.evaluation(BASELINE)
+    replay(benchmark, [peers.file_facts(subject)["seconds"]])
     accuracy, base = (f["correct"] / f["total"] for f in (found, whole))
     limit = MAX_DROP.get(workload.name) if subject in OURS else None
     met = None if limit is None else base - accuracy <= limit
@@ -153,7 +153,7 @@ def test_peer_latency(
     facts: dict[str, Any],
     batch_size: int,
 ) -> None:
-    times = peers.raced(batch_size)
+    times = peers.times(batch_size)
     own = times[subject.name]
     replay(benchmark, own)
     rival, against = _against_peers(own, times)
@@ -170,14 +170,14 @@ def test_peer_latency(
 @pytest.fixture(scope="module")
 def coded(
     baseline_on: Callable[[torch.device], Baseline], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, float], Coded]:
+) -> Callable[[str, float], CodedFile]:
     """Return a function that gives a coder's smallest file of the sparse baseline within a budget."""
     model = prune_l1_global(baseline_on(torch.device("cpu")).model, amount=SPARSITY).eval()
     folder = tmp_path_factory.mktemp("coders")
     of_nncodec = cache(lambda: list(by_nncodec(model, folder)))
 
     @cache
-    def get(coder: str, budget: float) -> Coded:
+    def get(coder: str, budget: float) -> CodedFile:
         files = of_nncodec() if coder == "nncodec" else by_compression(model, budget, folder)
         found = smallest(files, budget)
         assert found is not None, f"{coder} has no file within {budget:.1%}"
@@ -191,7 +191,7 @@ def coded(
 def test_peer_coder(
     benchmark: Any,
     request: Any,
-    coded: Callable[[str, float], Coded],
+    coded: Callable[[str, float], CodedFile],
     workload: Workload,
     data: Data,
     coder: str,

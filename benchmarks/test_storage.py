@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.facts.record import record
 from benchmarks.machine.process import Process
-from benchmarks.storage_costs import KINDS, load_seconds, made, save_seconds
+from benchmarks.storage_costs import KINDS, load_seconds, make_network, save_seconds
 from benchmarks.timing.clock import CLOCK, replay
 from compression.accounting import dense_bytes
 from compression.storage import contents, save
@@ -35,17 +35,17 @@ every_file = pytest.mark.parametrize("kind", KINDS)
 both_ways = pytest.mark.parametrize("do", ["save", "load"])
 every_network = pytest.mark.parametrize("network", NETWORKS)
 
-Stored = Callable[[str, str], tuple[nn.Module, Path]]
+StoredNetwork = Callable[[str, str], tuple[nn.Module, Path]]
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+def stored_network(tmp_path_factory: pytest.TempPathFactory) -> StoredNetwork:
     """Return a function that makes a network of a kind, and its file."""
     folder = tmp_path_factory.mktemp("storage")
 
     @cache
     def get(network: str, kind: str) -> tuple[nn.Module, Path]:
-        model, path = made(network, kind), folder / f"{network}-{kind}"
+        model, path = make_network(network, kind), folder / f"{network}-{kind}"
         save(model, path, entropy_coded=KINDS[kind][1])
         return model, path
 
@@ -64,9 +64,9 @@ def facts(network: str, kind: str, do: str, model: nn.Module, path: Path) -> dic
 @every_file
 @both_ways
 def test_speed(
-    benchmark: Any, request: Any, stored: Stored, network: str, kind: str, do: str
+    benchmark: Any, request: Any, stored_network: StoredNetwork, network: str, kind: str, do: str
 ) -> None:
-    model, path = stored(network, kind)
+    model, path = stored_network(network, kind)
     again = path.with_suffix(".again")
     coded = KINDS[kind][1]
     seconds = [
@@ -90,9 +90,9 @@ def test_speed(
 @pytest.mark.parametrize("kind", ["dense", "sparse", "shared-coded"])
 @both_ways
 def test_memory(
-    benchmark: Any, request: Any, stored: Stored, network: str, kind: str, do: str
+    benchmark: Any, request: Any, stored_network: StoredNetwork, network: str, kind: str, do: str
 ) -> None:
-    model, path = stored(network, kind)
+    model, path = stored_network(network, kind)
     process = Process("benchmarks.storage_costs", {})
     target = path if do == "load" else path.with_suffix(".again")
     peak_bytes = process.ask(network=network, kind=kind, path=str(target), do=do)["peak_bytes"]

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.baseline import Data, keep_baseline, with_start
 from benchmarks.facts.record import record
-from benchmarks.gpu_training import TRAININGS, trained
+from benchmarks.gpu_training import TRAININGS, time_training
 from benchmarks.options import devices, place_of
 from benchmarks.timing.clock import CLOCK, replay
 from benchmarks.workloads import Workload
@@ -59,7 +59,7 @@ def test_training(
     workload = with_start(row.workload, card)
     if (workload.pretrained is None) != (row.workload.pretrained is None):
         pytest.skip("its pretrained weights cannot be had")
-    model, found = trained(workload, data, card, print)
+    model, found = time_training(workload, data, card, print)
     if row.recipe is None:  # else it is not what a run would look for
         keep_baseline(model, workload, data, card)
     replay(benchmark, [found["seconds"]])

@@ -7,9 +7,9 @@ from benchmarks.baseline.training import (
     Baseline,
     cache_path,
     keep_baseline,
+    obtain_baseline,
     train,
-    trainable,
-    trained_baseline,
+    trainable_workload,
     with_start,
 )
 from benchmarks.baseline.workload import Workload
@@ -21,9 +21,9 @@ __all__ = [
     "cache_path",
     "check_outputs",
     "keep_baseline",
+    "obtain_baseline",
     "train",
-    "trainable",
-    "trained_baseline",
+    "trainable_workload",
     "weights_fingerprint",
     "with_start",
 ]

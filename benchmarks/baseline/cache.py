@@ -19,7 +19,7 @@ _ZEROS = b"0" * _DIGITS
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Hold the lock on `path` among all processes; CompressionError where it cannot be had."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

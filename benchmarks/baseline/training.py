@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks.baseline.cache import (
     holds_weights,
-    locked,
+    lock,
     read_checked,
     write_checked,
     write_weights,
@@ -74,7 +74,7 @@ def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:
     return cache_folder() / "baselines" / f"{workload.name}-{name}.safetensors"
 
 
-def trainable(
+def trainable_workload(
     workload: Workload, data: Data, device: torch.device, report: Callable[[str], None] = log.info
 ) -> Workload:
     """Return the workload as it can be trained here.
@@ -110,7 +110,7 @@ def with_start(
     return replace(workload, pretrained=again)
 
 
-def trained_baseline(
+def obtain_baseline(
     workload: Workload,
     data: Data,
     device: torch.device,
@@ -127,7 +127,7 @@ def trained_baseline(
     """
     path = cache_path(workload, data, device)
     if not holds_weights(path):
-        with locked(path):
+        with lock(path):
             if not holds_weights(path):
                 _train_into(path, workload, data, device, report)
     try:
@@ -162,7 +162,7 @@ def _train_into(
 def keep_baseline(model: nn.Module, workload: Workload, data: Data, device: torch.device) -> Path:
     """Cache weights that `train` gave, unless there are some; return their place."""
     path = cache_path(workload, data, device)
-    with locked(path):
+    with lock(path):
         if not holds_weights(path):
             write_weights(path, model.state_dict())
     return path
@@ -186,7 +186,7 @@ def train(
     images, validation = (s.to(device) for s in (data.train, data.validation))
     state = None if resume is None else _read_resume(resume, report)
     model = _start(workload if state is None else replace(workload, pretrained=None), device)
-    model = _laid_out(model.to(device), images, recipe)
+    model = _lay_out(model.to(device), images, recipe)
     first = 0 if state is None else int(state["epoch"]) + 1
     progress = Progress(title, recipe, images, first, report)
     unsaved_s, unwritable = 0.0, False
@@ -213,7 +213,7 @@ def train(
     return model
 
 
-def _laid_out(model: nn.Module, images: Split, recipe: Recipe) -> nn.Module:
+def _lay_out(model: nn.Module, images: Split, recipe: Recipe) -> nn.Module:
     """Return `model` with its images' weights channels last, where it trains so."""
     tensors = [t for t in [*model.parameters(), *model.buffers()] if t.ndim == 4]
 

@@ -31,7 +31,7 @@ class Case:
 
     def __init__(self, name: str) -> None:
         """Draw the network and the images by seed 0."""
-        self.name, self.model = name, telling(drawn(name, NUM_CLASSES))
+        self.name, self.model = name, draw_statistics(drawn(name, NUM_CLASSES))
         side = next((n for start, n in SIDES.items() if name.startswith(start)), SIDE)
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randn(IMAGES, 3, side, side, generator=generator)
@@ -44,7 +44,7 @@ class Case:
 
 
 @torch.no_grad()
-def telling(model: nn.Module) -> nn.Module:
+def draw_statistics(model: nn.Module) -> nn.Module:
     """Draw in place what new networks have at 0 or 1, where a fault would not show.
 
     These are batch norms' means and variances, and the weights of vision transformers' last layer.

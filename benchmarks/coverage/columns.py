@@ -25,7 +25,7 @@ In float32 little is left where maps are of one pixel: a norm divides by the dev
 """
 
 
-def recalibrated(case: Case) -> str:
+def check_recalibrate(case: Case) -> str:
     """Each batch norm holds the mean and variance of what it reads; one without inputs is listed."""
     results = {
         dtype: recalibrate_batch_norm(copy.deepcopy(case.model).to(dtype), case.x.to(dtype))
@@ -72,7 +72,7 @@ class _Products(TorchDispatchMode):
         return out
 
 
-def counted(case: Case) -> str:
+def check_count_macs(case: Case) -> str:
     """Multiply-accumulates of one image, in millions."""
     image, fast = case.x[:1], torch.backends.mha.get_fastpath_enabled()
     found = count_macs(case.model, image)
@@ -86,7 +86,7 @@ def counted(case: Case) -> str:
     return f"{found / 1e6:.0f}"
 
 
-def stored(case: Case) -> str:
+def check_storage(case: Case) -> str:
     """What is loaded by the architecture's name is what was saved, bit for bit; the file in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.safetensors"
@@ -100,21 +100,21 @@ def stored(case: Case) -> str:
 
 
 COLUMNS: tuple[tuple[str, Callable[[Case], str]], ...] = (
-    ("fold_batch_norm", quantized.folded),
-    ("quantize_static, dB", quantized.static),
-    ("deploy", quantized.deployed),
-    ("ONNX Runtime, dB", quantized.exported),
-    ("quantize_dynamic, dB", quantized.dynamic),
-    ("quantize_weights 8 bits, dB", quantized.weights_in_8_bits),
-    ("4 bits, dB", quantized.weights_in_4_bits),
-    ("cast float16, dB", quantized.in_float16),
-    ("bfloat16, dB", quantized.in_bfloat16),
-    ("prune_l1_unstructured", sparse.l1_unstructured),
-    ("prune_l1_global", sparse.l1_global),
-    ("prune_ln_structured", sparse.ln_structured),
-    ("prune_n_of_m", sparse.n_of_m),
-    ("share_weights", sparse.shared),
-    ("recalibrate_batch_norm", recalibrated),
-    ("count_macs, millions", counted),
-    ("save, load, MiB", stored),
+    ("fold_batch_norm", quantized.check_fold_batch_norm),
+    ("quantize_static, dB", quantized.check_static),
+    ("deploy", quantized.check_deploy),
+    ("ONNX Runtime, dB", quantized.check_onnx),
+    ("quantize_dynamic, dB", quantized.check_dynamic),
+    ("quantize_weights 8 bits, dB", quantized.check_8_bits),
+    ("4 bits, dB", quantized.check_4_bits),
+    ("cast float16, dB", quantized.check_float16),
+    ("bfloat16, dB", quantized.check_bfloat16),
+    ("prune_l1_unstructured", sparse.check_l1_unstructured),
+    ("prune_l1_global", sparse.check_l1_global),
+    ("prune_ln_structured", sparse.check_ln_structured),
+    ("prune_n_of_m", sparse.check_n_of_m),
+    ("share_weights", sparse.check_share_weights),
+    ("recalibrate_batch_norm", check_recalibrate),
+    ("count_macs, millions", check_count_macs),
+    ("save, load, MiB", check_storage),
 )

@@ -22,7 +22,7 @@ ROUNDING = 1.0
 QUANTIZED_WEIGHTS = (nn.Linear, nn.Conv2d)
 
 
-def folded(case: Case) -> str:
+def check_fold_batch_norm(case: Case) -> str:
     """Batch norms that follow a layer are gone, the outputs are the same."""
     result = fold_batch_norm(case.model)
     at_least(EXACT, result(case.x), case.wanted)
@@ -33,12 +33,12 @@ def folded(case: Case) -> str:
     return f"{count[0] - count[1]} of {count[0]}"
 
 
-def static(case: Case) -> str:
+def check_static(case: Case) -> str:
     """INT8 by the reference executor against float64."""
     return at_least(STATIC, case.reference(case.x), case.wanted)
 
 
-def deployed(case: Case) -> str:
+def check_deploy(case: Case) -> str:
     """The executor that deploy chooses against the reference executor."""
     model = deploy(case.reference, case.x)
     found, wanted = model(case.x), case.reference(case.x)
@@ -51,7 +51,7 @@ def deployed(case: Case) -> str:
     )
 
 
-def exported(case: Case) -> str:
+def check_onnx(case: Case) -> str:
     """The ONNX file in ONNX Runtime against the reference executor."""
     model = deploy(case.reference, case.x, executor="onnxruntime")
     return at_least(
@@ -59,7 +59,7 @@ def exported(case: Case) -> str:
     )
 
 
-def dynamic(case: Case) -> str:
+def check_dynamic(case: Case) -> str:
     """Every linear layer is INT8 or listed."""
     result = quantize_dynamic(case.model)
     missed = left_out(result)
@@ -69,12 +69,12 @@ def dynamic(case: Case) -> str:
     return at_least(DYNAMIC, result(case.x), case.wanted)
 
 
-def weights_in_8_bits(case: Case) -> str:
+def check_8_bits(case: Case) -> str:
     """See _weights."""
     return _weights(case, 8)
 
 
-def weights_in_4_bits(case: Case) -> str:
+def check_4_bits(case: Case) -> str:
     """See _weights."""
     return _weights(case, 4)
 
@@ -97,12 +97,12 @@ def _weights(case: Case, num_bits: int) -> str:
     return f"{sqnr(found, case.wanted):.0f}"
 
 
-def in_float16(case: Case) -> str:
+def check_float16(case: Case) -> str:
     """See _cast."""
     return _cast(case, torch.float16)
 
 
-def in_bfloat16(case: Case) -> str:
+def check_bfloat16(case: Case) -> str:
     """See _cast."""
     return _cast(case, torch.bfloat16)
 

@@ -22,53 +22,53 @@ UNSETTLED = 0.02
 """Of a weight's range: how far k-means may still be from its end, where it stops iterating."""
 
 
-def l1_unstructured(case: Case) -> str:
+def check_l1_unstructured(case: Case) -> str:
     """Each reached weight has lost its smallest magnitudes, as many as asked."""
     result = prune_l1_unstructured(case.model, amount=AMOUNT)
-    reached = _reached(case.model, result)
+    reached = _reached_weights(case.model, result)
     for name, (before, after) in reached.items():
-        _pruned(name, before, after, AMOUNT)
-    return _listed(result)
+        _require_pruned(name, before, after, AMOUNT)
+    return _count_left_out(result)
 
 
-def l1_global(case: Case) -> str:
+def check_l1_global(case: Case) -> str:
     """All reached weights together have lost their smallest magnitudes."""
     result = prune_l1_global(case.model, amount=GLOBAL_AMOUNT)
-    pairs = _reached(case.model, result).values()
+    pairs = _reached_weights(case.model, result).values()
     before, after = (torch.cat([pair[i].flatten() for pair in pairs]) for i in (0, 1))
-    _pruned("all weights", before, after, GLOBAL_AMOUNT)
-    return _listed(result)
+    _require_pruned("all weights", before, after, GLOBAL_AMOUNT)
+    return _count_left_out(result)
 
 
-def ln_structured(case: Case) -> str:
+def check_ln_structured(case: Case) -> str:
     """Each reached convolution has lost so many filters, those of the smallest norm."""
     result = prune_ln_structured(case.model, amount=AMOUNT)
-    for name, (before, after) in _reached(case.model, result).items():
-        _same_where_kept(name, before, after)
+    for name, (before, after) in _reached_weights(case.model, result).items():
+        _require_kept_weights(name, before, after)
         norms, zero = before.flatten(1).norm(dim=1), (after.flatten(1) == 0).all(1)
         asked, found = round(AMOUNT * len(zero)), int(zero.sum())
         require(found == asked, f"{name}: {found} filters are zero, expected {asked}")
         if 0 < found < len(zero):
             smallest = float(norms[~zero].min()) * (1 + 1e-6)
             require(float(norms[zero].max()) <= smallest, f"{name}: a larger filter went first")
-    return _listed(result)
+    return _count_left_out(result)
 
 
-def n_of_m(case: Case) -> str:
+def check_n_of_m(case: Case) -> str:
     """Each reached weight is 2:4."""
     result = prune_n_of_m(case.model)
-    for name, (before, after) in _reached(case.model, result).items():
-        _same_where_kept(name, before, after)
+    for name, (before, after) in _reached_weights(case.model, result).items():
+        _require_kept_weights(name, before, after)
         require(is_n_of_m(after), f"{name} is not 2:4")
         zeros = float((after == 0).float().mean())
         require(abs(zeros - 0.5) < 1e-3, f"{name}: {zeros:.3f} is zero, expected 0.5")
-    return _listed(result)
+    return _count_left_out(result)
 
 
-def shared(case: Case) -> str:
+def check_share_weights(case: Case) -> str:
     """Each reached weight takes few values, each near what it was."""
     result = share_weights(case.model, num_clusters=NUM_CLUSTERS)
-    for name, (before, after) in _reached(case.model, result).items():
+    for name, (before, after) in _reached_weights(case.model, result).items():
         values = after.unique()
         require(len(values) <= NUM_CLUSTERS, f"{name} takes {len(values)} values")
         some = slice(None, None, max(1, before.numel() // 1000))
@@ -76,10 +76,10 @@ def shared(case: Case) -> str:
         nearest = (values[:, None] - before.flatten()[some]).abs().amin(0)
         slack = UNSETTLED * float(before.max() - before.min())
         require(bool((moved <= nearest + slack).all()), f"{name}: not the nearest value")
-    return _listed(result)
+    return _count_left_out(result)
 
 
-def _reached(model: nn.Module, result: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+def _reached_weights(model: nn.Module, result: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Return each weight that was reached, before and after; what is left out must be unchanged."""
     missed, found = left_out(result), dict(result.named_parameters())
     reached: dict[str, tuple[Tensor, Tensor]] = {}
@@ -95,8 +95,8 @@ def _reached(model: nn.Module, result: nn.Module) -> dict[str, tuple[Tensor, Ten
     return reached
 
 
-def _pruned(name: str, before: Tensor, after: Tensor, amount: float) -> None:
-    _same_where_kept(name, before, after)
+def _require_pruned(name: str, before: Tensor, after: Tensor, amount: float) -> None:
+    _require_kept_weights(name, before, after)
     zero = after == 0
     asked, found = round(amount * zero.numel()), int(zero.sum())
     require(found == asked, f"{name}: {found} of {zero.numel()} are zero, expected {asked}")
@@ -105,12 +105,12 @@ def _pruned(name: str, before: Tensor, after: Tensor, amount: float) -> None:
         require(right, f"{name}: a larger weight went first")
 
 
-def _same_where_kept(name: str, before: Tensor, after: Tensor) -> None:
+def _require_kept_weights(name: str, before: Tensor, after: Tensor) -> None:
     kept = after != 0
     require(torch.equal(before[kept], after[kept]), f"{name}: a weight that was kept changed")
 
 
-def _listed(result: nn.Module) -> str:
+def _count_left_out(result: nn.Module) -> str:
     """Say how many weights were left out."""
     missed = len(left_out(result))
     return f"{missed} left" if missed else ""

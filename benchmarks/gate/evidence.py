@@ -29,11 +29,11 @@ READ = (
 """The facts that the gate computes with; benchmarks/facts/schema.py says what each may be."""
 
 
-def comparable(now: Facts, then: Facts) -> str | None:
+def comparison_problem(now: Facts, then: Facts) -> str | None:
     """Return why two entries cannot be compared, None where they can."""
     metric, other = now.get("metric"), then.get("metric")
     if metric != other and any(str(m) in REQUIRED for m in (metric, other)):
-        return f"measures {shown(metric)}, the history {shown(other)}"
+        return f"measures {shorten(metric)}, the history {shorten(other)}"
     for where, facts in (("this run", now), ("the history", then)):
         if why := damage(facts):
             return f"{where} has {why}"
@@ -52,7 +52,7 @@ def damage(facts: Facts) -> str | None:
             return f"no {name}"
     for name in facts:
         if name in READ and not _is_usable(name, facts[name]):
-            return f"a {name} of {shown(facts[name])}"
+            return f"a {name} of {shorten(facts[name])}"
     return {"size": _size, "accuracy": _accuracy, "latency": _latency}[metric](facts)
 
 
@@ -70,7 +70,7 @@ def is_number(value: Any, *, least: float = 0.0) -> bool:
     return usable and least <= value <= LARGEST
 
 
-def shown(value: Any) -> str:
+def shorten(value: Any) -> str:
     """Return a value for a sentence, however large or deep."""
     return reprlib.repr(value)
 

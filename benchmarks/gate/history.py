@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gate.evidence import is_number, shown
+from benchmarks.gate.evidence import is_number, shorten
 from compression.errors import CompressionError
 
 COUNT = "num_benchmarks"
@@ -44,21 +44,21 @@ def read_history(path: Path) -> History:
         )
     entries: dict[str, Mapping[str, Any]] = {}
     for entry in benchmarks:
-        name = _checked_name(path, entry)
+        name = _check_entry(path, entry)
         if name in entries:
             raise CompressionError(f"{path}: {name} stands in it twice; save the run again")
         entries[name] = entry
     if saved.get(COUNT, len(entries)) != len(entries):
         raise CompressionError(
-            f"{path}: expected the {shown(saved[COUNT])} entries of its {COUNT}, found {len(entries)}; "
-            "save the run again"
+            f"{path}: expected the {shorten(saved[COUNT])} entries of its {COUNT}, found "
+            f"{len(entries)}; save the run again"
         )
     machine = saved.get("machine_info")
     suite = machine.get("suite") if isinstance(machine, dict) else None
     return History(path, entries, suite if isinstance(suite, dict) else {})
 
 
-def _checked_name(path: Path, entry: Any) -> str:
+def _check_entry(path: Path, entry: Any) -> str:
     name = entry.get("fullname") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not isinstance(entry.get("stats"), dict):
         raise CompressionError(f"{path}: an entry lacks its fullname or its stats")
@@ -70,7 +70,7 @@ def _checked_name(path: Path, entry: Any) -> str:
         if not _usable(field, value):
             unit = " s" if field in (*_TIMES, *_SPREADS) else ""
             raise CompressionError(
-                f"{path}: {name} has a {field} of {shown(value)}{unit}; the run cannot be trusted"
+                f"{path}: {name} has a {field} of {shorten(value)}{unit}; the run cannot be trusted"
             )
     if not isinstance(entry.get("extra_info", {}), dict):
         raise CompressionError(f"{path}: {name} has extra_info that is no object")

@@ -1,7 +1,7 @@
 """The gate: a pytest plugin that fails a run which is larger, worse or slower than a saved one.
 
 `--benchmark-compare=FILE --benchmark-compare-fail=mean:25%` gates the plugin's own times as ever,
-and with them size, accuracy and speed-up (judge.py). Evidence that cannot be used fails too: nothing
+and with them size, accuracy and speed-up (rules.py). Evidence that cannot be used fails too: nothing
 matched, an entry gone, benchmarks disabled, other data. On another machine times are advisory.
 """
 

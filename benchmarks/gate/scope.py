@@ -24,15 +24,15 @@ def arguments(config: pytest.Config, *, of_project: bool = True) -> list[str]:
     addopts = [str(a) for a in config.getini("addopts")] if of_project or overridden else []
     environment = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
     given = [str(a) for a in config.invocation_params.args]
-    return list(_expanded([*addopts, *environment, *given]))
+    return list(_expand([*addopts, *environment, *given]))
 
 
-def _expanded(given: Sequence[str]) -> Iterator[str]:
+def _expand(given: Sequence[str]) -> Iterator[str]:
     """Read argument files as argparse does: a line an argument."""
     for argument in given:
         if argument.startswith("@"):
             text = Path(argument[1:]).read_text(encoding=sys.getfilesystemencoding())
-            yield from _expanded(text.splitlines())
+            yield from _expand(text.splitlines())
         else:
             yield argument
 
@@ -54,7 +54,7 @@ class Scope:
         self.narrowed = any(getattr(options, n, None) for n in (*_NARROWING, *_STEPWISE))
         self.uncollected = any(getattr(options, name, None) for name in _UNCOLLECTED)
 
-    def lacking(self, names: Sequence[str], ran: set[str]) -> Iterator[tuple[str, str]]:
+    def missing(self, names: Sequence[str], ran: set[str]) -> Iterator[tuple[str, str]]:
         """Give the names of a history that should have run and did not, each with its reason."""
         places = [_place(self.config, str(argument)) for argument in self.config.args]
         for name in names:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 MOST = 3
 
 
-def gathered(reasons: Iterable[tuple[str, str]]) -> list[str]:
+def group_by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
     """Return a line for each name and reason, and one for a reason that more than three names share."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons:

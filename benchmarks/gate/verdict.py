@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gate.evidence import comparable, damage, shown
+from benchmarks.gate.evidence import comparison_problem, damage, shorten
 from benchmarks.gate.history import History
 from benchmarks.gate.rules import control_is_off, noise, rules
 from benchmarks.gate.scope import Scope
-from benchmarks.gate.sentences import gathered
+from benchmarks.gate.sentences import group_by_reason
 
 MACHINE = ("device_name", "num_threads", "torch")
 EVIDENCE = ("workload", "dataset_fingerprint", "recipe_fingerprint")
@@ -50,14 +50,14 @@ class Gate:
         benchmarks.performance_regressions.clear()  # or a traceback would hide the summary
         if session.shouldfail or session.shouldstop or session.exitstatus not in _FINISHED:
             self.unusable.append("the run stopped before its end, so nothing was compared")
-        elif refused := self._refused(benchmarks):
+        elif refused := self._refusal(benchmarks):
             self.unusable.append(refused)
         else:
             self._judge(benchmarks)
         if (self.regressions or self.unusable) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def _refused(self, benchmarks: Any) -> str:
+    def _refusal(self, benchmarks: Any) -> str:
         """Return why nothing can be compared; empty where it can."""
         if benchmarks.disabled:
             return (
@@ -66,18 +66,18 @@ class Gate:
             )
         if not benchmarks.benchmarks:
             return "no benchmark ran: all were skipped, failed or deselected"
-        differing = self._differing(EVIDENCE)
+        differing = self._differences(EVIDENCE)
         return f"{differing}: nothing can be compared" if differing else ""
 
     def _judge(self, benchmarks: Any) -> None:
         ran = {entry.fullname for entry in benchmarks.benchmarks}
-        self.unusable += gathered(self.scope.lacking([*self.history.entries], ran))
-        self.unusable += gathered(self._damaged(ran))
-        self.advice += gathered(
+        self.unusable += group_by_reason(self.scope.missing([*self.history.entries], ran))
+        self.unusable += group_by_reason(self._damages(ran))
+        self.advice += group_by_reason(
             (name, "not in the history, so nothing gates it")
             for name in sorted(ran - self.history.entries.keys())
         )
-        advisory = [*self._unlike(), *self._off(benchmarks.benchmarks)]
+        advisory = [*self._other_machine(), *self._noisy_controls(benchmarks.benchmarks)]
         self.advice += [f"{reason}: times are advisory" for reason in advisory]
         noisy = {}
         for entry in benchmarks.benchmarks:
@@ -86,14 +86,14 @@ class Gate:
                 continue
             self.compared += 1
             old = then.get("extra_info", {})
-            if why := comparable(entry.extra_info, old):
+            if why := comparison_problem(entry.extra_info, old):
                 self.unusable.append(f"{entry.fullname}: {why}")
                 continue
             if why := _noise(entry.extra_info, old):
                 noisy[entry.fullname] = f"{why}: its times are advisory"
             times = self.advice if advisory or why else self.regressions
             self._compare(entry, then, benchmarks.compare_fail, times)
-        self.advice += gathered(noisy.items())
+        self.advice += group_by_reason(noisy.items())
         if not self.compared:
             self.unusable.append("no benchmark of this run has an entry in the history")
 
@@ -103,24 +103,24 @@ class Gate:
         once = min(entry["rounds"], then["stats"]["rounds"]) == 1
         for line in _slower(entry, then["stats"], checks):
             (self.advice if once else times).append(line + " of one round" * once)
-        same = not self._differing(["baseline_fingerprint"])
+        same = not self._differences(["baseline_fingerprint"])
         rule = rules(same_weights=same).get(str(now.get("metric")))
         verdict = rule(now, old) if rule else None
         if verdict:
             found = times if now["metric"] == "latency" else self.regressions
             found.append(f"{entry.fullname}: {verdict}")
 
-    def _damaged(self, ran: set[str]) -> Iterator[tuple[str, str]]:
+    def _damages(self, ran: set[str]) -> Iterator[tuple[str, str]]:
         """Name the entries of the history that this run does not compare and that are damaged too."""
         for name, entry in self.history.entries.items():
             if name not in ran and (why := damage(entry.get("extra_info", {}))):
                 yield name, f"the history has {why}"
 
-    def _unlike(self) -> list[str]:
-        differing = self._differing(MACHINE)
+    def _other_machine(self) -> list[str]:
+        differing = self._differences(MACHINE)
         return [differing] if differing else []
 
-    def _off(self, benchmarks: Any) -> Iterator[str]:
+    def _noisy_controls(self, benchmarks: Any) -> Iterator[str]:
         """Say which of the two runs was measured on a machine that was busy with other work."""
         sides = {
             "this run": {e.fullname: e.extra_info for e in benchmarks},
@@ -131,10 +131,10 @@ class Gate:
             if off := [name for name, facts in usable if control_is_off(facts)]:
                 yield f"{where} is noisy ({off[0]}: the baseline against itself is not about 1)"
 
-    def _differing(self, keys: Any) -> str:
+    def _differences(self, keys: Any) -> str:
         here, there = self.suite, self.history.suite
         return ", ".join(
-            f"{k} is {shown(here.get(k))}, the history's {shown(there.get(k))}"
+            f"{k} is {shorten(here.get(k))}, the history's {shorten(there.get(k))}"
             for k in keys
             if here.get(k) != there.get(k)
         )

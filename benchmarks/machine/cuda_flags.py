@@ -66,7 +66,7 @@ def describe_cuda() -> str:
 
 
 @contextmanager
-def autotuned(device: torch.device) -> Iterator[None]:
+def autotune(device: torch.device) -> Iterator[None]:
     """Let cuDNN time its algorithms on a GPU, so that none is compared with an untuned baseline.
 
     Not torch.backends.cudnn.flags, which also sets TF32, by default to on.

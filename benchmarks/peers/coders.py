@@ -29,7 +29,7 @@ NUM_CLUSTERS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class CodedFile:
     """A file within the budget: its size, its error, and the seconds to write and to read it."""
 
     stored_bytes: int
@@ -46,13 +46,13 @@ def missing_nncodec() -> str | None:
     return "needs nncodec: pip install --no-deps nncodec (it asks for numpy 1, and runs on 2)"
 
 
-def smallest(attempts: Iterable[Coded], budget: float) -> Coded | None:
+def smallest(attempts: Iterable[CodedFile], budget: float) -> CodedFile | None:
     """Return the smallest of what keeps the budget, None where nothing does."""
     kept = [coded for coded in attempts if coded.error <= budget]
     return min(kept, key=lambda coded: coded.stored_bytes, default=None)
 
 
-def by_compression(model: nn.Module, budget: float, folder: Path) -> Iterator[Coded]:
+def by_compression(model: nn.Module, budget: float, folder: Path) -> Iterator[CodedFile]:
     """Yield files of ours, the price of a bit bisected towards the budget."""
     low, high = (math.log(cost) for cost in BIT_COSTS)
     for _ in range(BISECTIONS):
@@ -62,36 +62,36 @@ def by_compression(model: nn.Module, budget: float, folder: Path) -> Iterator[Co
         low, high = ((low + high) / 2, high) if coded.error <= budget else (low, (low + high) / 2)
 
 
-def by_nncodec(model: nn.Module, folder: Path) -> Iterator[Coded]:
+def by_nncodec(model: nn.Module, folder: Path) -> Iterator[CodedFile]:
     """Yield nncodec's files at each of its step sizes, with dependent quantization and without."""
     for use_dq in (True, False):
         for qp in NNCODEC_QP:
             yield _by_nncodec(model, qp, folder, use_dq=use_dq)
 
 
-def _by_compression(model: nn.Module, bit_cost: float, path: Path) -> Coded:
+def _by_compression(model: nn.Module, bit_cost: float, path: Path) -> CodedFile:
     def encode() -> int:
         few = share_weights(model, num_clusters=NUM_CLUSTERS, bit_cost=bit_cost)
         return save(round_vectors(few), path, entropy_coded=True)
 
-    stored_bytes, encode_s = _timed(encode)
-    again, decode_s = _timed(lambda: load(path, lambda: copy_model(model)))
+    stored_bytes, encode_s = _time(encode)
+    again, decode_s = _time(lambda: load(path, lambda: copy_model(model)))
     error = _error(_weights(model.state_dict()), again.state_dict())
-    return Coded(stored_bytes, error, encode_s, decode_s, f"bit_cost {bit_cost:.3g}")
+    return CodedFile(stored_bytes, error, encode_s, decode_s, f"bit_cost {bit_cost:.3g}")
 
 
-def _by_nncodec(model: nn.Module, qp: int, folder: Path, *, use_dq: bool) -> Coded:
+def _by_nncodec(model: nn.Module, qp: int, folder: Path, *, use_dq: bool) -> CodedFile:
     from nncodec.nn import decode, encode
 
     state = {n: t.numpy() for n, t in model.state_dict().items() if t.is_floating_point()}
     options = {"qp": qp, "use_dq": use_dq, "verbose": False, "results": str(folder)}
     with contextlib.redirect_stdout(io.StringIO()):
-        stream, encode_s = _timed(lambda: encode(dict(state), args=options))
-        decoded, decode_s = _timed(lambda: decode(stream))
+        stream, encode_s = _time(lambda: encode(dict(state), args=options))
+        decoded, decode_s = _time(lambda: decode(stream))
     again = {name: torch.as_tensor(array) for name, array in decoded.items()}
     error = _error(_weights(model.state_dict()), again)
     setting = f"qp {qp}, dependent quantization {'on' if use_dq else 'off'}"
-    return Coded(len(stream), error, encode_s, decode_s, setting)
+    return CodedFile(len(stream), error, encode_s, decode_s, setting)
 
 
 def _weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ def _error(weights: dict[str, Tensor], again: dict[str, Tensor]) -> float:
     return lost / sum(float(t.double().square().sum()) for t in weights.values())
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def _time(work: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
     found = work()
     return found, time.perf_counter() - started

@@ -43,7 +43,7 @@ class Competition:
         self._evaluated: dict[Engine, dict[str, Any]] = {}
         self._raced: dict[int, dict[str, tuple[float, ...]]] = {}
 
-    def built(self, engine: Engine) -> dict[str, Any]:
+    def file_facts(self, engine: Engine) -> dict[str, Any]:
         """Return path, bytes and seconds of the engine's file; it counts all that it consists of."""
         if engine not in self._built:
             path = self.folder / engine.name / f"model{engine.suffix}"
@@ -54,19 +54,19 @@ class Competition:
             self._built[engine] = facts
         return self._built[engine]
 
-    def evaluated(self, engine: Engine) -> dict[str, Any]:
+    def evaluation(self, engine: Engine) -> dict[str, Any]:
         """Return the engine's correct test images."""
         if engine not in self._evaluated:
-            path = self.built(engine)["path"]
+            path = self.file_facts(engine)["path"]
             self._evaluated[engine] = self._process(engine).ask(do="evaluate", path=path)
         return self._evaluated[engine]
 
-    def raced(self, batch_size: int) -> dict[str, tuple[float, ...]]:
+    def times(self, batch_size: int) -> dict[str, tuple[float, ...]]:
         """Return the seconds of every engine that is installed, by name, round by round."""
         if batch_size not in self._raced:
             engines = [engine for engine in ENGINES if missing(engine) is None]
             for engine in engines:
-                path = self.built(engine)["path"]
+                path = self.file_facts(engine)["path"]
                 self._process(engine).ask(do="start", path=path, batch_size=batch_size)
             competitors: dict[str, Callable[[], float]] = {
                 engine.name: partial(_seconds, self._process(engine)) for engine in engines

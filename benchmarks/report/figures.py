@@ -40,11 +40,11 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
                 if isinstance(figure, str):
                     missing.append(f"{name}{suffix} {figure}")
                 else:
-                    written += _saved(figure, folder / f"{name}{suffix}")
+                    written += _save(figure, folder / f"{name}{suffix}")
     return written, missing
 
 
-def _saved(figure: Figure, path: Path) -> Iterator[Path]:
+def _save(figure: Figure, path: Path) -> Iterator[Path]:
     metadata: dict[str, Any] = {"svg": {"Date": None}, "png": {"Software": None}}
     for ending in metadata:
         file = path.with_name(f"{path.name}.{ending}")

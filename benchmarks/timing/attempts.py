@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.facts.record import Facts
-from benchmarks.gate.evidence import comparable
+from benchmarks.gate.evidence import comparison_problem
 from benchmarks.gate.rules import noise, speed_up_regression
 from benchmarks.timing.speed_up import Pairs, latency_facts
 
@@ -13,7 +13,7 @@ TRIES = 2
 """Of the attempts, those that are no noise: one alone may be chance."""
 
 
-def measured(
+def measure_speed_up(
     measure: Callable[[int], Pairs], *, target: float | None, then: Facts | None
 ) -> tuple[Pairs, dict[str, Any], bool | None]:
     """Return the pairs that count, their facts, and whether the target is met.
@@ -26,7 +26,7 @@ def measured(
         pairs = measure(attempt)
         facts = latency_facts(pairs)
         met = None if target is None else bool(facts["speed_up_high"] >= target)
-        slower = then and not comparable(facts, then) and speed_up_regression(facts, then)
+        slower = then and not comparison_problem(facts, then) and speed_up_regression(facts, then)
         noisy = noise(facts)
         tries += not noisy
         if not noisy and (tries == TRIES or (met is not False and not slower)):

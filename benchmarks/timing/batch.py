@@ -8,7 +8,7 @@ from compression.errors import CompressionError
 from compression.training import Split
 
 
-def cycled(split: Split, count: int) -> Split:
+def repeat_images(split: Split, count: int) -> Split:
     """Return `count` images (N, C, H, W) with their labels, from the first again where they end.
 
     Real images, never zeros: what a kernel costs, and the power that it draws, depend on its values.

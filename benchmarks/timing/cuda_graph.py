@@ -25,7 +25,7 @@ class UncapturableError(CompressionError):
 
 
 @dataclass(frozen=True, slots=True)
-class Captured:
+class GraphCapture:
     """A graph and the output that each replay writes; `work` keeps alive what the graph reads.
 
     The graph has a pool of memory of its own, which it frees with itself.
@@ -40,14 +40,14 @@ class Captured:
         self.graph.replay()
 
     @torch.inference_mode()
-    def replayed(self) -> Tensor:
+    def replay_output(self) -> Tensor:
         """Return the output of one replay, NaN where the replay wrote nothing."""
         self.output.fill_(math.nan)
         self.graph.replay()
         return self.output
 
 
-def capture(work: Work) -> Captured:
+def capture(work: Work) -> GraphCapture:
     """Capture `work` on a side stream, warm; UncapturableError says why it cannot be."""
     outside, side = torch.cuda.current_stream(), _side_stream(torch.cuda.current_device())
     side.wait_stream(outside)
@@ -68,7 +68,7 @@ def capture(work: Work) -> Captured:
     except RuntimeError as error:  # that of the operation, where the end of the capture failed too
         first = str(error.__context__ or error).partition("\n")[0]
         raise UncapturableError(f"cannot be captured in a CUDA graph: {first}") from error
-    return Captured(graph, output, work)
+    return GraphCapture(graph, output, work)
 
 
 def obstacle(work: Work) -> str | None:

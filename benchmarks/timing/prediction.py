@@ -44,7 +44,7 @@ def timer(predict: Predict, timing: str, device: torch.device) -> Timer:
 def graph_timer(predict: Predict) -> Timer:
     """Time replays of a prediction; AssertionError where a replay gives other outputs."""
     captured = capture(predict)
-    eager, replayed = predict(), captured.replayed()
+    eager, replayed = predict(), captured.replay_output()
     furthest, largest = (replayed - eager).abs().max(), eager.abs().max()
     limit = TOLERANCES["graph"][0]
     assert furthest <= limit * largest, f"a replay differs by {furthest} of {largest}"  # NaN fails

@@ -30,7 +30,7 @@ class Waits:
 
 
 @contextmanager
-def counting_waits() -> Iterator[Callable[[], Waits]]:
+def count_waits() -> Iterator[Callable[[], Waits]]:
     """Give what reads the waits of the threads that exist now, in microseconds for each reading."""
     files = _files()
 
@@ -48,7 +48,7 @@ def counting_waits() -> Iterator[Callable[[], Waits]]:
             os.close(file)
 
 
-def waited_s(before: Waits, after: Waits) -> float:
+def wait_s(before: Waits, after: Waits) -> float:
     """Return the longest wait of any thread between two readings."""
     if after.delays_s:
         return max(b - a for a, b in zip(before.delays_s, after.delays_s, strict=True))

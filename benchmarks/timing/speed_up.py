@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.machine.cuda_flags import tf32_matmul
 from benchmarks.timing.clock import Timer
-from benchmarks.timing.preemption import Waits, counting_waits, waited_s
+from benchmarks.timing.preemption import Waits, count_waits, wait_s
 from compression.errors import CompressionError
 
 MAX_PAIRS = 80
@@ -79,12 +79,12 @@ def interleave(
     found: list[_Pair] = []
     kept: list[_Pair] = []
     measured_s, started = 0.0, time.perf_counter()
-    with counting_waits() as read:  # warm by now: the threads of the pools exist
+    with count_waits() as read:  # warm by now: the threads of the pools exist
         while len(kept) < max_pairs * (MAX_SHORT_PAIRS if measured_s < SHORT_S else 1):
             limit_s = budget_s if len(kept) >= least else max(budget_s, PATIENCE_S)
             if time.perf_counter() - started >= limit_s and len(found) >= least:
                 break
-            pair = _timed(baseline, technique, read, baseline_first=random.random() < 0.5)
+            pair = _time_pair(baseline, technique, read, baseline_first=random.random() < 0.5)
             found.append(pair)
             if not pair.preempted:
                 kept.append(pair)
@@ -106,7 +106,7 @@ class _Pair:
     preempted: bool
 
 
-def _timed(
+def _time_pair(
     baseline: Timer, technique: Timer, read: Callable[[], Waits], *, baseline_first: bool
 ) -> _Pair:
     timers = (baseline, technique) if baseline_first else (technique, baseline)
@@ -114,7 +114,7 @@ def _timed(
     for timer in timers:
         before = read()
         seconds.append(timer())
-        preempted |= waited_s(before, read()) > MAX_WAIT_SHARE * seconds[-1]
+        preempted |= wait_s(before, read()) > MAX_WAIT_SHARE * seconds[-1]
     first, second = seconds
     return _Pair(*((first, second) if baseline_first else (second, first)), preempted)
 

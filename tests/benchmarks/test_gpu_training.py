@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.baseline import trained_baseline, weights_fingerprint
+from benchmarks.baseline import obtain_baseline, weights_fingerprint
 from benchmarks.facts.record import PROPERTY, record
-from benchmarks.gpu_training import TRAININGS, Training, trained
+from benchmarks.gpu_training import TRAININGS, Training, time_training
 from benchmarks.report.figures import write_figures
 from benchmarks.report.rows import rows
 from benchmarks.report.table import render
@@ -29,7 +29,7 @@ def test_the_clock_tells_what_a_training_took_and_reached(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     lines: list[str] = []
-    model, found = trained(TINY, tiny_data(), CPU, lines.append)
+    model, found = time_training(TINY, tiny_data(), CPU, lines.append)
     assert len(lines) == 1 + RECIPE.epochs
     assert not list(tmp_path.rglob("*")), "nothing is cached, nothing is taken from a cache"
     assert found["seconds"] > found["first_epoch_s"] > 0
@@ -38,12 +38,12 @@ def test_the_clock_tells_what_a_training_took_and_reached(
     correct = correct_images(model, tiny_data().test)
     assert (found["correct"], found["total"]) == (int(correct.sum()), 16)
     assert found["accuracy"] == pytest.approx(found["correct"] / 16)
-    same = trained_baseline(TINY, tiny_data(), CPU, load=load_checkpoint, report=lines.append)
+    same = obtain_baseline(TINY, tiny_data(), CPU, load=load_checkpoint, report=lines.append)
     assert weights_fingerprint(same) == weights_fingerprint(model), "as a run would train it"
 
 
 def test_its_facts_are_plain_and_fit_the_table_and_the_figures(tmp_path: Path) -> None:
-    _, found = trained(TINY, tiny_data(), CPU, print)
+    _, found = time_training(TINY, tiny_data(), CPU, print)
     benchmark = SimpleNamespace(extra_info={})
     request: Any = SimpleNamespace(node=SimpleNamespace(user_properties=[]))
     about = {"technique": "training-tiny", "device": "cuda", "workload": "tiny", "data": "noise"}
@@ -118,5 +118,5 @@ def test_both_targets_are_asserted_and_a_workloads_own_weights_kept(tmp_path: Pa
         assert f"{outcome} benchmarks/test_training.py::test_training[{name}]" in run.stdout
     (kept,) = (tmp_path / "dnn-compression-suite" / "baselines").glob("*.safetensors")
     model = load_checkpoint(kept, TINY.network)
-    again, _ = trained(TINY, tiny_data(), CPU, print)
+    again, _ = time_training(TINY, tiny_data(), CPU, print)
     assert weights_fingerprint(model) == weights_fingerprint(again)

@@ -1,4 +1,4 @@
-"""Every case, on a tiny network: the input stays, the file loads back."""
+"""Every technique, on a tiny network: the input stays, the file loads back."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.baseline import Baseline, weights_fingerprint
-from benchmarks.techniques import CASES, SWEEP, Case
+from benchmarks.techniques import SWEEP, TECHNIQUES, Technique
 from compression.pruning import sparsity
 from compression.storage import load, save
 from tests.support.nets import mlp, residual
@@ -20,13 +20,13 @@ def baseline() -> Baseline:
     return Baseline(residual(), tiny_data(), WITH_STUDENT, CPU)
 
 
-@pytest.mark.parametrize("case", [*CASES, SWEEP[1], *SWEEP[5:17:5], SWEEP[-1]], ids=str)
-def test_a_case_leaves_its_input_and_its_file_loads(
-    case: Case, baseline: Baseline, tmp_path: Path
+@pytest.mark.parametrize("technique", [*TECHNIQUES, SWEEP[1], *SWEEP[5:17:5], SWEEP[-1]], ids=str)
+def test_a_technique_leaves_its_input_and_its_file_loads(
+    technique: Technique, baseline: Baseline, tmp_path: Path
 ) -> None:
     before = weights_fingerprint(baseline.model)
     buffers = [t.clone() for t in baseline.model.buffers()]
-    model = case.how(baseline).eval()
+    model = technique.how(baseline).eval()
     assert weights_fingerprint(baseline.model) == before
     assert all(torch.equal(a, b) for a, b in zip(buffers, baseline.model.buffers(), strict=True))
     assert not baseline.model.training
@@ -34,37 +34,38 @@ def test_a_case_leaves_its_input_and_its_file_loads(
     for entropy_coded in (False, True):
         stored = save(model, tmp_path / "model.safetensors", entropy_coded=entropy_coded)
         assert stored == (tmp_path / "model.safetensors").stat().st_size
-        again = load(tmp_path / "model.safetensors", mlp if case.student else residual)
+        again = load(tmp_path / "model.safetensors", mlp if technique.student else residual)
         assert weights_fingerprint(again) == weights_fingerprint(model)
         with torch.no_grad():
             assert torch.equal(again(inputs), model(inputs))
 
 
 def test_techniques_choose_by_training_images_only(baseline: Baseline) -> None:
-    """Other test images change no byte of any case."""
+    """Other test images change no byte of any technique."""
     other = tiny_data()
     data = other.__class__(other.train, other.validation, other.train, title="leak")
-    for case in CASES:
+    for technique in TECHNIQUES:
         models = [
-            case.how(Baseline(baseline.model, d, WITH_STUDENT, CPU)) for d in (baseline.data, data)
+            technique.how(Baseline(baseline.model, d, WITH_STUDENT, CPU))
+            for d in (baseline.data, data)
         ]
-        assert weights_fingerprint(models[0]) == weights_fingerprint(models[1]), case
+        assert weights_fingerprint(models[0]) == weights_fingerprint(models[1]), technique
 
 
 def test_names_are_unique_and_targets_name_workloads() -> None:
-    names = [case.name for case in (*CASES, *SWEEP)]
+    names = [technique.name for technique in (*TECHNIQUES, *SWEEP)]
     assert len(names) == len(set(names))
-    assert {w for case in CASES for w in case.targets} == {"digits", "cifar10"}
+    assert {w for technique in TECHNIQUES for w in technique.targets} == {"digits", "cifar10"}
 
 
 def test_the_sweep_is_that_of_the_papers_figures() -> None:
-    amounts = {case.facts["amount"] for case in SWEEP if "amount" in case.facts}
+    amounts = {technique.facts["amount"] for technique in SWEEP if "amount" in technique.facts}
     assert sorted(amounts) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    assert 0.01 in {case.facts.get("temperature") for case in SWEEP}
+    assert 0.01 in {technique.facts.get("temperature") for technique in SWEEP}
 
 
 def test_fine_tuned_rows_keep_their_zeros(baseline: Baseline) -> None:
-    by_name = {case.name: case for case in CASES}
+    by_name = {technique.name: technique for technique in TECHNIQUES}
     for name in ("l1-unstructured-60", "random-unstructured-60"):
         plain, tuned = (by_name[n].how(baseline) for n in (name, f"{name}-tuned"))
         assert sparsity(plain) == sparsity(tuned) == pytest.approx(0.6, abs=0.01)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.baseline import Baseline
-from benchmarks.techniques import CASES, Case
+from benchmarks.techniques import TECHNIQUES, Technique
 from compression.accounting import count_macs, count_nonzeros, count_parameters
 from compression.integer import TritonModel, lower_triton
 from compression.integer.triton.config import DEFAULT
@@ -16,7 +16,7 @@ from compression.quantization import quantize_static
 from compression.training import Split, correct_images
 from tests.support.kinds import KINDS
 from tests.support.nets import images, mlp, residual
-from tests.support.pretend_cuda import CUDA, WAITS, OnCuda, pretending
+from tests.support.pretend_cuda import CUDA, WAITS, OnCuda, pretend_cuda
 from tests.support.workloads import WITH_STUDENT, tiny_data
 
 FITTING = ("pruning.networks", "clustering.networks", "distillation", "quantization.qat")
@@ -36,15 +36,17 @@ def step(
             after_step()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_technique_stays_on_its_device(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=str)
+def test_a_technique_stays_on_its_device(
+    technique: Technique, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in FITTING:
         monkeypatch.setattr(f"compression.{module}.fit", step)
-    with pretending():
+    with pretend_cuda():
         data = tiny_data().to(CUDA)
         baseline = Baseline(residual().to(CUDA), data, WITH_STUDENT, CUDA)
         with torch.no_grad():
-            made = case.how(baseline)
+            made = technique.how(baseline)
             outputs = made(data.test.inputs(slice(0, 4)))
         assert isinstance(outputs, OnCuda)
         assert all(isinstance(t, OnCuda) for t in made.state_dict().values())
@@ -56,7 +58,7 @@ def test_a_technique_stays_on_its_device(case: Case, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "static"])
 def test_a_prediction_never_waits_for_the_device(kind: str) -> None:
     """One that does fits no CUDA graph; the reference executor of static INT8 may."""
-    with pretending(), torch.inference_mode():
+    with pretend_cuda(), torch.inference_mode():
         model = KINDS[kind](residual())
         wanted = model(images(4))
         model, x = model.to(CUDA), images(4).to(CUDA)
@@ -72,7 +74,7 @@ def test_a_prediction_never_waits_for_the_device(kind: str) -> None:
 @pytest.mark.parametrize("option", ["percentile", "equalization", "bias_correction"])
 def test_static_int8_has_all_its_options_there(option: str) -> None:
     chosen = {"method": option} if option == "percentile" else {option: True}
-    with pretending(), torch.no_grad():
+    with pretend_cuda(), torch.no_grad():
         quantized = quantize_static(residual().to(CUDA), images().to(CUDA), **chosen)
         assert isinstance(quantized(images(4).to(CUDA)), OnCuda)
 
@@ -88,7 +90,7 @@ def test_the_triton_executor_is_made_there(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Launch, "_kernel", lambda *_: Kernel())
     monkeypatch.setattr(TritonModel, "capture", lambda _: None)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
-    with pretending(), torch.inference_mode():
+    with pretend_cuda(), torch.inference_mode():
         x = images(4).to(CUDA)
         integer = lower_triton(quantize_static(residual().to(CUDA), x), x, config=DEFAULT)
         assert isinstance(integer(x), OnCuda)
@@ -98,5 +100,5 @@ def test_the_triton_executor_is_made_there(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_mixes_devices_fails_as_it_would_on_a_card() -> None:
-    with pretending(), pytest.raises(RuntimeError, match="found cuda and cpu"):
+    with pretend_cuda(), pytest.raises(RuntimeError, match="found cuda and cpu"):
         mlp()(images(4).to(CUDA))

@@ -68,7 +68,7 @@ class FakeCuda:
         self.log.append(f"replay on {self.current.name}")
         self.on_replay()
 
-    def logged(self, work: Work) -> Work:
+    def log_work(self, work: Work) -> Work:
         """Return `work`, each run of which is logged."""
 
         def run() -> torch.Tensor:

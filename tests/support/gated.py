@@ -95,7 +95,7 @@ class Suite:
         )
 
 
-def made(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+def make_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     """Return a suite that no worker of xdist disturbs."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # In a worker of xdist pytest-benchmark would disable the runs inside these tests too.

@@ -52,7 +52,7 @@ def default_run(device: str = "cpu") -> list[dict[str, Any]]:
         found.append({**common, "metric": "size", **bytes_, **counts})
         epochs = _epochs(accuracy) if nonzeros == 1_356_042 else {}
         stored = {"stored_bytes": round(mib * MIB)}
-        found.append({**common, **measured(accuracy), **epochs, **stored})
+        found.append({**common, **accuracy_facts(accuracy), **epochs, **stored})
         found.append({**common, "metric": "cost", "seconds": seconds})
         if speed is not None:
             found += [{**common, **fact} for fact in _latency(device, float(speed))]
@@ -63,7 +63,9 @@ def pruning_sweep(device: str = "cpu") -> list[dict[str, Any]]:
     """Return the points of figure 2: four families, 10 to 90%, as pruned and fine-tuned."""
     return [
         _common(f"sweep-{family}-{10 * tenth}{'-tuned' * tuned}", device)
-        | measured(0.1 + 0.8424 / (1 + 2.718 ** ((tenth / 10 - FAMILIES[family][tuned]) * 22)))
+        | accuracy_facts(
+            0.1 + 0.8424 / (1 + 2.718 ** ((tenth / 10 - FAMILIES[family][tuned]) * 22))
+        )
         | {"family": family, "sweep": True, "amount": tenth / 10, "fine_tuned": tuned}
         for family in FAMILIES
         for tenth in range(1, 10)
@@ -75,7 +77,7 @@ def size_sweep(device: str = "cpu") -> list[dict[str, Any]]:
     """Return the points of the curve of size against accuracy."""
     return [
         _common(f"sweep-pruned-shared-{pruned * 100:.0f}", device)
-        | measured(accuracy)
+        | accuracy_facts(accuracy)
         | {"family": "pruned-shared", "sweep": True, "pruned": pruned, "bit_cost": 0.1}
         | {"stored_bytes": int(42.72 * MIB / times), "baseline_stored_bytes": int(42.72 * MIB)}
         for pruned, accuracy, times in ((0.75, 0.943, 25), (0.88, 0.941, 42), (0.96, 0.925, 101))
@@ -84,7 +86,7 @@ def size_sweep(device: str = "cpu") -> list[dict[str, Any]]:
 
 def distillation_sweep(device: str = "cpu") -> list[dict[str, Any]]:
     """Return the points of figure 6 and their control."""
-    control = _common("sweep-student", device) | measured(0.8474) | _epochs(0.8474)
+    control = _common("sweep-student", device) | accuracy_facts(0.8474) | _epochs(0.8474)
     found = [{**control, "family": "student", "sweep": True}]
     for i, temperature in enumerate(TEMPERATURES):
         for alpha in ALPHAS:
@@ -92,13 +94,13 @@ def distillation_sweep(device: str = "cpu") -> list[dict[str, Any]]:
             point = {"temperature": temperature, "alpha": alpha, "sweep": True}
             name = f"sweep-distilled-t{temperature:g}-a{alpha:g}"
             found.append(
-                _common(name, device) | measured(accuracy) | _epochs(accuracy) | point
+                _common(name, device) | accuracy_facts(accuracy) | _epochs(accuracy) | point
                 | {"family": "distilled"}
             )  # fmt: skip
     return found
 
 
-def measured(accuracy: float) -> dict[str, Any]:
+def accuracy_facts(accuracy: float) -> dict[str, Any]:
     """Return the facts of an accuracy on all test images."""
     found = {"accuracy": accuracy, "total": IMAGES, "baseline_accuracy": BASELINE_ACCURACY}
     return {"metric": "accuracy", **found, "drop": BASELINE_ACCURACY - accuracy}

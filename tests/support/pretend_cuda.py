@@ -109,7 +109,7 @@ ANSWERS = {
 
 
 @contextmanager
-def pretending() -> Iterator[torch.device]:
+def pretend_cuda() -> Iterator[torch.device]:
     """Let `.to(CUDA)` and factories on it give tensors of the pretended GPU."""
     torch._C._ensureCUDADeviceGuardSet()  # without a driver: a guard that does nothing
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()

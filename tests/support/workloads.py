@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baseline import Data, trained_baseline
+from benchmarks.baseline import Data, obtain_baseline
 from benchmarks.baseline.data import Normalize
 from benchmarks.workloads import DIGITS, Workload
 from compression.storage import load_checkpoint
@@ -59,10 +59,10 @@ def no_data(_: Path | None = None) -> Any:
 NO_DATA: Workload = replace(TINY, name="no-data", data=no_data)
 
 
-def trained(workload: Workload = TINY) -> tuple[nn.Module, list[str]]:
+def train_baseline(workload: Workload = TINY) -> tuple[nn.Module, list[str]]:
     """Return the baseline of a workload on noise, and the lines that it reported."""
     lines: list[str] = []
-    model = trained_baseline(workload, tiny_data(), CPU, load=load_checkpoint, report=lines.append)
+    model = obtain_baseline(workload, tiny_data(), CPU, load=load_checkpoint, report=lines.append)
     return model, lines
 
 

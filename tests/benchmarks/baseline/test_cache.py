@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from benchmarks import workloads
 from benchmarks.baseline import cache as files
-from benchmarks.baseline import cache_path, keep_baseline, trainable, training, weights_fingerprint
+from benchmarks.baseline import (
+    cache_path,
+    keep_baseline,
+    trainable_workload,
+    training,
+    weights_fingerprint,
+)
 from benchmarks.baseline.cache import holds_weights, read_checked, write_checked, write_weights
 from benchmarks.baseline.checks import check_outputs
 from benchmarks.baseline.data import Augment, Data, Normalize
@@ -29,8 +35,7 @@ from compression.architectures import Architecture
 from compression.errors import CompressionError
 from tests.support.nets import RECIPE, residual, split
 from tests.support.places import ROOT
-from tests.support.workloads import CPU, TINY, pictures, tiny_data
-from tests.support.workloads import trained as train_baseline
+from tests.support.workloads import CPU, TINY, pictures, tiny_data, train_baseline
 
 
 @pytest.fixture(autouse=True)
@@ -276,14 +281,14 @@ class Flat(nn.Module):
 def test_coarse_sizes_follow_the_network() -> None:
     coarse = replace(TINY, recipe=replace(RECIPE, coarse_sizes=(6,)))
     lines: list[str] = []
-    assert trainable(coarse, tiny_data(), CPU, lines.append) is coarse
+    assert trainable_workload(coarse, tiny_data(), CPU, lines.append) is coarse
     assert lines == []
     flat = replace(coarse, network=Flat)
-    usable = trainable(flat, tiny_data(), CPU, lines.append)
+    usable = trainable_workload(flat, tiny_data(), CPU, lines.append)
     assert usable.recipe_on(CPU) == RECIPE
     assert "trained on whole images, without the recipe's coarse sizes 6" in lines[0]
     train_baseline(usable)
-    assert trainable(flat, tiny_data(), CPU, lines.append) == usable
+    assert trainable_workload(flat, tiny_data(), CPU, lines.append) == usable
     assert cache_path(usable, tiny_data(), CPU) != cache_path(flat, tiny_data(), CPU)
     with pytest.raises(CompressionError, match="leave the recipe's coarse_sizes out"):
         training.train(flat, tiny_data(), CPU)
@@ -333,10 +338,10 @@ def test_any_callable_is_a_factory_with_a_name(name: str) -> None:
         return
     workload = replace(TINY, network=factory, student=factory, pretrained=factory)
     check_outputs(workload, tiny_data())
-    usable = trainable(workload, tiny_data(), CPU)
+    usable = trainable_workload(workload, tiny_data(), CPU)
     assert usable.recipe_fingerprint() == workload.recipe_fingerprint()
     train_baseline(usable)
-    assert trainable(workload, tiny_data(), CPU) is workload, "found in the cache"
+    assert trainable_workload(workload, tiny_data(), CPU) is workload, "found in the cache"
 
 
 def test_the_example_of_a_name_is_right() -> None:

@@ -45,14 +45,14 @@ def test_workers_say_what_none_of_them_can_have(tmp_path: Path) -> None:
 
 
 COUNTED = """
-import benchmarks.artifact as compressed
-real = compressed.compress
+import benchmarks.artifact as artifact
+real = artifact.compress
 
-def counted(case, *arguments):
-    print("compressing", case)
-    return real(case, *arguments)
+def counted(technique, *arguments):
+    print("compressing", technique)
+    return real(technique, *arguments)
 
-compressed.compress = counted
+artifact.compress = counted
 """
 
 
@@ -97,7 +97,7 @@ def test_a_killed_verifier_is_one_sentence_and_the_next_case_has_another(tmp_pat
     assert "baseline: benchmarks.verifier was killed by signal 9" in run.stdout
     assert "BrokenPipe" not in run.stdout + run.stderr
     assert "1 failed" in run.stdout
-    assert "passed" in run.stdout, "the next case is verified"
+    assert "passed" in run.stdout, "the next technique is verified"
 
 
 def test_the_workloads_of_these_tests_are_what_they_say() -> None:

@@ -15,14 +15,14 @@ from benchmarks.baseline import (
     cache_path,
     check_outputs,
     keep_baseline,
-    trainable,
+    trainable_workload,
     weights_fingerprint,
 )
 from benchmarks.baseline.data import Data
 from compression.errors import CompressionError
 from tests.support.nets import RECIPE, residual, split
 from tests.support.places import ROOT
-from tests.support.workloads import CPU, TINY, tiny_data, trained
+from tests.support.workloads import CPU, TINY, tiny_data, train_baseline
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +32,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_trains_once_and_says_how_long() -> None:
-    first, lines = trained()
+    first, lines = train_baseline()
     assert len(lines) == 1 + RECIPE.epochs
     assert "min left" in lines[-1]
-    second, again = trained()
+    second, again = train_baseline()
     assert again == []
     assert weights_fingerprint(first) == weights_fingerprint(second)
     assert not first.training
@@ -43,7 +43,7 @@ def test_it_trains_once_and_says_how_long() -> None:
 
 def test_a_long_epoch_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.baseline.progress.LINE_EVERY_S", 0.0)
-    lines = trained()[1]
+    lines = train_baseline()[1]
     within = [line for line in lines if ", step " in line]
     assert len(within) == RECIPE.epochs * 64 // RECIPE.batch_size
     assert "epoch 2/2, step 1/4, about " in within[4]
@@ -57,11 +57,11 @@ def test_weights_that_cannot_be_had_are_said() -> None:
 
     lines: list[str] = []
     wanted = replace(TINY, pretrained=unreachable)
-    usable = trainable(wanted, tiny_data(), CPU, lines.append)
+    usable = trainable_workload(wanted, tiny_data(), CPU, lines.append)
     assert "pretrained weights cannot be had (Network is unreachable)" in lines[0]
     assert "random weights" in lines[0]
     assert usable.recipe_fingerprint() != wanted.recipe_fingerprint(), "another recipe"
-    trained(usable)
+    train_baseline(usable)
 
 
 def test_pretrained_weights_are_read_once_and_named_as_before() -> None:
@@ -74,16 +74,17 @@ def test_pretrained_weights_are_read_once_and_named_as_before() -> None:
         return model
 
     wanted = replace(TINY, pretrained=start)
-    usable = trainable(wanted, tiny_data(), CPU)
+    usable = trainable_workload(wanted, tiny_data(), CPU)
     assert usable.recipe_fingerprint() == wanted.recipe_fingerprint()
-    model, _ = trained(usable)
+    model, _ = train_baseline(usable)
     assert len(calls) == 1
-    assert trainable(wanted, tiny_data(), CPU) is wanted, "cached: nothing is read"
+    assert trainable_workload(wanted, tiny_data(), CPU) is wanted, "cached: nothing is read"
     cache_path(wanted, tiny_data(), CPU).unlink()
-    again, _ = trained(wanted)
+    again, _ = train_baseline(wanted)
     assert weights_fingerprint(model) == weights_fingerprint(again)
     cache_path(wanted, tiny_data(), CPU).unlink()
-    assert weights_fingerprint(trained(usable)[0]) == weights_fingerprint(model), "never trained on"
+    third, _ = train_baseline(usable)
+    assert weights_fingerprint(third) == weights_fingerprint(model), "never trained on"
 
 
 def test_a_gpu_has_a_place_and_a_recipe_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,11 +106,13 @@ def test_kept_weights_are_the_next_runs_baseline() -> None:
     model = residual(seed=5)
     path = keep_baseline(model, TINY, tiny_data(), CPU)
     assert path == cache_path(TINY, tiny_data(), CPU)
-    found, lines = trained()
+    found, lines = train_baseline()
     assert lines == [], "nothing was trained"
     assert weights_fingerprint(found) == weights_fingerprint(model)
     keep_baseline(residual(seed=6), TINY, tiny_data(), CPU)
-    assert weights_fingerprint(trained()[0]) == weights_fingerprint(model), "nothing is replaced"
+    assert weights_fingerprint(train_baseline()[0]) == weights_fingerprint(model), (
+        "nothing is replaced"
+    )
 
 
 def test_a_cache_that_cannot_be_written_is_named(
@@ -118,7 +121,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("in the folder's place")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(CompressionError, match=r"cannot be cached \(Not a directory\); set XDG"):
-        trained()
+        train_baseline()
 
 
 def narrow() -> torch.nn.Module:
@@ -150,7 +153,7 @@ def test_another_recipe_or_other_data_trains_again() -> None:
 def test_a_nan_loss_leaves_nothing_cached() -> None:
     hot = replace(TINY, recipe=replace(RECIPE, learning_rate=1e30))
     with pytest.raises(CompressionError, match="training stopped"):
-        trained(hot)
+        train_baseline(hot)
     assert not list(cache_path(hot, tiny_data(), CPU).parent.glob("*.safetensors"))
 
 
@@ -175,7 +178,7 @@ def slow(*args, on_epoch, **options):
         time.sleep({pause})
     fit(*args, on_epoch=lambda r: watched(r), **options)
 baseline.fit = slow
-model = baseline.trained_baseline(workload, tiny_data(), CPU, load=load_checkpoint, report=print)
+model = baseline.obtain_baseline(workload, tiny_data(), CPU, load=load_checkpoint, report=print)
 print("weights", weights_fingerprint(model), flush=True)
 """
 
@@ -211,6 +214,6 @@ def test_training_goes_on_behind_kill_9(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_cached_file_holds_weights_only() -> None:
-    model, _ = trained()
+    model, _ = train_baseline()
     stored = load_file(cache_path(TINY, tiny_data(), CPU))
     assert stored.keys() == model.state_dict().keys()

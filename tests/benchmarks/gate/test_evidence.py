@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gate.evidence import REQUIRED, comparable, damage
+from benchmarks.gate.evidence import REQUIRED, comparison_problem, damage
 from benchmarks.gate.history import read_history
 from benchmarks.gate.rules import control_is_off, noise, rules
 from compression.errors import CompressionError
@@ -25,7 +25,7 @@ def test_a_recorded_run_is_equal_to_itself(name: str) -> None:
     gated = rules(same_weights=True)
     for entry in history.entries.values():
         facts = entry["extra_info"]
-        assert comparable(facts, facts) is None, entry["fullname"]
+        assert comparison_problem(facts, facts) is None, entry["fullname"]
         assert noise(facts) is None
         assert not control_is_off(facts)
         if facts["metric"] in gated:
@@ -77,7 +77,7 @@ def test_whatever_is_damaged_in_the_facts_ends_in_no_traceback(entry: dict[str, 
     for field, worse in damaged(entry, "extra_info"):
         then = worse["extra_info"]
         for sides in ((facts, then), (then, facts)):
-            if comparable(*sides):
+            if comparison_problem(*sides):
                 refused.add(field)
                 continue
             noise(then)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.gated import Suite, accuracy_of, made, verdict
+from tests.support.gated import Suite, accuracy_of, make_suite, verdict
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    return made(pytester, monkeypatch)
+    return make_suite(pytester, monkeypatch)
 
 
 HUGE = 10**400
@@ -125,7 +125,9 @@ def test_facts_of_the_history_that_contradict_each_other_fail(suite: Suite, name
         verdict(suite.gate(), 1, f"FAILED: test_bench.py::test_it[{name}]: ", said)
 
 
-CONTRADICTORY = {  # each fact is of its type, or it could not be recorded
+CONTRADICTORY: dict[
+    str, list[tuple[dict[str, Any], str]]
+] = {  # each fact is of its type, or it could not be recorded
     "size": [({"parameters": 3, "nonzeros": 4}, "4 nonzeros of 3 parameters")],
     "accuracy": [
         ({"correct": 1}, "a correct_images that cannot be used: 1 images are correct, its record"),

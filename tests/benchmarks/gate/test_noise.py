@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gated import BENCHMARKS, Suite, made, verdict
+from tests.support.gated import BENCHMARKS, Suite, make_suite, verdict
 
 SLOW = {"speed_up": 0.5, "speed_up_low": 0.45, "speed_up_high": 0.55}
 TIMED = {"metric": "latency", "technique": "static-int8", "num_threads": 1, "latency_ms": 3.0}
@@ -12,7 +12,7 @@ TIMED = {"metric": "latency", "technique": "static-int8", "num_threads": 1, "lat
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    return made(pytester, monkeypatch)
+    return make_suite(pytester, monkeypatch)
 
 
 def saved(suite: Suite, **latency: Any) -> None:

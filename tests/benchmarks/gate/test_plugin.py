@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pytest_benchmark.logger import PytestBenchmarkWarning
 
-from tests.support.gated import BENCHMARKS, SUITE, Suite, accuracy_of, made, verdict
+from tests.support.gated import BENCHMARKS, SUITE, Suite, accuracy_of, make_suite, verdict
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    return made(pytester, monkeypatch)
+    return make_suite(pytester, monkeypatch)
 
 
 def test_the_same_and_a_better_run_pass(suite: Suite) -> None:

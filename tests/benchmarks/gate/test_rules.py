@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.facts.record import decode_images, encode_images
-from benchmarks.gate.evidence import comparable
+from benchmarks.gate.evidence import comparison_problem
 from benchmarks.gate.rules import (
     accuracy_regression,
     binomial_tail,
@@ -51,7 +51,7 @@ def test_images_that_change_places_are_no_regression() -> None:
 
 
 def test_another_number_of_images_cannot_be_compared() -> None:
-    assert "cannot be compared" in str(comparable(accuracy(9, 10), accuracy(900)))
+    assert "cannot be compared" in str(comparison_problem(accuracy(9, 10), accuracy(900)))
 
 
 def test_a_record_of_images_that_contradicts_the_count_is_refused() -> None:
@@ -75,11 +75,11 @@ def test_a_record_of_images_that_contradicts_the_count_is_refused() -> None:
 def test_a_fact_out_of_its_range_is_said_and_never_compared(metric, good, bad) -> None:
     good = {"metric": metric, **good}
     name = list(good)[-1]
-    assert comparable(good, good) is None
+    assert comparison_problem(good, good) is None
     for value in bad:
         worse = {**good, name: value}
-        assert f"the history has a {name} of" in str(comparable(good, worse))
-        assert f"this run has a {name} of" in str(comparable(worse, good))
+        assert f"the history has a {name} of" in str(comparison_problem(good, worse))
+        assert f"this run has a {name} of" in str(comparison_problem(worse, good))
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,11 @@ def test_the_binomial_tail_is_exact() -> None:
 
 def test_a_fact_that_is_missing_is_said() -> None:
     full = accuracy(5, 10)
-    assert comparable(full, full) is None
-    assert comparable(full, {"metric": "accuracy", "correct": 5}) == "the history has no total"
-    assert "the history 'size'" in str(comparable(full, {"metric": "size"}))
+    assert comparison_problem(full, full) is None
+    assert (
+        comparison_problem(full, {"metric": "accuracy", "correct": 5}) == "the history has no total"
+    )
+    assert "the history 'size'" in str(comparison_problem(full, {"metric": "size"}))
 
 
 def test_the_record_of_images_is_checked() -> None:

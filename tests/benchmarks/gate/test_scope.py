@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.gated import BENCHMARKS, Suite, made, verdict
+from tests.support.gated import BENCHMARKS, Suite, make_suite, verdict
 
 ONE = "1 of 4 compared, 0 regressions, 0 not usable"
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    return made(pytester, monkeypatch)
+    return make_suite(pytester, monkeypatch)
 
 
 @pytest.mark.parametrize(

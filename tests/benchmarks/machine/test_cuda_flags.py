@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.machine import cuda_flags as flags
-from benchmarks.machine.cuda_flags import autotuned, cuda_flags, describe_cuda, driver_version
+from benchmarks.machine.cuda_flags import autotune, cuda_flags, describe_cuda, driver_version
 from tests.support.places import ROOT
 
 READ = """
@@ -78,7 +78,7 @@ def test_cudnn_is_tuned_on_a_gpu_only_and_restored_after_an_error_too(
     seen: list[bool] = []
 
     def failing(device: str) -> None:
-        with autotuned(torch.device(device)):
+        with autotune(torch.device(device)):
             seen.append(torch.backends.cudnn.benchmark)
             raise KeyError
 

@@ -6,31 +6,33 @@ import pytest
 from benchmarks.report.figures import write_figures
 from benchmarks.report.rows import rows
 from benchmarks.report.table import render, render_markdown
-from benchmarks.techniques import CASES, SWEEP, Case
+from benchmarks.techniques import SWEEP, TECHNIQUES, Technique
 from compression.errors import CompressionError
 from tests.support.made_up import BASE_MS, TIMINGS, default_run
 
 CONTENTS = {"values": 43_990_000, "index": 2048, "codebook": 512, "metadata": 7440}
 
 
-def common(case: Case, device: str = "cpu") -> dict[str, Any]:
+def common(technique: Technique, device: str = "cpu") -> dict[str, Any]:
     return {
-        "technique": case.name,
-        "family": case.family or case.name,
+        "technique": technique.name,
+        "family": technique.family or technique.name,
         "device": device,
         "workload": "digits",
         "data": "digits",
-        "simulated": device in case.simulated_on,
-        "size_only": device in case.size_only_on,
+        "simulated": technique.claim_on(device).kind == "simulated",
+        "size_only": technique.claim_on(device).kind == "size only",
         "target_met": True,
-        **case.facts,
+        **technique.facts,
     }
 
 
-def facts(device: str = "cpu", cases: tuple[Case, ...] = CASES) -> list[dict[str, Any]]:
+def facts(
+    device: str = "cpu", techniques: tuple[Technique, ...] = TECHNIQUES
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for i, case in enumerate(cases):
-        base = common(case, device)
+    for i, technique in enumerate(techniques):
+        base = common(technique, device)
         size: dict[str, Any] = {"stored_bytes": 44_000_000 - 1_500_000 * i}
         size |= {"baseline_stored_bytes": 44_000_000, "contents": CONTENTS}
         counts = {"parameters": 11_181_642, "nonzeros": 4_500_000, "macs": 37_016_576}
@@ -60,9 +62,11 @@ def facts(device: str = "cpu", cases: tuple[Case, ...] = CASES) -> list[dict[str
 def test_every_technique_has_its_row_and_no_line_is_too_wide() -> None:
     text = render(rows(facts()))
     assert all(len(line) <= 100 for line in text.splitlines())
-    for case in CASES:
+    for technique in TECHNIQUES:
         # quality, what the file is made of, speed
-        assert sum(line.split()[:1] == [case.name] for line in text.splitlines()) == 3, case
+        assert sum(line.split()[:1] == [technique.name] for line in text.splitlines()) == 3, (
+            technique
+        )
     first = next(line for line in text.splitlines() if line.startswith("baseline"))
     assert first.split()[1:5] == ["41.96", "100.0", "95.00", "+0.00"]
     assert "1.50 (1.25-1.75)" in text
@@ -79,19 +83,19 @@ def test_a_simulated_row_claims_no_latency() -> None:
 def test_a_row_that_no_kernel_gains_by_says_size_only() -> None:
     lines = [x for x in render(rows(facts())).splitlines() if x.startswith("2-of-4 ")]
     assert lines[2].split()[1:] == ["size", "only", "-"] * 2
-    text = render(rows(facts("cuda", [c for c in CASES if c.name == "2-of-4"])))
+    text = render(rows(facts("cuda", [c for c in TECHNIQUES if c.name == "2-of-4"])))
     assert text.endswith("2-of-4: size only on a GPU, no latency to claim")
 
 
 def test_missing_facts_are_dashes_and_a_missed_target_shows() -> None:
-    fact = {**common(CASES[0]), "metric": "cost", "seconds": 2.0, "target_met": False}
+    fact = {**common(TECHNIQUES[0]), "metric": "cost", "seconds": 2.0, "target_met": False}
     line = render(rows([fact])).splitlines()[-1]
     assert line.split() == ["baseline", *["-"] * 7, "2.0", "NO"]
 
 
 def test_layers_left_in_float_are_counted_below_the_table() -> None:
-    dynamic = next(case for case in CASES if case.name == "dynamic-int8")
-    fact = facts(cases=(dynamic,))[0] | {"in_float": ["conv1", "fc"]}
+    dynamic = next(technique for technique in TECHNIQUES if technique.name == "dynamic-int8")
+    fact = facts(techniques=(dynamic,))[0] | {"in_float": ["conv1", "fc"]}
     assert render(rows([fact, fact])).splitlines()[-1] == (
         "dynamic-int8: layers that stay in float: 2 (conv1, fc)"
     )
@@ -106,21 +110,21 @@ def test_layers_left_in_float_are_counted_below_the_table() -> None:
     ],
 )
 def test_what_a_technique_left_out_is_counted_below_the_table(left_out: Any, said: str) -> None:
-    known = facts(cases=CASES[:2])
+    known = facts(techniques=TECHNIQUES[:2])
     assert "left out" not in render(rows(known))
     told = [fact | {"left_out": left_out} for fact in known]
-    assert render(rows(told)).splitlines()[-1] == f"{CASES[1].name}: layers left out: {said}"
+    assert render(rows(told)).splitlines()[-1] == f"{TECHNIQUES[1].name}: layers left out: {said}"
 
 
 def test_a_busy_machine_s_times_are_said_below_the_table() -> None:
-    noisy = [fact | {"noisy": True, "preempted": 40} for fact in facts(cases=CASES[:1])]
+    noisy = [fact | {"noisy": True, "preempted": 40} for fact in facts(techniques=TECHNIQUES[:1])]
     assert render(rows(noisy)).splitlines()[-1] == (
         "baseline: times of a busy machine, no evidence: batch 1 and 64"
     )
 
 
 def test_two_devices_are_told_apart_and_sweeps_left_out() -> None:
-    both = [*facts("cpu", CASES[:2]), *facts("cuda", CASES[:2]), *facts("cpu", SWEEP[:3])]
+    both = [*facts("cpu", TECHNIQUES[:2]), *facts("cuda", TECHNIQUES[:2]), *facts("cpu", SWEEP[:3])]
     text = render(rows(both))
     assert "cuda baseline" in text
     assert "sweep" not in text
@@ -174,7 +178,7 @@ def test_each_of_two_devices_has_its_own_speed() -> None:
 
 
 def test_figures_are_written_and_the_same_again(tmp_path: Path) -> None:
-    everything = facts(cases=(*CASES, *SWEEP))
+    everything = facts(techniques=(*TECHNIQUES, *SWEEP))
     written, missing = write_figures(everything, tmp_path)
     assert missing == []
     assert sorted(p.name for p in written) == sorted(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.timing.attempts import measured
+from benchmarks.timing.attempts import measure_speed_up
 from benchmarks.timing.speed_up import Pairs
 
 TWICE = Pairs((2.0,) * 20, (1.0,) * 20, preempted=0)
@@ -39,7 +39,7 @@ def test_it_is_measured_until_it_holds_or_has_failed_twice(
         seen.append(attempt)
         return found[attempt]
 
-    pairs, facts, reached = measured(measure, target=target, then=then)
+    pairs, facts, reached = measure_speed_up(measure, target=target, then=then)
     assert seen == list(range(attempts))
     assert pairs is found[-1]
     assert facts["preempted"] == pairs.preempted

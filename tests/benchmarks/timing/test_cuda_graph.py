@@ -16,7 +16,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def test_the_capture_is_warm_and_on_the_stream_that_was_warmed(fake: FakeCuda) -> None:
-    captured = capture(fake.logged(lambda: torch.zeros(2)))
+    captured = capture(fake.log_work(lambda: torch.zeros(2)))
     assert fake.log == [
         "side waits for outside",
         *["work on side"] * 3,
@@ -33,9 +33,9 @@ def test_the_capture_is_warm_and_on_the_stream_that_was_warmed(fake: FakeCuda) -
 
 def test_a_replay_that_writes_nothing_leaves_nan(fake: FakeCuda) -> None:
     captured = capture(lambda: torch.ones(2))
-    assert captured.replayed().isnan().all()
+    assert captured.replay_output().isnan().all()
     fake.on_replay = lambda: captured.output.copy_(torch.tensor([1.0, 2.0]))
-    assert captured.replayed().tolist() == [1.0, 2.0]
+    assert captured.replay_output().tolist() == [1.0, 2.0]
 
 
 def test_work_that_waits_for_the_device_is_not_captured_at_all(fake: FakeCuda) -> None:
@@ -94,7 +94,7 @@ def test_a_graph_gives_what_the_eager_work_gives_of_new_inputs_too() -> None:
 
     captured = capture(work)
     for _ in range(2):
-        assert torch.allclose(captured.replayed(), work(), atol=1e-2)  # TF32 at worst
+        assert torch.allclose(captured.replay_output(), work(), atol=1e-2)  # TF32 at worst
         images.normal_()
 
 
@@ -104,7 +104,7 @@ def test_a_graph_of_nothing_is_seen() -> None:
     kept = torch.ones(2, device="cuda")
     with pytest.warns(UserWarning, match="CUDA Graph is empty"):
         captured = capture(lambda: kept)
-    assert captured.replayed().isnan().all()
+    assert captured.replay_output().isnan().all()
 
 
 @pytest.mark.gpu
@@ -118,4 +118,4 @@ def test_what_waits_for_the_gpu_is_refused_and_the_next_capture_works() -> None:
     with pytest.raises(UncapturableError, match=r"it waits for the device in work \(test_graph"):
         capture(work)
     assert torch.cuda.get_sync_debug_mode() == 0
-    assert torch.equal(capture(lambda: x * 2).replayed(), x * 2)
+    assert torch.equal(capture(lambda: x * 2).replay_output(), x * 2)

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import deployment as deployed
-from benchmarks import test_latency
-from benchmarks.techniques import Case
+from benchmarks import deployment, test_latency
+from benchmarks.technique import SIMULATED, SIZE_ONLY, Claim, Technique
 from benchmarks.timing import prediction
 from benchmarks.timing.cuda_graph import UncapturableError
 from benchmarks.workloads import CIFAR10, DIGITS
@@ -98,7 +97,7 @@ def test_a_model_that_no_graph_can_hold_is_skipped_with_its_reason(
 def test_a_graph_that_answers_otherwise_is_not_timed(
     replayed: list[float], same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captured = SimpleNamespace(replay=lambda: None, replayed=lambda: torch.tensor(replayed))
+    captured = SimpleNamespace(replay=lambda: None, replay_output=lambda: torch.tensor(replayed))
     monkeypatch.setattr(prediction, "capture", lambda _: captured)
     monkeypatch.setattr(prediction, "cuda_event_timer", lambda _: lambda: 1.0)
 
@@ -130,22 +129,40 @@ def test_a_model_holds_what_loading_it_left_allocated(monkeypatch: pytest.Monkey
     def predict(_: Images) -> None:
         order.append("baseline")
 
-    monkeypatch.setattr(deployed, "allocated_bytes", lambda _: next(allocated))
+    monkeypatch.setattr(deployment, "allocated_bytes", lambda _: next(allocated))
     model = torch.nn.Identity()
-    subject = SimpleNamespace(load=lambda _: model)
-    case = Case("made-up", lambda b: b.model, prepare=prepare)
-    found = deployed.deployed(case, subject, predict, Images())
+    artifact = SimpleNamespace(load=lambda _: model)
+    technique = Technique("made-up", lambda b: b.model, prepare=prepare)
+    found = deployment.prepare_model(technique, artifact, predict, Images())
     assert found == (model, {"model_memory_bytes": 400})
     assert order == ["baseline", "prepare"], "libraries allocate their workspaces before"
 
 
 @pytest.mark.parametrize("needed", [False, True])
 def test_a_row_whose_kernels_did_not_run_fails_or_is_smaller_only(needed, monkeypatch) -> None:
-    monkeypatch.setattr(deployed, "kernels_of", lambda *_: Counter({"dense": 3}))
-    case = Case("sparse", lambda b: b.model, kernels=(("a",), ("b",)), size_only_without=not needed)
+    monkeypatch.setattr(deployment, "kernels_of", lambda *_: Counter({"dense": 3}))
+    otherwise = "failure" if needed else "size only"
+    claim = Claim(kernels=(("a",), ("b",)), otherwise=otherwise)
+    technique = Technique("sparse", lambda b: b.model, claims={"cpu": claim})
     with pytest.raises(
         AssertionError if needed else pytest.skip.Exception, match=r"none of .* ran"
     ):
-        deployed.kernels_seen(case, torch.nn.Identity(), torch.ones(1))
-    ran = replace(case, kernels=(("dense", "a"), ("dense",)))
-    assert deployed.kernels_seen(ran, torch.nn.Identity(), torch.ones(1)) == {"dense": 3}
+        deployment.require_kernels(technique, torch.nn.Identity(), torch.ones(1))
+    known = replace(claim, kernels=(("dense", "a"), ("dense",)))
+    ran = replace(technique, claims={"cpu": known})
+    assert deployment.require_kernels(ran, torch.nn.Identity(), torch.ones(1)) == {"dense": 3}
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        (SIMULATED, "is simulated on cpu: it has no"),
+        (SIZE_ONLY, "is smaller only on cpu: no kernel"),
+    ],
+    ids=["simulated", "size only"],
+)
+def test_a_row_without_a_latency_to_claim_is_skipped_with_its_reason(claim, said) -> None:
+    technique = Technique("made-up", lambda b: b.model, claims={"cpu": claim})
+    with pytest.raises(pytest.skip.Exception, match=f"made-up {said}"):
+        deployment.skip_without_claim(technique, torch.device("cpu"))
+    deployment.skip_without_claim(technique, CUDA)

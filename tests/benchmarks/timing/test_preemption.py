@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.timing import preemption
 from benchmarks.timing import speed_up as interleaving
-from benchmarks.timing.preemption import Waits, counting_waits, waited_s
+from benchmarks.timing.preemption import Waits, count_waits, wait_s
 from benchmarks.timing.speed_up import MIN_PAIRS, PATIENCE_S, Pairs, interleave, latency_facts
 
 WORK_S = {"baseline": 5e-3, "technique": 0.2e-3}
@@ -22,14 +22,14 @@ class Machine:
     """A core by a made-up clock, that a neighbour takes for one slice after each of ours."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, busy: bool) -> None:
-        self.now_s, self.waited_s, self.left_s = 0.0, 0.0, SLICE_S
+        self.now_s, self.wait_s, self.left_s = 0.0, 0.0, SLICE_S
         self.busy = busy
         monkeypatch.setattr("time.perf_counter", lambda: self.now_s)
-        monkeypatch.setattr(interleaving, "counting_waits", self.counting)
+        monkeypatch.setattr(interleaving, "count_waits", self.counting)
 
     @contextmanager
     def counting(self) -> Iterator[object]:
-        yield lambda: Waits((self.waited_s, 0.0), 0, 0.0)
+        yield lambda: Waits((self.wait_s, 0.0), 0, 0.0)
 
     def timer(self, work_s: float):
         def run() -> float:
@@ -43,7 +43,7 @@ class Machine:
                 if self.left_s <= 0:
                     self.left_s = SLICE_S
                     self.now_s += SLICE_S * self.busy
-                    self.waited_s += SLICE_S * self.busy
+                    self.wait_s += SLICE_S * self.busy
             return self.now_s - started
 
         return run
@@ -99,35 +99,35 @@ def test_a_thread_that_cannot_run_waits(monkeypatch: pytest.MonkeyPatch) -> None
 
     rival = threading.Thread(target=spin)
     rival.start()
-    with counting_waits() as read:
+    with count_waits() as read:
         before = read()
         if not before.delays_s:
             done.set()
             pytest.skip("this system does not count the waits of threads")
         assert len(before.delays_s) >= 2, "of each thread"
         time.sleep(0.02)
-        assert waited_s(before, read()) < 1.0
+        assert wait_s(before, read()) < 1.0
     done.set()
     rival.join()
 
 
 def test_the_longest_wait_of_any_thread_counts() -> None:
     before, after = Waits((1.0, 5.0), 0, 0.0), Waits((1.5, 5.25), 9, 9.0)
-    assert waited_s(before, after) == 0.5
+    assert wait_s(before, after) == 0.5
 
 
 @pytest.mark.parametrize(("switches", "waited"), [(3, 0.0), (4, 0.25)])
 def test_without_counts_it_waited_only_where_it_was_switched_out(
     switches: int, waited: float
 ) -> None:
-    assert waited_s(Waits((), 3, 1.0), Waits((), switches, 1.25)) == waited
+    assert wait_s(Waits((), 3, 1.0), Waits((), switches, 1.25)) == waited
 
 
 def test_a_system_that_counts_no_waits_tells_switches(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(preemption, "TASKS", tmp_path / "nowhere")
-    with counting_waits() as read:
+    with count_waits() as read:
         before = read()
         time.sleep(0.01)
         after = read()
@@ -135,5 +135,5 @@ def test_a_system_that_counts_no_waits_tells_switches(
     assert after.idle_s - before.idle_s >= 0.005
     (tmp_path / "1").mkdir()
     monkeypatch.setattr(preemption, "TASKS", tmp_path)
-    with counting_waits() as read:
+    with count_waits() as read:
         assert read().delays_s == ()

@@ -1,0 +1,52 @@
+"""The parameters of the benchmarks: a test's id is device, technique, batch size and timing."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.options import WORKLOAD, devices
+from benchmarks.techniques import SWEEP, TECHNIQUES, Technique
+
+TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Give a test each device and technique; batch sizes and timings too where it asks for them.
+
+    The parameters are strings and numbers, fit for the JSON; `case` is a technique's name.
+    """
+    config = metafunc.config
+    sweeps = metafunc.definition.get_closest_marker("with_sweep") is not None
+    pairs = [
+        (device, technique)
+        for device in devices(config)
+        for technique in (*TECHNIQUES, *(SWEEP if sweeps else ()))
+        if device in technique.claims
+    ]
+    if "batch_size" not in metafunc.fixturenames:
+        metafunc.parametrize("place, case", [_parameter(*pair) for pair in pairs])
+        return
+    workload = config.stash[WORKLOAD]
+    batches = {"cpu": workload.batch_sizes, "cuda": workload.cuda_batch_sizes}
+    rows = [
+        _parameter(device, technique, batch, timing)
+        for device, technique in pairs
+        for batch in batches[device]
+        for timing in TIMINGS[device]
+    ]
+    metafunc.parametrize("place, case, batch_size, timing", rows)
+
+
+def _parameter(
+    device: str, technique: Technique, batch: int | None = None, timing: str = "wall"
+) -> Any:
+    marks = [pytest.mark.xdist_group(f"{device}-{technique}")]
+    if technique in SWEEP:
+        marks.append(pytest.mark.sweep)
+    if device == "cuda":
+        marks.append(pytest.mark.gpu)
+    name = f"{device}-{technique}"
+    if batch is None:
+        return pytest.param(device, technique.name, id=name, marks=marks)
+    name += f"-batch{batch}" + ("" if timing == "wall" else f"-{timing}")
+    return pytest.param(device, technique.name, batch, timing, id=name, marks=marks)

@@ -1,0 +1,58 @@
+"""A run of the benchmarks: what it prints while it prepares, how it ends, what it says of itself."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.baseline import Data, Workload
+from benchmarks.options import device_names, devices, place_of, training_kind
+from compression.errors import CompressionError
+
+
+@contextmanager
+def end_on_error(session: pytest.Session) -> Iterator[None]:
+    """End the run with one sentence where what every test needs cannot be had."""
+    try:
+        yield
+        return
+    except CompressionError as error:
+        reason = str(error)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+    if hasattr(session.config, "workerinput"):  # where xdist takes an exit for a crash
+        session.shouldstop = reason
+        pytest.fail(reason, pytrace=False)
+    pytest.exit(reason, returncode=pytest.ExitCode.USAGE_ERROR)  # once, and not in every test
+
+
+def line_printer(config: pytest.Config) -> Callable[[str], None]:
+    """Return a function that prints a line at once, past pytest's capture."""
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def print_line(line: str) -> None:
+        if reporter is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(line)
+
+    return print_line
+
+
+def suite_facts(config: pytest.Config, workload: Workload, data: Data) -> dict[str, Any]:
+    """Return what the gate compares of two runs: their machine, data, and start of the training."""
+    kinds = devices(config)
+    return {
+        "workload": workload.name,
+        "data": data.title,
+        "device_name": device_names(kinds),
+        "num_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dataset_fingerprint": data.fingerprint(),
+        "seed": workload.recipe_on(place_of(training_kind(kinds))).seed,
+    }

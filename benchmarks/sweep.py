@@ -1,0 +1,82 @@
+"""SWEEP: the points behind the figures, asked for with -m sweep."""
+
+from torch import nn
+
+from benchmarks.baseline import Baseline
+from benchmarks.pipelines import prune_and_share, train_student, tune
+from benchmarks.technique import Technique
+from compression.pruning import (
+    prune_l1_global,
+    prune_l1_unstructured,
+    prune_ln_structured,
+    prune_random_unstructured,
+)
+
+PRUNING = {
+    "l1-unstructured": prune_l1_unstructured,
+    "l1-global": prune_l1_global,
+    "random-unstructured": prune_random_unstructured,
+    "ln-structured": prune_ln_structured,
+}
+AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+TEMPERATURES = (0.01, 1.0, 4.0, 10.0)
+ALPHAS = (0.1, 0.5, 0.9)
+# The amount pruned, and the price of a bit. The first is the control: as much training, 32 values,
+# nothing else.
+SIZES = ((0.0, 0.0), (0.75, 0.05), (0.88, 0.1), (0.92, 0.1), (0.96, 0.1))
+
+
+def pruning_point(family: str, amount: float, *, fine_tuned: bool) -> Technique:
+    """Return one point of the paper's figure 2."""
+
+    def how(b: Baseline) -> nn.Module:
+        pruned = PRUNING[family](b.model, amount=amount)
+        return tune(b, pruned) if fine_tuned else pruned
+
+    name = f"sweep-{family}-{amount * 100:.0f}{'-tuned' if fine_tuned else ''}"
+    facts = {"amount": amount, "fine_tuned": fine_tuned, "sweep": True}
+    return Technique(name, how, family=family, facts=facts)
+
+
+def size_point(amount: float, bit_cost: float) -> Technique:
+    """Return one point of the curve of size against accuracy."""
+    return Technique(
+        f"sweep-pruned-shared-{amount * 100:.0f}",
+        lambda b: prune_and_share(b, amount=amount, bit_cost=bit_cost),
+        family="pruned-shared",
+        facts={"pruned": amount, "bit_cost": bit_cost, "sweep": True},
+        entropy_coded=True,
+    )
+
+
+def distillation_point(temperature: float, alpha: float) -> Technique:
+    """Return one point of the paper's figure 6."""
+
+    def how(b: Baseline) -> nn.Module:
+        return train_student(b, temperature=temperature, alpha=alpha)
+
+    facts = {"temperature": temperature, "alpha": alpha, "sweep": True}
+    name = f"sweep-distilled-t{temperature:g}-a{alpha:g}"
+    return Technique(name, how, family="distilled", student=True, facts=facts)
+
+
+STUDENT = Technique(
+    "sweep-student",
+    lambda b: train_student(b, alpha=0.0),
+    family="student",
+    student=True,
+    facts={"sweep": True},
+)
+"""The control of figure 6, trained without a teacher."""
+
+SWEEP = (
+    *(size_point(*point) for point in SIZES),
+    *(
+        pruning_point(family, amount, fine_tuned=fine_tuned)
+        for family in PRUNING
+        for amount in AMOUNTS
+        for fine_tuned in (False, True)
+    ),
+    STUDENT,
+    *(distillation_point(temperature, alpha) for temperature in TEMPERATURES for alpha in ALPHAS),
+)
