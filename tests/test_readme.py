@@ -1,61 +1,270 @@
-"""The README's Python runs as it stands there."""
+"""The READMEs: their Python runs, their links, commands and options lead somewhere."""
 
 import re
-from itertools import cycle
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from benchmarks.workloads import Workload
+from benchmarks.gate.rules import TOLERANCES
+from benchmarks.report.documents import readmes
+from benchmarks.timing.speed_up import MAX_PAIRS
+from benchmarks.workloads import WORKLOADS, Workload
+from compression import Architecture, Recipe, Split
 from compression.quantization import StaticQuantizedModel
-from tests.support.nets import images, residual, split
+from tests.support.nets import residual, split
 from tests.support.places import ROOT
 
-README = (ROOT / "README.md").read_text()
+READMES = readmes(ROOT)
+Names = dict[str, Any]
+every_readme = pytest.mark.parametrize("readme", READMES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
-def run(containing: str, **names: Any) -> dict[str, Any]:
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec(next(block for block in blocks if containing in block), names)
-    return names
+def fenced(readme: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of each fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", readme.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_your_own_model_in_ten_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    found = run(
-        "quantize_static",
-        build_and_load=residual,
-        build=lambda: residual(seed=1),
-        train_images=cycle([images()]),
-    )
+def prose(readme: Path) -> str:
+    """Return what stands outside of fenced blocks and comments."""
+    text = re.sub(r"^```.*?^```$", "", readme.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+
+
+PYTHON = [
+    pytest.param(readme, block, id=f"{readme.parent.relative_to(ROOT)}-{i}")
+    for readme in READMES
+    for i, block in enumerate(block for language, block in fenced(readme) if language == "python")
+]
+
+
+def assert_equal_weights(left: nn.Module, right: nn.Module) -> None:
+    for name, tensor in left.state_dict().items():
+        assert tensor.equal(right.state_dict()[name]), name
+
+
+def your_own_model(found: Names, printed: str) -> None:
     assert isinstance(found["again"], StaticQuantizedModel)
-    for name, tensor in found["small"].state_dict().items():
-        assert tensor.equal(found["again"].state_dict()[name]), name
-    assert capsys.readouterr().out.endswith(" MiB\n")
+    assert_equal_weights(found["small"], found["again"])
+    size, shape = printed.splitlines()
+    assert float(size.removesuffix(" MiB")) < 11
+    assert shape == "torch.Size([8, 10])"
 
 
-def test_your_own_workload() -> None:
-    parts: list[str] = []
+def small_files(found: Names, printed: str) -> None:
+    assert_equal_weights(found["tuned"], found["again"])
+    weight = found["again"].get_submodule("14").weight
+    assert len(weight.unique()) <= 32
+    assert (weight == 0).float().mean() > 0.8
 
-    def read(part: str) -> tuple[Any, Any]:
-        parts.append(part)
-        return split().images.abs().byte(), split().labels
 
-    mine = run("MINE", build=residual, read=read)["MINE"]
+def your_own_workload(found: Names, printed: str) -> None:
+    mine = found["MINE"]
     assert isinstance(mine, Workload)
     assert mine.data(None).train.inputs(slice(0, 2)).shape == (2, 3, 8, 8)
-    assert parts == ["train", "val", "test"]
 
 
-def test_every_option_named_in_the_readme_exists(pytestconfig: pytest.Config) -> None:
-    table = README.partition("## Options")[2].partition("## ")[0]
-    parser = pytestconfig._parser
-    known = {
-        name for g in [*parser._groups, parser._anonymous] for o in g.options for name in o.names()
-    }
+def a_technique_of_your_own(found: Names, printed: str) -> None:
+    model = residual()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pruned = found["prune_threshold_unstructured"](model, threshold=0.1)
+    weight = pruned.get_submodule("conv1").weight.detach()
+    assert 0 < int((weight == 0).sum()) < weight.numel()
+    assert float(weight[weight != 0].abs().min()) >= 0.1
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+
+
+def student() -> nn.Module:
+    torch.manual_seed(0)
+    return Architecture("five-layer-cnn", 10)().eval()
+
+
+def digits_like() -> Split:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(32, 3, 32, 32, generator=generator)
+    return Split(pixels, torch.arange(32) % 10, prepare=lambda x: x)
+
+
+def read(part: str) -> tuple[Any, Any]:
+    return split().images.abs().byte(), split().labels
+
+
+def no_names() -> Names:
+    return {}
+
+
+# What a block contains: the names that its reader has, and what is then true.
+BLOCKS: dict[str, tuple[Callable[[], Names], Callable[[Names, str], None]]] = {
+    "fast = deploy(again": (no_names, your_own_model),
+    "share_weights(sparse": (
+        lambda: {
+            "model": student(),
+            "train": digits_like(),
+            "recipe": Recipe(epochs=1, batch_size=16, learning_rate=0.01),
+        },
+        small_files,
+    ),
+    "MINE = replace": (lambda: {"build": residual, "read": read}, your_own_workload),
+    "def prune_threshold_unstructured": (no_names, a_technique_of_your_own),
+}
+
+
+@pytest.mark.parametrize(("readme", "block"), PYTHON)
+def test_a_block_of_python_runs(
+    readme: Path,
+    block: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entries = [entry for part, entry in BLOCKS.items() if part in block]
+    assert len(entries) == 1, f"{readme.relative_to(ROOT)}: no entry of BLOCKS for\n{block}"
+    ((names_of, check),) = entries
+    names = names_of()
+    exec(block, names)
+    check(names, capsys.readouterr().out)
+
+
+def test_every_entry_of_the_table_has_its_block() -> None:
+    blocks = "".join(str(parameter.values[1]) for parameter in PYTHON)
+    assert [part for part in BLOCKS if part not in blocks] == []
+
+
+def test_the_front_door_is_short_and_leads_to_every_readme() -> None:
+    lines = READMES[0].read_text().splitlines()
+    assert len(lines) <= 120
+    head = "\n".join(lines[:40])
+    assert all(part in head for part in ("pip install", "pytest benchmarks/", "pytest -n 2"))
+    linked = {target for _, target in links(READMES[0])}
+    assert [r for r in READMES[1:] if str(r.relative_to(ROOT)) not in linked] == []
+
+
+@every_readme
+def test_no_line_is_wide(readme: Path) -> None:
+    text = re.sub(r"<!-- facts -->.*?<!-- end -->", "", readme.read_text(), flags=re.DOTALL)
+    assert [line for line in text.splitlines() if len(line) > 120] == []
+
+
+def links(readme: Path) -> Iterator[tuple[str, str]]:
+    """Yield the text and the target of each link and image that leads to no other site."""
+    for text, target in re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", prose(readme)):
+        if "://" not in target:
+            yield text, target
+
+
+def anchors(readme: Path) -> set[str]:
+    """Return what GitHub calls the headings of a file."""
+    headings = re.findall(r"^#+ (.+)$", prose(readme), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_readme
+def test_every_link_and_anchor_leads_somewhere(readme: Path) -> None:
+    for text, target in links(readme):
+        path, _, anchor = target.partition("#")
+        file = (readme.parent / path).resolve() if path else readme
+        assert file.exists(), f"[{text}]({target})"
+        if anchor:
+            assert anchor in anchors(file), f"[{text}]({target})"
+
+
+def commands(readme: Path) -> Iterator[list[str]]:
+    """Yield the words of each command: of fenced bash, and of code in sentences."""
+    blocks = [
+        block.replace("\\\n", " ") for language, block in fenced(readme) if language == "bash"
+    ]
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", prose(readme))
+    for line in lines:
+        for command in re.split(r"&&|\|", line):
+            if re.match(r"\s*(\w+=\S+ )*(python|pytest|\.ci/)", command):
+                yield shlex.split(command, comments=True)
+
+
+@every_readme
+def test_every_module_and_path_of_a_command_exists(readme: Path) -> None:
+    for words in commands(readme):
+        if "python" in words and "-m" in words:
+            module = words[words.index("-m") + 1]
+            path = ROOT / module.replace(".", "/")
+            known = module == "venv" or path.with_suffix(".py").is_file() or path.is_dir()
+            assert known, words
+        for word in words:
+            if word.endswith(("/", ".py")) or word.startswith(("benchmarks/", "tests/", ".ci/")):
+                assert (ROOT / word).exists(), words
+
+
+def test_the_commands_that_are_looked_at_are_the_ones_that_stand_there() -> None:
+    found = {" ".join(words) for readme in READMES for words in commands(readme)}
+    assert {"pytest benchmarks/", "pytest -n 2", "python -m benchmarks.report.documents"} <= found
+
+
+@every_readme
+def test_every_option_of_a_command_exists(readme: Path, pytestconfig: pytest.Config) -> None:
+    known = options(pytestconfig)
+    for words in commands(readme):
+        if "pytest" in words:
+            named = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert named <= known, words
+
+
+def options(config: pytest.Config) -> set[str]:
+    """Return the long and short names of every option of this pytest."""
+    parser = config._parser
+    groups = [*parser._groups, parser._anonymous]
+    return {name for group in groups for option in group.options for name in option.names()}
+
+
+def section(readme: Path, heading: str) -> str:
+    """Return the text below a heading, up to the next one."""
+    return readme.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_every_option_and_workload_of_the_table_exists(pytestconfig: pytest.Config) -> None:
+    table = section(ROOT / "benchmarks/README.md", "Options")
     named = set(re.findall(r"--[a-z][a-z-]+", table))
-    assert {"--workload", "--figures"} <= named
-    assert named - known == set()
+    assert {"--workload", "--figures", "--device", "--baseline", "--num-threads"} <= named
+    assert named - options(pytestconfig) == set()
+    markers = {line.partition(":")[0] for line in pytestconfig.getini("markers")}
+    assert set(re.findall(r"`-m (\w+)`", table)) <= markers
+    assert [name for name in WORKLOADS if f"| `{name}` |" not in table] == []
+
+
+def test_the_gate_s_numbers_are_those_of_its_rules() -> None:
+    gate = section(ROOT / "benchmarks/README.md", "How the gate decides")
+    tolerances = {name: tolerance for name, (tolerance, _) in TOLERANCES.items()}
+    for part in (
+        f"more than {tolerances['size of other weights']:.1%} where the baseline",
+        f"one-sided, {tolerances['accuracy']:.1%}",
+        f"more than {tolerances['speed-up']:.0%} above",
+        f"may take {tolerances['waking, ms']:g} ms more",
+        f"at most {tolerances['waking']:.0%} of",
+        f"wider than {tolerances['width']:g}x",
+        f"is off by {tolerances['speed-up']:.0%}",
+    ):
+        assert part in gate
+    measured = section(ROOT / "benchmarks/README.md", "How a number is measured")
+    assert f"up to {MAX_PAIRS} predictions" in measured
+
+
+def test_the_verbs_of_the_tables_are_the_package_s() -> None:
+    import compression
+
+    for readme, heading in (
+        (ROOT / "README.md", "Which technique for which need"),
+        (ROOT / "compression/README.md", "The techniques"),
+    ):
+        verbs = set(re.findall(r"`([a-z]+_\w+|[a-z]{4,})(?:\(|`)", section(readme, heading)))
+        assert {"fine_tune", "quantize_static", "distill"} <= verbs
+        assert (
+            sorted(verbs - set(compression.__all__) - {"compression", "bfloat16", "distilled"})
+            == []
+        )
+    named = set(re.findall(r"`(\w+)`", section(ROOT / "compression/README.md", "The techniques")))
+    techniques = {verb for verb in compression.__all__ if verb.startswith(("prune", "quantize"))}
+    assert techniques <= named
