@@ -3,10 +3,14 @@
 import torch
 from torch import Tensor
 
-OFFSET = 128
+from compression.affine import INT8_MAX, INT8_MIN
+
+OFFSET = -INT8_MIN
 """What is added to a code of the network: most kernels multiply u8 by s8."""
-LARGEST = 255
+LARGEST = INT8_MAX + OFFSET
 """The largest unsigned code."""
+INT32_LIMIT = 2**31
+"""The magnitude that sums of products must stay below."""
 
 
 def unsigned_zero(zero_point: Tensor | None) -> int:
@@ -17,3 +21,8 @@ def unsigned_zero(zero_point: Tensor | None) -> int:
 def unsigned(codes: Tensor) -> Tensor:
     """Return the kernels' codes (uint8) of the network's (int8)."""
     return (codes.short() + OFFSET).to(torch.uint8)
+
+
+def signed(codes: Tensor) -> Tensor:
+    """Return the network's codes (int8) of the kernels' (uint8)."""
+    return (codes.short() - OFFSET).to(torch.int8)

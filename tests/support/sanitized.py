@@ -1,4 +1,4 @@
-"""Networks on the native executor in memory without slack: what test_native_sanitized.py runs.
+"""Networks on the native executor in memory without slack: what test_sanitized.py runs.
 
 `python -m tests.support.sanitized NETWORKS SLACK`, under the sanitizers' runtime: predictions of named
 and of drawn networks are compared with the reference executor's, in memory that was scribbled on.

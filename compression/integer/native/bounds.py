@@ -1,72 +1,93 @@
 """What a step may read and write: checked once, before compiled code trusts it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from compression.errors import CompressionError
-from compression.integer.native.packing import GROUP, LANES
-from compression.integer.steps import Kind, Step
+from compression.integer.native.packing import GROUP, LANES, NativeWeights
+from compression.integer.native.step import C_TYPE, fields_of
+from compression.integer.steps import (
+    CodesStep,
+    DepthwiseWeights,
+    Maximum,
+    Mean,
+    Place,
+    Product,
+    Step,
+)
 
-DTYPES = {"bias": torch.int32, "multiplier": torch.float32, "weights": torch.int8}
-"""Of the tensors of step.h; offsets and bands are int32, codes uint8."""
+DTYPES = {
+    "const uint8_t *": torch.uint8,
+    "void *": torch.uint8,
+    "const int8_t *": torch.int8,
+    "const int32_t *": torch.int32,
+    "const struct band *": torch.int32,
+    "const float *": torch.float32,
+}
+"""Of what the pointers of `struct step` point to; codes alone are written."""
 
 
 def check_bounds(step: Step, images: int) -> None:
     """Raise CompressionError unless `step`, for so many images, stays within its tensors."""
-    fields = step.fields
-    for name, value in fields.items():
+    for name, value in fields_of(step).items():
         if isinstance(value, Tensor):
-            expected = DTYPES.get(name, torch.uint8 if value.ndim == 1 else torch.int32)
-            expected = torch.int32 if name.endswith("_offsets") or name == "bands" else expected
-            _check(step, value.dtype == expected and value.is_contiguous(), f"{name}'s memory")
-    channels = fields["channels"]
-    if step.kind is not Kind.QUANTIZE:
-        _check_place(step, "input", _reach(step), images)
-    if not fields.get("real"):
-        _check_place(step, "output", channels, images)
-    if "residual" in fields:
-        _check_place(step, "residual", channels, images)
-    for name in {"bias", "multiplier"} & fields.keys():
-        _check(step, fields[name].shape == (channels,), f"{name} per channel")
-    if step.kind is Kind.CONVOLUTION:
-        lanes = -(-channels // LANES) * LANES
-        packed = lanes * fields["runs"] * fields["groups"] * GROUP
-        _check(step, fields["weights"].numel() == packed, "packed weights")
-        _check_bands(step)
-    if step.kind is Kind.DEPTHWISE:
-        _check(step, fields["weights"].shape == (fields["runs"], channels), "weights per tap")
+            right = value.dtype == DTYPES[C_TYPE[name]] and value.is_contiguous()
+            _check(step, right, f"{name}'s memory")
+    if isinstance(step.output, Place):
+        _check_place(step, "output", step.output, step.channels, images)
+    if isinstance(step, CodesStep):
+        _check_place(step, "input", step.input, _reach(step), images)
+        if step.residual is not None:
+            _check_place(step, "residual", step.residual, step.channels, images)
+    if isinstance(step, Product):
+        _check_product(step)
 
 
-def _reach(step: Step) -> int:
+def _check_product(step: Product) -> None:
+    for name, value in (("bias", step.bias), ("multiplier", step.multiplier)):
+        _check(step, value.shape == (step.channels,), f"{name} per channel")
+    match step.weights:
+        case NativeWeights(weights=weights, runs=runs, groups=groups) as packed:
+            lanes = -(-step.channels // LANES) * LANES
+            whole = weights.numel() == lanes * len(runs) * groups * GROUP
+            _check(step, whole, "packed weights")
+            _check_bands(step, packed)
+        case DepthwiseWeights(weights=weights, taps=taps):
+            _check(step, weights.shape == (len(taps), step.channels), "weights per tap")
+
+
+def _reach(step: CodesStep) -> int:
     """Return the bytes from a window's corner to the end of what is read."""
-    f: dict[str, Any] = step.fields
-    if step.kind is Kind.MAP:
-        return int(f["channels"])
-    last, first = int(f["run_offsets"].max()), int(f["run_offsets"].min())
-    _check(step, first >= 0 and len(f["run_offsets"]) == f["runs"], "runs of a window")
-    if step.kind is Kind.CONVOLUTION:
-        return last + GROUP * int(f["groups"])
-    across = (int(f["groups"]) - 1) * int(f["width"]) if step.kind is Kind.MEAN else 0
-    return last + across + int(f["channels"])
+    match step:
+        case Product(weights=NativeWeights(runs=runs, groups=groups)):
+            return _last(step, runs) + GROUP * groups
+        case Product(weights=DepthwiseWeights(taps=taps)) | Maximum(taps=taps):
+            return _last(step, taps) + step.channels
+        case Mean():
+            return _last(step, step.rows) + (step.across - 1) * step.pixel + step.channels
+    return step.channels
 
 
-def _check_place(step: Step, role: str, reach: int, images: int) -> None:
-    f = step.fields
-    offsets, memory = f[f"{role}_offsets"], f[role]
-    _check(step, len(offsets) == f["pixels"], f"{role}_offsets per pixel")
-    end = (images - 1) * f[f"{role}_stride"] + int(offsets.max()) + reach
-    _check(step, int(offsets.min()) >= 0 and end <= memory.numel(), f"{role} within its memory")
+def _last(step: Step, runs: Tensor) -> int:
+    """Return where the last run of a window begins; none begins before its corner."""
+    _check(step, int(runs.min()) >= 0, "runs of a window")
+    return int(runs.max())
 
 
-def _check_bands(step: Step) -> None:
-    f = step.fields
-    first, pixels, run, runs, group, groups = f["bands"].t()
-    inside = bool(((run >= 0) & (run + runs <= f["runs"])).all())
-    inside = inside and bool(((group >= 0) & (group + groups <= f["groups"])).all())
+def _check_place(step: Step, role: str, place: Place, reach: int, images: int) -> None:
+    offsets = place.offsets
+    _check(step, len(offsets) == step.pixels, f"{role}_offsets per pixel")
+    end = (images - 1) * place.stride + int(offsets.max()) + reach
+    inside = int(offsets.min()) >= 0 and end <= place.memory.numel()
+    _check(step, inside, f"{role} within its memory")
+
+
+def _check_bands(step: Step, packed: NativeWeights) -> None:
+    first, pixels, run, runs, group, groups = packed.bands.t()
+    inside = bool(((run >= 0) & (run + runs <= len(packed.runs))).all())
+    inside = inside and bool(((group >= 0) & (group + groups <= packed.groups)).all())
     inside = inside and first.tolist() == [0, *pixels.cumsum(0)[:-1].tolist()]
-    _check(step, inside and int(pixels.sum()) == f["pixels"], "bands of pixels")
+    _check(step, inside and int(pixels.sum()) == step.pixels, "bands of pixels")
 
 
 def _check(step: Step, holds: bool, what: str) -> None:

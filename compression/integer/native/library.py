@@ -20,7 +20,7 @@ from typing import Any
 
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError, CompressionError
-from compression.integer.native.step import CStep
+from compression.integer.native.interface import check_interface
 from compression.paths import cache_folder
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ FLAGS = (
     "-fopenmp", "-shared", "-fPIC",
 )  # fmt: skip
 MORE_FLAGS = "COMPRESSION_CFLAGS"
-"""The environment's flags behind ours, such as -fsanitize=address: a build of its own."""
+"""The environment's flags after ours, such as -fsanitize=address: a build of its own."""
 COMPILERS = ("cc", "gcc", "clang")
 SHA256_BYTES = 32
 
@@ -50,14 +50,14 @@ def library() -> Any:
     found = _loaded()
     if not found.supported():
         raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
-    found.run.restype = found.step_bytes.restype = ctypes.c_int64
-    assert found.step_bytes() == ctypes.sizeof(CStep), "step.py and step.h differ"
+    check_interface(found)
+    found.run.restype = ctypes.c_int64
     return found
 
 
 def _loaded() -> ctypes.CDLL:
     """Load the library from the cache, or compile it; without a cache that can be written, too."""
-    sources = sorted(Path(__file__).parent.glob("*.[ch]"))
+    sources = _sources()
     flags = [*FLAGS, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
     parts = [part for path in sources for part in (path.name.encode(), path.read_bytes())]
     stem = f"native-{_short(*parts, *map(str.encode, flags))}"
@@ -75,6 +75,12 @@ def _loaded() -> ctypes.CDLL:
         )
     command = [*compiler, *flags, *(str(path) for path in sources if path.suffix == ".c")]
     return _made(command, cache_folder() / name)
+
+
+def _sources() -> list[Path]:
+    """Return what the library is made of: every file beside this one that is not Python's."""
+    beside = Path(__file__).parent.iterdir()
+    return sorted(p for p in beside if p.is_file() and p.suffix not in (".py", ".pyc"))
 
 
 def _made(command: list[str], cached: Path) -> ctypes.CDLL:

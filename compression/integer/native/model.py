@@ -11,7 +11,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET
 from compression.integer.native.bounds import check_bounds
 from compression.integer.native.library import library
-from compression.integer.native.packing import convolution_fields
+from compression.integer.native.packing import native_weights
 from compression.integer.native.step import CStep, compiled
 from compression.integer.shapes import shapes_of
 from compression.integer.steps import Buffers, Layout, Lowering, Target
@@ -22,7 +22,7 @@ CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take: they stay in the cache beside the weights."""
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
-TARGET = Target("native", OFFSET, convolution_fields)
+TARGET = Target("native", OFFSET, native_weights)
 
 
 class NativeModel(ExecutorModel):

@@ -1,35 +1,48 @@
 """Weights as the compiled kernels read them, and which pixels read the same part of their windows."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from compression.integer.steps.geometry import ALIGNMENT, Geometry, aligned
-from compression.integer.steps.windows import Window
+from compression.integer.steps import Geometry, Weights, Window
+from compression.integer.steps.geometry import ALIGNMENT, aligned
 
 BLOCK, LANES, GROUP = 64, 16, 4
 """Channels of a block, of a vector, and bytes that one instruction multiplies: step.h."""
+BAND = ("first_pixel", "pixels", "first_run", "runs", "first_group", "groups")
+"""The columns of a band: the fields of `struct band`, all int32."""
 
 
-def convolution_fields(
+@dataclass(frozen=True, slots=True)
+class NativeWeights(Weights):
+    """A convolution's weights as convolution.h reads them, and which pixels read which part.
+
+    `weights` (int8) are packed by `pack`; each of `runs` (offsets, int32) has `groups` of GROUP bytes;
+    `bands` (int32) has a row per `struct band`.
+    """
+
+    weights: Tensor
+    runs: Tensor
+    groups: int
+    bands: Tensor
+
+
+def native_weights(
     weights: Tensor, window: Window, inputs: Geometry, outputs: list[int]
-) -> dict[str, Any]:
-    """Return a convolution's fields, and the order of its output pixels; weights are (O, I, H, W)."""
+) -> tuple[NativeWeights, Tensor]:
+    """Return weights (O, I, H, W) packed for a window, and the order of its output pixels."""
     runs, length = window.runs(inputs)
-    packed, groups = pack(weights.permute(0, 2, 3, 1).reshape(len(weights), len(runs), length))
+    codes, groups = pack(weights.permute(0, 2, 3, 1).reshape(len(weights), len(runs), length))
     order, found = bands(window, inputs, outputs, len(runs), groups)
-    return {
-        "weights": packed, "run_offsets": runs, "runs": len(runs), "groups": groups,
-        "bands": found, "band_count": len(found), "order": order,
-    }  # fmt: skip
+    return NativeWeights(codes, runs, groups, found), order
 
 
 def pack(weights: Tensor) -> tuple[Tensor, int]:
     """Pack int8 weights (channels, runs, bytes of a run) for convolution.h; return its groups too.
 
     [block of 64 channels][run][group of 4 bytes][channel][4]; the last block holds as many vectors
-    of 16 channels as it needs, zeros behind its channels and behind each run.
+    of 16 channels as it needs, zeros after its channels and after each run.
     """
     channels, runs, length = weights.shape
     groups = -(-length // GROUP)
@@ -48,8 +61,7 @@ def pack(weights: Tensor) -> tuple[Tensor, int]:
 def bands(
     window: Window, inputs: Geometry, outputs: list[int], runs: int, groups: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the output pixels by band, and each band's first pixel, pixels, first run, runs,
-    first group of bytes and groups (int32).
+    """Return the output pixels by band, and a row of BAND for each band (int32).
 
     A band's pixels read the same part of their windows: what lies in the border is left out where
     the border holds 0, the code whose products are 0.

@@ -1,4 +1,4 @@
-/* A statically quantized network, step by step, on AVX-512 with VNNI: one call a prediction. */
+/* A statically quantized network, step by step, on AVX-512 with VNNI: one call per prediction. */
 #include "step.h"
 #include "convolution.h"
 #include "pointwise.h"
@@ -9,7 +9,15 @@ int supported(void) {
         && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-int64_t step_bytes(void) { return sizeof(struct step); }
+/* What interface.py compares: the fields of both structs, their bytes, and the numbers of names. */
+struct entry { const char *type, *name; int64_t number; };
+#define STEP_ENTRY(type, name) {#type, #name, offsetof(struct step, name)},
+#define BAND_ENTRY(type, name) {#type, #name, offsetof(struct band, name)},
+#define NUMBER(name) {"enum", #name, name},
+
+const struct entry step_entries[] = {STEP_FIELDS(STEP_ENTRY) {"bytes", "step", sizeof(struct step)}, {0}};
+const struct entry band_entries[] = {BAND_FIELDS(BAND_ENTRY) {"bytes", "band", sizeof(struct band)}, {0}};
+const struct entry numbers[] = {KINDS(NUMBER) NUMBER(LANES) NUMBER(BLOCK) {0}};
 
 static void take(const struct step *s, const float *input, int images, int thread, int threads) {
     switch (s->kind) {

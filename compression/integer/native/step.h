@@ -1,36 +1,64 @@
 /* One step of a quantized network, and what every step does with its results.
 
    Codes are uint8, NHWC, in buffers with a border that holds the code of the real number 0, so that
-   no step looks for an image's edge. Layout of `struct step`: step.py. */
+   no step looks for an image's edge. `struct step` and the numbers stand in step.py and packing.py
+   too: run.c exports tables of them, which interface.py compares when the library is loaded. */
 #include <immintrin.h>
 #include <omp.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS };
-enum kind { QUANTIZE, CONVOLUTION, DEPTHWISE, MAXIMUM, MEAN, MAP };
+
+#define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP)
+#define ENUMERATOR(name) name,
+enum kind { KINDS(ENUMERATOR) };
+
+#define MEMBER(type, name) type name;
 
 /* Pixels that read the same part of their window: at the edges of an image, less than all of it. */
-struct band { int32_t first_pixel, pixels, first_run, runs, first_group, groups; };
+#define BAND_FIELDS(X)                                                              \
+    X(int32_t, first_pixel)                                                         \
+    X(int32_t, pixels)                                                              \
+    X(int32_t, first_run)                                                           \
+    X(int32_t, runs)                                                                \
+    X(int32_t, first_group)                                                         \
+    X(int32_t, groups)
+struct band { BAND_FIELDS(MEMBER) };
 
-struct step {
-    const uint8_t *input;            /* NULL: the network's real input, NCHW */
-    void *output;                    /* NULL: the network's real output */
-    const uint8_t *residual;         /* NULL: none */
-    const int8_t *weights;           /* packed, see convolution.h */
-    const int32_t *bias;
-    const float *multiplier;         /* by channel: sums -> units of the output */
-    const int32_t *input_offsets;    /* of each pixel, in bytes; likewise below */
-    const int32_t *output_offsets;
-    const int32_t *residual_offsets;
-    const int32_t *run_offsets;      /* of each contiguous run of a window */
-    const struct band *bands;
-    int64_t input_stride, output_stride, residual_stride; /* from image to image */
-    int64_t width, plane;            /* QUANTIZE: of the real input; MEAN: width of a run */
-    int32_t kind, pixels, channels, runs, groups, band_count;
-    int32_t input_zero, residual_zero, output_zero, low, high, real;
-    float input_scale, residual_ratio;
-};
+#define STEP_FIELDS(X)                                                              \
+    X(const uint8_t *, input)            /* NULL: the network's real input, NCHW */ \
+    X(void *, output)                    /* NULL: the network's real output */      \
+    X(const uint8_t *, residual)         /* NULL: none */                           \
+    X(const int8_t *, weights)           /* packed, see convolution.h */            \
+    X(const int32_t *, bias)                                                        \
+    X(const float *, multiplier)         /* per channel: sums -> output steps */    \
+    X(const int32_t *, input_offsets)    /* of each pixel, in bytes; so below */    \
+    X(const int32_t *, output_offsets)                                              \
+    X(const int32_t *, residual_offsets)                                            \
+    X(const int32_t *, run_offsets)      /* of each contiguous run of a window */   \
+    X(const struct band *, bands)                                                   \
+    X(int64_t, input_stride)             /* from image to image; so below */        \
+    X(int64_t, output_stride)                                                       \
+    X(int64_t, residual_stride)                                                     \
+    X(int64_t, width)                    /* QUANTIZE: of a row; MEAN: of a pixel */ \
+    X(int64_t, plane)                    /* QUANTIZE: numbers per channel */        \
+    X(int32_t, kind)                                                                \
+    X(int32_t, pixels)                                                              \
+    X(int32_t, channels)                                                            \
+    X(int32_t, runs)                                                                \
+    X(int32_t, groups)                                                              \
+    X(int32_t, band_count)                                                          \
+    X(int32_t, input_zero)                                                          \
+    X(int32_t, residual_zero)                                                       \
+    X(int32_t, output_zero)                                                         \
+    X(int32_t, low)                                                                 \
+    X(int32_t, high)                                                                \
+    X(int32_t, real)                                                                \
+    X(float, input_scale)                                                           \
+    X(float, residual_ratio)
+struct step { STEP_FIELDS(MEMBER) };
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -1,39 +1,136 @@
-"""`struct step` of step.h as Python sees it."""
+"""`struct step` of step.h as Python sees it, and a step written as one."""
 
 import ctypes
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from compression.integer.native.packing import BLOCK
-from compression.integer.steps import Step
+from compression.integer.native.packing import BLOCK, NativeWeights
+from compression.integer.steps import (
+    CodesStep,
+    DepthwiseWeights,
+    Map,
+    Maximum,
+    Mean,
+    Place,
+    Product,
+    Quantize,
+    RealPlace,
+    Step,
+    Weights,
+)
+
+FIELDS = (
+    ("const uint8_t *", ("input",)),
+    ("void *", ("output",)),
+    ("const uint8_t *", ("residual",)),
+    ("const int8_t *", ("weights",)),
+    ("const int32_t *", ("bias",)),
+    ("const float *", ("multiplier",)),
+    ("const int32_t *", ("input_offsets", "output_offsets", "residual_offsets", "run_offsets")),
+    ("const struct band *", ("bands",)),
+    ("int64_t", ("input_stride", "output_stride", "residual_stride", "width", "plane")),
+    ("int32_t", ("kind", "pixels", "channels", "runs", "groups", "band_count")),
+    ("int32_t", ("input_zero", "residual_zero", "output_zero", "low", "high", "real")),
+    ("float", ("input_scale", "residual_ratio")),
+)
+"""The fields of `struct step` in order, by their types in C."""
+C_TYPE = {name: kind for kind, names in FIELDS for name in names}
+KINDS = ("QUANTIZE", "CONVOLUTION", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP")
+"""The names of `enum kind`, whose numbers count from 0."""
+_CTYPES: dict[str, Any] = {
+    "int64_t": ctypes.c_int64,
+    "int32_t": ctypes.c_int32,
+    "float": ctypes.c_float,
+}
 
 
 class CStep(ctypes.Structure):
     """`struct step`."""
 
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in (
-            "input", "output", "residual", "weights", "bias", "multiplier",
-            "input_offsets", "output_offsets", "residual_offsets", "run_offsets", "bands",
-        )),
-        *((name, ctypes.c_int64) for name in (
-            "input_stride", "output_stride", "residual_stride", "width", "plane",
-        )),
-        *((name, ctypes.c_int32) for name in (
-            "kind", "pixels", "channels", "runs", "groups", "band_count",
-            "input_zero", "residual_zero", "output_zero", "low", "high", "real",
-        )),
-        ("input_scale", ctypes.c_float),
-        ("residual_ratio", ctypes.c_float),
-    )  # fmt: skip
+    __slots__ = ()  # a misspelt field is an error
+    _fields_ = tuple((name, _CTYPES.get(kind, ctypes.c_void_p)) for name, kind in C_TYPE.items())
 
 
 def compiled(step: Step) -> tuple[CStep, list[Tensor]]:
     """Return a step, and the tensors that its pointers point into: keep them as long as it."""
-    tensors = {name: value for name, value in step.fields.items() if isinstance(value, Tensor)}
+    fields = fields_of(step)
+    tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
     for name in {"bias", "multiplier"} & tensors.keys():  # whole blocks are read
         tensors[name] = F.pad(tensors[name], (0, BLOCK)).contiguous()
-    values = {name: value for name, value in step.fields.items() if name not in tensors}
     pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    return CStep(kind=step.kind, **values, **pointers), list(tensors.values())
+    return CStep(**fields | pointers), list(tensors.values())
+
+
+def fields_of(step: Step) -> dict[str, Any]:
+    """Return the fields of `struct step`, numbers and the tensors that it points to; others are 0."""
+    low, high = step.bounds
+    return {
+        "kind": KINDS.index(kind_of(step)), "channels": step.channels, "pixels": step.pixels,
+        "low": low, "high": high, **_output(step.output), **_operands(step), **_own(step),
+    }  # fmt: skip
+
+
+def kind_of(step: Step) -> str:
+    """Return the name of a step in `enum kind`."""
+    match step:
+        case Product(weights=DepthwiseWeights()):
+            return "DEPTHWISE"
+        case Product():
+            return "CONVOLUTION"
+    return type(step).__name__.upper()
+
+
+def _output(place: Place | RealPlace) -> dict[str, Any]:
+    if isinstance(place, Place):
+        return _place("output", place)
+    return {"output_offsets": place.offsets, "output_stride": place.stride, "real": 1}
+
+
+def _operands(step: Step) -> dict[str, Any]:
+    if not isinstance(step, CodesStep):
+        return {}
+    fields = _place("input", step.input)
+    if step.residual is not None:
+        fields |= _place("residual", step.residual) | {"residual_ratio": step.residual.ratio}
+    return fields
+
+
+def _place(role: str, place: Place) -> dict[str, Any]:
+    return {
+        role: place.memory, f"{role}_offsets": place.offsets, f"{role}_stride": place.stride,
+        f"{role}_zero": place.zero,
+    }  # fmt: skip
+
+
+def _own(step: Step) -> dict[str, Any]:
+    """Return the fields that only this kind of step has."""
+    match step:
+        case Quantize():
+            return {"width": step.width, "plane": step.plane, "input_scale": step.scale}
+        case Product():
+            return {"bias": step.bias, "multiplier": step.multiplier, **_weights(step.weights)}
+        case Maximum():
+            return {"run_offsets": step.taps, "runs": len(step.taps)}
+        case Mean():
+            return {
+                "run_offsets": step.rows, "runs": len(step.rows), "groups": step.across,
+                "width": step.pixel, "input_scale": step.scale,
+            }  # fmt: skip
+        case Map():
+            return {"input_scale": step.scale}
+    raise TypeError(f"{step.name}: `struct step` has no {type(step).__name__}")
+
+
+def _weights(weights: Weights) -> dict[str, Any]:
+    match weights:
+        case NativeWeights():
+            return {
+                "weights": weights.weights, "run_offsets": weights.runs, "runs": len(weights.runs),
+                "groups": weights.groups, "bands": weights.bands, "band_count": len(weights.bands),
+            }  # fmt: skip
+        case DepthwiseWeights():
+            taps = weights.taps
+            return {"weights": weights.weights, "run_offsets": taps, "runs": len(taps)}
+    raise TypeError(f"`struct step` has no {type(weights).__name__}")

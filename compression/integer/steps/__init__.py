@@ -1,8 +1,42 @@
-"""The lowered network that the native and the Triton executor share: steps over values in memory."""
+"""The network as steps over values in memory, which the native and the Triton executor share."""
 
 from compression.integer.steps.geometry import Buffers, Geometry
 from compression.integer.steps.layout import Layout
-from compression.integer.steps.lowering import Kind, Lowering, Step, Target
+from compression.integer.steps.lowering import Lowering
+from compression.integer.steps.step import (
+    CodesStep,
+    DepthwiseWeights,
+    Map,
+    Maximum,
+    Mean,
+    Place,
+    Product,
+    Quantize,
+    RealPlace,
+    Residual,
+    Step,
+    Weights,
+)
+from compression.integer.steps.target import Target
 from compression.integer.steps.windows import Window
 
-__all__ = ["Buffers", "Geometry", "Kind", "Layout", "Lowering", "Step", "Target", "Window"]
+__all__ = [
+    "Buffers",
+    "CodesStep",
+    "DepthwiseWeights",
+    "Geometry",
+    "Layout",
+    "Lowering",
+    "Map",
+    "Maximum",
+    "Mean",
+    "Place",
+    "Product",
+    "Quantize",
+    "RealPlace",
+    "Residual",
+    "Step",
+    "Target",
+    "Weights",
+    "Window",
+]

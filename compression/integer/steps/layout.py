@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from compression.errors import UnsupportedTypeError
 from compression.graph import place_of
 from compression.integer.steps.geometry import Buffers, Geometry
+from compression.integer.steps.step import Place
 from compression.integer.steps.windows import window_of
 
 _RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
@@ -22,14 +23,10 @@ class Value:
     geometry: Geometry
     memory: Tensor
 
-    def pixels(self) -> dict[str, Any]:
-        """Return the fields of a step that reads this value pixel by pixel."""
-        return {
-            "input": self.memory,
-            "input_stride": self.geometry.stride,
-            "input_offsets": self.geometry.all_offsets(),
-            "input_zero": self.geometry.zero,
-        }
+    def place(self) -> Place:
+        """Return where a step finds these codes, pixel by pixel."""
+        geometry = self.geometry
+        return Place(self.memory, geometry.all_offsets(), geometry.stride, geometry.zero)
 
     def codes(self, images: int) -> Tensor:
         """Return the codes (images, channels, rows, columns) that lie there now."""

@@ -1,70 +1,36 @@
 """A statically quantized network, node by node, as steps over its values."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from compression.affine import INT8_MAX
 from compression.errors import UnsupportedTypeError
-from compression.integer.steps.geometry import Geometry
+from compression.integer.codes import INT32_LIMIT
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.operands import misplaced_operand
-from compression.integer.steps.windows import Window, depthwise_fields, mean_window, window_of
+from compression.integer.steps.step import (
+    Map,
+    Maximum,
+    Mean,
+    Place,
+    Product,
+    Quantize,
+    RealPlace,
+    Residual,
+    Step,
+    Weights,
+    in_order,
+)
+from compression.integer.steps.target import Target
+from compression.integer.steps.windows import Window, depthwise_weights, mean_window, window_of
 from compression.quantization import modules as q
-
-LOWEST, HIGHEST = -128, 127
-"""The codes of a quantized network."""
-MAX_WEIGHT = 127
-INT32 = 2**31
-
-Pack = Callable[[Tensor, Window, Geometry, list[int]], dict[str, Any]]
-"""Weights (O, I, H, W), how their window slides, over what, and the output's rows and columns -> the
-fields of the step that are the executor's own; "order" among them is that of the output pixels."""
-
-
-class Kind(IntEnum):
-    """What a step does; the numbers are those of `enum kind` of the native executor."""
-
-    QUANTIZE = 0
-    CONVOLUTION = 1
-    DEPTHWISE = 2
-    MAXIMUM = 3
-    MEAN = 4
-    MAP = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What computes one value; `fields` are those of `struct step` of the native executor."""
-
-    kind: Kind
-    name: str
-    fields: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What an executor wants: its codes are the network's plus `offset`, its weights packed."""
-
-    name: str
-    offset: int
-    pack: Pack
-
-    def zero(self, zero_point: Tensor | None) -> int:
-        """Return the executor's zero point of the network's; 0 for none."""
-        return 0 if zero_point is None else int(zero_point) + self.offset
-
-    @property
-    def largest(self) -> int:
-        """Return the largest magnitude of a code."""
-        return max(HIGHEST + self.offset, -LOWEST - self.offset)
 
 
 class Lowering:
-    """Writes steps in the network's order."""
+    """Writes the steps of a network, in its order, for one executor."""
 
     def __init__(self, layout: Layout, target: Target) -> None:
         """Write nothing yet."""
@@ -89,7 +55,7 @@ class Lowering:
             case q.Quantize():
                 self._quantize(node, layer)
             case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4):
-                self._compressible(node, layer)
+                self._product(node, layer)
             case q.OnCodes(function=nn.MaxPool2d(ceil_mode=False)):
                 self._max_pool(node, layer)
             case q.QuantizedMean():
@@ -106,158 +72,178 @@ class Lowering:
             case _:
                 raise self._unknown(node, layer)
 
-    def _emit(self, kind: Kind, node: fx.Node, **fields: Any) -> None:
-        offset = self.target.offset
-        bounds = {"low": LOWEST + offset, "high": HIGHEST + offset}
-        self.steps.append(Step(kind, str(node.target), {**bounds, **fields}))
-
     def _unknown(self, node: fx.Node, layer: nn.Module, how: str = "") -> UnsupportedTypeError:
         return UnsupportedTypeError(
             f"the {self.target.name} executor has no kernel for {node.target} "
             f"({type(layer).__name__}){how}"
         )
 
-    def _real_output(self, sides: list[int]) -> dict[str, Any]:
-        """Return the fields that say where a step writes the network's real output."""
+    def _real_output(self, sides: list[int]) -> RealPlace:
+        """Return where a step writes the network's real output of these channels, rows, columns."""
         channels, height, width = self.real = sides
         places = torch.arange(height * width, dtype=torch.int32) * channels
-        stride = channels * height * width
-        return {
-            "output_offsets": places, "output_stride": stride, "pixels": height * width, "real": 1,
-        }  # fmt: skip
+        return RealPlace(places, channels * height * width)
 
-    def _output(self, node: fx.Node, zero: Tensor | int | None) -> dict[str, Any]:
-        """Return the fields that say where a step writes `node`; without zero point, real numbers."""
-        _, height, width = self.layout.spatial(node)
-        if zero is None:
-            return self._real_output(self.layout.spatial(node))
-        zero = zero if isinstance(zero, int) else self.target.zero(zero)
-        value = self.layout.take(node, zero)
-        return {
-            "output": value.memory,
-            "output_stride": value.geometry.stride,
-            "output_offsets": value.geometry.all_offsets(),
-            "output_zero": value.geometry.zero,
-            "pixels": height * width,
-        }
+    def _output(self, node: fx.Node, zero: int) -> Place:
+        """Give memory to the codes of `node`, whose code of the real number 0 is `zero`."""
+        return self.layout.take(node, zero).place()
 
-    def _residual(self, node: Any, ratio: Tensor) -> dict[str, Any]:
-        value = self.layout.value(node)
-        return {
-            "residual": value.memory,
-            "residual_stride": value.geometry.stride,
-            "residual_offsets": value.geometry.all_offsets(),
-            "residual_zero": value.geometry.zero,
-            "residual_ratio": float(ratio),
-        }
+    def _residual(self, node: Any, ratio: Tensor) -> Residual:
+        place = self.layout.value(node).place()
+        return Residual(place.memory, place.offsets, place.stride, place.zero, float(ratio))
 
     def _quantize(self, node: fx.Node, layer: q.Quantize) -> None:
         channels, height, width = self.layout.spatial(node)
-        self._emit(
-            Kind.QUANTIZE, node, channels=channels, width=width, plane=height * width,
-            input_scale=float(layer.output_scale), **self._output(node, layer.output_zero_point),
+        self.steps.append(
+            Quantize(
+                name=str(node.target), channels=channels, bounds=self.target.bounds,
+                output=self._output(node, self.target.zero(layer.output_zero_point)),
+                width=width, plane=height * width, scale=float(layer.output_scale),
+            )
         )  # fmt: skip
 
-    def _compressible(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
-        inputs = self.layout.value(node.args[0])
-        geometry, outputs = inputs.geometry, self.layout.spatial(node)
-        window, weights = window_of(layer, geometry.sides), layer.codes
+    def _product(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
+        geometry, outputs = self.layout.value(node.args[0]).geometry, self.layout.spatial(node)
+        window = window_of(layer, geometry.sides)
         if window is None:
             raise self._unknown(node, layer)
+        weights, depthwise = self._filters(node, layer, window)
+        residual, output = self._added(node, layer), self._product_output(node, layer)
+        packed: Weights
+        if depthwise:
+            packed, order = depthwise_weights(weights, window, geometry), None
+        else:
+            packed, order = self.target.pack(weights, window, geometry, outputs[1:])
+        bias, multiplier = self._requantization(layer, weights)
+        self.steps.append(
+            Product(
+                name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
+                input=in_order(self._windows(node, window), order),
+                output=in_order(output, order),
+                residual=None if residual is None else in_order(residual, order),
+                bias=bias, multiplier=multiplier, weights=packed,
+            )
+        )  # fmt: skip
+
+    def _filters(
+        self, node: fx.Node, layer: q.QuantizedLayer, window: Window
+    ) -> tuple[Tensor, bool]:
+        """Return a layer's weights (O, I, H, W), and whether each reads one channel: depthwise."""
+        weights, channels = layer.codes, self.layout.value(node.args[0]).geometry.channels
         if weights.ndim < 4:
             weights = weights.view(len(weights), -1, *window.size)
         groups = layer.options.get("groups", 1)
-        depthwise = groups > 1 and len(weights) == groups == geometry.channels
-        if (groups > 1 and not depthwise) or weights.shape[1] * groups != geometry.channels:
+        depthwise = groups > 1 and len(weights) == groups == channels
+        if (groups > 1 and not depthwise) or weights.shape[1] * groups != channels:
             raise self._unknown(node, layer)
-        unit = torch.ones(()) if layer.output_scale is None else layer.output_scale
-        residual: dict[str, Any] = {}
-        if layer.residual_scale is not None:
-            residual = self._residual(node.args[1], layer.residual_scale / unit)
-        fields = {**inputs.pixels(), **residual, **self._output(node, layer.output_zero_point)}
-        fields["input_offsets"] = window.pixel_offsets(geometry, outputs[1:])
-        if depthwise:
-            own = depthwise_fields(weights, window, geometry)
-        else:
-            own = self.target.pack(weights, window, geometry, outputs[1:])
-        order = own.pop("order", None)
-        for name in [name for name in fields if name.endswith("_offsets") and order is not None]:
-            fields[name] = fields[name][order].contiguous()
-        self._emit(
-            Kind.DEPTHWISE if depthwise else Kind.CONVOLUTION, node, channels=outputs[0],
-            **fields, **own, **self._requantization(layer, weights, unit),
-        )  # fmt: skip
+        return weights, depthwise
 
-    def _requantization(
-        self, layer: q.QuantizedLayer, weights: Tensor, unit: Tensor
-    ) -> dict[str, Any]:
+    def _windows(self, node: fx.Node, window: Window) -> Place:
+        """Return what `node` reads: the offsets are those at which each output's window begins."""
+        value = self.layout.value(node.args[0])
+        outputs = self.layout.spatial(node)[1:]
+        return replace(value.place(), offsets=window.pixel_offsets(value.geometry, outputs))
+
+    def _added(self, node: fx.Node, layer: q.QuantizedLayer) -> Residual | None:
+        if layer.residual_scale is None:
+            return None
+        return self._residual(node.args[1], layer.residual_scale / _unit(layer))
+
+    def _product_output(self, node: fx.Node, layer: q.QuantizedLayer) -> Place | RealPlace:
+        if layer.output_zero_point is None:
+            return self._real_output(self.layout.spatial(node))
+        return self._output(node, self.target.zero(layer.output_zero_point))
+
+    def _requantization(self, layer: q.QuantizedLayer, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the bias, with the products of the input's zero point, and the multipliers."""
         sums = weights.flatten(1).long().sum(1)
         bias = layer.bias.long() - self.target.zero(layer.input_zero_point) * sums
-        most = weights[0].numel() * self.target.largest * MAX_WEIGHT
-        if most + int(bias.abs().max()) >= INT32:
+        most = weights[0].numel() * self.target.largest * INT8_MAX
+        if most + int(bias.abs().max()) >= INT32_LIMIT:
             raise UnsupportedTypeError(
                 f"the {self.target.name} executor's sums of a layer do not fit into int32"
             )
         scale = layer.input_scale.double() * layer.weight_scale.double()
-        return {"bias": bias.int(), "multiplier": (scale / unit.double()).float()}
+        return bias.int(), (scale / _unit(layer).double()).float()
 
     def _max_pool(self, node: fx.Node, layer: q.OnCodes) -> None:
-        geometry, outputs = self.layout.value(node.args[0]).geometry, self.layout.spatial(node)
+        geometry = self.layout.value(node.args[0]).geometry
         window = window_of(layer, geometry.sides)
         assert window is not None
-        lowest = LOWEST + self.target.offset
+        lowest, _ = self.target.bounds
         if geometry.zero > lowest and any(window.padding):  # the border must lose to every code
             raise self._unknown(node, layer.function)
-        taps = window.tap_offsets(geometry).flatten()
-        fields = self.layout.value(node.args[0]).pixels() | self._output(node, geometry.zero)
-        fields["input_offsets"] = window.pixel_offsets(geometry, outputs[1:])
-        self._emit(
-            Kind.MAXIMUM, node, channels=outputs[0], run_offsets=taps, runs=len(taps), **fields
+        self.steps.append(
+            Maximum(
+                name=str(node.target), channels=self.layout.spatial(node)[0],
+                bounds=self.target.bounds, input=self._windows(node, window),
+                output=self._output(node, geometry.zero),
+                taps=window.tap_offsets(geometry).flatten(),
+            )
         )  # fmt: skip
 
     def _mean(self, node: fx.Node, layer: q.QuantizedMean) -> None:
-        inputs, outputs = self.layout.value(node.args[0]), self.layout.spatial(node)
-        geometry = inputs.geometry
+        geometry, outputs = self.layout.value(node.args[0]).geometry, self.layout.spatial(node)
         rank = len(self.layout.shapes[node.args[0]])  # type: ignore[index]
         window = mean_window(layer.pool, geometry.sides, outputs[1:], rank)
         if window is None:
             raise self._unknown(node, layer.pool)
-        fields = inputs.pixels() | self._output(node, layer.output_zero_point)
-        fields["input_offsets"] = window.pixel_offsets(geometry, outputs[1:])
-        self._emit(
-            Kind.MEAN, node, channels=outputs[0],
-            input_scale=float(layer.input_scale / layer.output_scale),
-            run_offsets=window.tap_offsets(geometry)[:, 0].contiguous(), runs=window.size[0],
-            groups=window.size[1], width=geometry.pixel, **fields,
+        self.steps.append(
+            Mean(
+                name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
+                input=self._windows(node, window),
+                output=self._output(node, self.target.zero(layer.output_zero_point)),
+                rows=window.tap_offsets(geometry)[:, 0].contiguous(), across=window.size[1],
+                pixel=geometry.pixel, scale=float(layer.input_scale / layer.output_scale),
+            )
         )  # fmt: skip
 
     def _map(
-        self, node: fx.Node, source: Any, scale: float, output: dict[str, Any], **others: Any
+        self,
+        node: fx.Node,
+        source: Any,
+        scale: float,
+        output: Place | RealPlace,
+        residual: Residual | None = None,
     ) -> None:
-        """Emit `source` times `scale`, pixel by pixel, into what `output` says."""
+        """Write `source` times `scale`, pixel by pixel, to `output`."""
         value = self.layout.value(source)
-        fields = {**value.pixels(), **output, **others}
-        self._emit(Kind.MAP, node, channels=value.geometry.channels, input_scale=scale, **fields)
+        self.steps.append(
+            Map(
+                name=str(node.target), channels=value.geometry.channels, bounds=self.target.bounds,
+                input=value.place(), output=output, residual=residual, scale=scale,
+            )
+        )  # fmt: skip
 
     def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> None:
-        output = self._output(node, self.layout.value(node.args[0]).geometry.zero)
-        bounds = {"low": self.target.zero(layer.low), "high": self.target.zero(layer.high)}
-        self._map(node, node.args[0], 1.0, {**output, "output_zero": 0}, input_zero=0, **bounds)
+        """Write the codes themselves, as those of a zero point of 0, within other bounds."""
+        value = self.layout.value(node.args[0])
+        output = self._output(node, value.geometry.zero)
+        self.steps.append(
+            Map(
+                name=str(node.target), channels=value.geometry.channels,
+                bounds=(self.target.zero(layer.low), self.target.zero(layer.high)),
+                input=replace(value.place(), zero=0), output=replace(output, zero=0), scale=1.0,
+            )
+        )  # fmt: skip
 
     def _add(self, node: fx.Node, layer: q.QuantizedJoin) -> None:
         if len(layer.input_scales) != 2:
             raise self._unknown(node, layer)
         ratios = layer.input_scales / layer.output_scale
         residual = self._residual(node.args[1], ratios[1])
-        output = self._output(node, layer.output_zero_point)
-        self._map(node, node.args[0], float(ratios[0]), output, **residual)
+        output = self._output(node, self.target.zero(layer.output_zero_point))
+        self._map(node, node.args[0], float(ratios[0]), output, residual)
 
     def _concatenate(self, node: fx.Node, layer: q.QuantizedJoin) -> None:
         if layer.dim not in (1, 1 - len(self.layout.shapes[node])):
             raise self._unknown(node, layer)
-        output, channel = self._output(node, layer.output_zero_point), 0
+        output, channel = self._output(node, self.target.zero(layer.output_zero_point)), 0
         for ratio, part in zip(layer.input_scales / layer.output_scale, node.args, strict=True):
-            places = output["output_offsets"] + channel
-            self._map(node, part, float(ratio), {**output, "output_offsets": places})
+            self._map(node, part, float(ratio), replace(output, offsets=output.offsets + channel))
             channel += self.layout.value(part).geometry.channels
+
+
+def _unit(layer: q.QuantizedLayer) -> Tensor:
+    """Return what one step of a layer's output is worth: 1 where it is real."""
+    return torch.ones(()) if layer.output_scale is None else layer.output_scale

@@ -1,12 +1,12 @@
 """How a window slides over an activation: what steps read for each pixel."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compression.integer.steps.geometry import Geometry
+from compression.integer.steps.step import DepthwiseWeights
 from compression.integer.windows import pair, pool_window, sliding
 from compression.quantization import modules as q
 
@@ -61,7 +61,7 @@ def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
         case q.QuantizedLayer() if layer.linear:  # a window as large as the image
             return Window(inputs[1:], [1, 1], [0, 0], [1, 1])
         case q.QuantizedLayer() if inputs[1:] == [1, 1] and layer.codes.shape[2:] == (1,):
-            return Window([1, 1], [1, 1], [0, 0], [1, 1])  # a factor a channel of rows
+            return Window([1, 1], [1, 1], [0, 0], [1, 1])  # one factor per channel of rows
         case q.OnCodes(function=nn.MaxPool2d() as pool):
             return Window(*pool_window(pool))
     return None
@@ -84,8 +84,8 @@ def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: in
     return None
 
 
-def depthwise_fields(weights: Tensor, window: Window, inputs: Geometry) -> dict[str, Any]:
-    """Return the fields of a filter a channel, its weights packed as [tap][channel]."""
-    taps = window.tap_offsets(inputs).flatten()
-    packed = weights.flatten(1).t().contiguous()
-    return {"weights": packed, "run_offsets": taps, "runs": len(taps)}
+def depthwise_weights(weights: Tensor, window: Window, inputs: Geometry) -> DepthwiseWeights:
+    """Return one filter per channel (O, 1, H, W) as a depthwise product reads it."""
+    return DepthwiseWeights(
+        weights.flatten(1).t().contiguous(), window.tap_offsets(inputs).flatten()
+    )

@@ -11,14 +11,15 @@ from torch import Tensor
 from compression.errors import CompressionError
 from compression.integer.codes import unsigned
 from compression.integer.shapes import shapes_of
-from compression.integer.steps import Buffers, Kind, Layout, Lowering, Target
+from compression.integer.steps import Buffers, Layout, Lowering, Target
+from compression.integer.triton.arguments import pixel_bytes, triton_weights
 from compression.integer.triton.config import Config
-from compression.integer.triton.launch import Launch, convolution_fields, pixel_bytes
+from compression.integer.triton.launch import Launch
 from compression.integer.triton.tuning import tune
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
-TARGET = Target("triton", 0, convolution_fields)
+TARGET = Target("triton", 0, triton_weights)
 COPIED_BYTES = 2**22
 """Inputs up to so large are copied for the graph: that is cheaper than a launch of its own."""
 
@@ -93,7 +94,7 @@ class TritonModel(ExecutorModel):
 
     def convolutions(self) -> list[Launch]:
         """Return the launches that multiply on tensor cores."""
-        return [launch for launch in self.launches if launch.kind is Kind.CONVOLUTION]
+        return [launch for launch in self.launches if launch.packed is not None]
 
     def _predict(self, inputs: Tensor, outputs: Tensor) -> None:
         whole = len(inputs) == self.images

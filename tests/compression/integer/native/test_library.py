@@ -31,7 +31,7 @@ try:
 except CompressionError as error:
     print(error)
 """
-LOADS = "from compression.integer.native import library; print(library().step_bytes())"
+LOADS = "from compression.integer.native import library; print(library().supported())"
 
 
 class Counted:

@@ -13,7 +13,7 @@ import compression.integer.native
 from compression.integer import lacking
 from tests.support.places import ROOT
 
-MASKED = ROOT / "tests" / "masked.h"
+MASKED = ROOT / "tests" / "support" / "masked.h"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 FLAGS = ("-O1", "-g1", *SANITIZERS, "-fno-omit-frame-pointer", "-include", str(MASKED))
 NETWORKS = 200

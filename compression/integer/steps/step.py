@@ -1,0 +1,130 @@
+"""The steps of a network: what computes one value each, as the native and the Triton executor read it.
+
+A step says where its operands lie, not how it is run. An executor's own part is how it packs the
+weights of a convolution: its own subclass of Weights.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value's codes lie.
+
+    `memory` holds them, image after image, `stride` bytes apart; `offsets` (int32) are those of each
+    pixel in its image, in bytes; `zero` is the code of the real number 0.
+    """
+
+    memory: Tensor
+    offsets: Tensor
+    stride: int
+    zero: int
+
+
+@dataclass(frozen=True, slots=True)
+class RealPlace:
+    """Where the network's real output goes: `offsets` and `stride` count its numbers (NHWC)."""
+
+    offsets: Tensor
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Residual(Place):
+    """What a step adds before it rounds: a code's distance from `zero` counts `ratio` output steps."""
+
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A product's weights and window; each executor packs those of a convolution its own way."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwiseWeights(Weights):
+    """One filter per channel: int8 `weights` [tap][channel], and the offset of each tap (int32)."""
+
+    weights: Tensor
+    taps: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What writes one value (`channels` per pixel), its codes clamped to `bounds`."""
+
+    name: str
+    channels: int
+    output: Place | RealPlace
+    bounds: tuple[int, int]
+
+    @property
+    def pixels(self) -> int:
+        """Return the output's pixels per image."""
+        return len(self.output.offsets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantize(Step):
+    """The network's real inputs (NCHW, rows of `width` numbers, `plane` per channel) become codes."""
+
+    width: int
+    plane: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodesStep(Step):
+    """A step that reads codes: `input` has the offsets at which each output pixel's window begins."""
+
+    input: Place
+    residual: Residual | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product(CodesStep):
+    """Sums of products: `bias` (int32) starts them, `multiplier` turns them into output steps."""
+
+    bias: Tensor
+    multiplier: Tensor
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maximum(CodesStep):
+    """The largest code of a window, at the offsets `taps` (int32)."""
+
+    taps: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean(CodesStep):
+    """The average of a window, times `scale`.
+
+    Each of its `rows` (offsets, int32) holds `across` pixels, `pixel` bytes apart.
+    """
+
+    rows: Tensor
+    across: int
+    pixel: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Map(CodesStep):
+    """Each code's distance from its zero, times `scale`."""
+
+    scale: float
+
+
+AnyPlace = TypeVar("AnyPlace", bound=Place | RealPlace)
+
+
+def in_order(place: AnyPlace, order: Tensor | None) -> AnyPlace:
+    """Return a place whose pixels come in the order of these indices; None leaves it as it is."""
+    if order is None:
+        return place
+    return replace(place, offsets=place.offsets[order].contiguous())

@@ -1,0 +1,170 @@
+"""What the kernels are given of a step: its operands, its window, and its addresses' alignment."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compression.integer.steps import (
+    CodesStep,
+    DepthwiseWeights,
+    Geometry,
+    Map,
+    Maximum,
+    Mean,
+    Place,
+    Product,
+    RealPlace,
+    Step,
+    Weights,
+    Window,
+)
+
+Moved = TypeVar("Moved")
+
+
+def pixel_bytes(channels: int) -> int:
+    """Return the bytes of a pixel: what one load of a thread takes, or a whole number of them."""
+    return 4 if channels <= 4 else -(-channels // 16) * 16
+
+
+@dataclass(frozen=True, slots=True)
+class TritonWeights(Weights):
+    """A convolution's weights (O, runs, bytes of a run), and where the runs of a window begin.
+
+    Run r begins (r // across) down + (r % across) right from the window's corner. `depth` counts the
+    products of a sum, `input_bytes` the codes of an image, both without padding.
+    """
+
+    weights: Tensor
+    across: int
+    down: int
+    right: int
+    depth: int
+    input_bytes: int
+
+
+def triton_weights(
+    weights: Tensor, window: Window, inputs: Geometry, _: list[int]
+) -> tuple[TritonWeights, None]:
+    """Return weights (O, I, H, W) as the kernel reads them; pixels stay row by row."""
+    runs, length = window.runs(inputs)
+    wide = F.pad(weights.permute(0, 2, 3, 1), (0, inputs.pixel - weights.shape[1]))
+    packed = TritonWeights(
+        weights=wide.reshape(len(weights), len(runs), length),
+        across=len(runs) // window.size[0],
+        down=window.dilation[0] * inputs.row,
+        right=window.dilation[1] * inputs.pixel,
+        depth=weights[0].numel(),
+        input_bytes=inputs.channels * inputs.height * inputs.width,
+    )
+    return packed, None
+
+
+@dataclass(frozen=True, slots=True)
+class CodesWindow:
+    """What the pointwise kernel does with a step's window.
+
+    `filters` are weights, bias and multiplier; without `taps` the window is one pixel.
+    """
+
+    kind: str
+    taps: Tensor | None = None
+    filters: tuple[Tensor, Tensor, Tensor] | None = None
+    across: int = 1
+    pixel: int = 0
+    scale: float = 1.0
+
+
+def codes_window(step: CodesStep) -> CodesWindow:
+    """Return the window of a step that multiplies no matrices."""
+    match step:
+        case Product(weights=DepthwiseWeights() as own):
+            filters = own.weights, step.bias, step.multiplier
+            return CodesWindow("depthwise", own.taps, filters)
+        case Maximum():
+            return CodesWindow("maximum", step.taps)
+        case Mean():
+            return CodesWindow(
+                "mean", step.rows, across=step.across, pixel=step.pixel, scale=step.scale
+            )
+        case Map():
+            return CodesWindow("map", scale=step.scale)
+    raise TypeError(f"{step.name}: no kernel for {type(step).__name__}")
+
+
+def memories(step: CodesStep, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the memory of the residual, or what stands for it, and of the output."""
+    output = step.output.memory if isinstance(step.output, Place) else outputs
+    return output if step.residual is None else step.residual.memory, output
+
+
+def offsets(step: CodesStep) -> list[Any]:
+    """Return the offsets of input, residual and output, and then their strides."""
+    places = (step.input, step.residual or step.input, step.output)
+    return [p.offsets for p in places] + [p.stride for p in places]
+
+
+def residual(step: CodesStep) -> dict[str, Any]:
+    """Return the residual's zero and ratio."""
+    if step.residual is None:
+        return {"residual_zero": 0, "residual_ratio": 0.0}
+    return {"residual_zero": step.residual.zero, "residual_ratio": step.residual.ratio}
+
+
+def flags(step: CodesStep) -> dict[str, bool]:
+    """Return what the kernel is compiled for."""
+    real = isinstance(step.output, RealPlace)
+    return {"HAS_RESIDUAL": step.residual is not None, "REAL": real}
+
+
+def bounds(step: Step) -> dict[str, Any]:
+    """Return the output's zero, and the bounds of its codes less that."""
+    zero = step.output.zero if isinstance(step.output, Place) else 0
+    low, high = step.bounds
+    return {"output_zero": zero, "lowest": float(low - zero), "highest": float(high - zero)}
+
+
+def moved(value: Moved, device: torch.device) -> Moved:
+    """Return a tensor on `device`, or a dataclass whose tensors are there."""
+    if isinstance(value, Tensor):
+        return value.to(device).contiguous()  # type: ignore[return-value]
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(value, **{f.name: moved(getattr(value, f.name), device) for f in fields(value)})
+
+
+def read_places(step: Step) -> Iterator[Tensor | int]:
+    """Yield what the addresses of the codes that a step reads are sums of."""
+    if not isinstance(step, CodesStep):
+        return
+    yield from (step.input.offsets, step.input.stride)
+    match step:
+        case Product(weights=TritonWeights() as own):
+            yield from (own.down, own.right)
+        case Product(weights=DepthwiseWeights(taps=taps)) | Maximum(taps=taps):
+            yield taps
+        case Mean():
+            yield from (step.rows, step.pixel)
+
+
+def written_places(step: Step) -> Iterator[Tensor | int]:
+    """Yield the same of what a step writes, and of its residual."""
+    yield from (step.output.offsets, step.output.stride)
+    if isinstance(step, CodesStep) and step.residual is not None:
+        yield from (step.residual.offsets, step.residual.stride)
+
+
+def alignment(places: Iterator[Tensor | int]) -> int:
+    """Return the largest power of two up to 16 that divides all of these."""
+    numbers = [p.tolist() if isinstance(p, Tensor) else [p] for p in places]
+    return math.gcd(16, *(n for group in numbers for n in group))
+
+
+def power_of_two(number: int) -> int:
+    """Return the first power of two that is not smaller."""
+    return 1 << (number - 1).bit_length()
