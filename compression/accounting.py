@@ -54,7 +54,7 @@ def count_macs(model: nn.Module, example_input: Any, *others: Any, **named: Any)
     _parameters(model)
     counter = _Counter()
     try:
-        with evaluating(model), _buffers_restored(model), _unfused(), counter:
+        with evaluating(model), _restore_buffers(model), _unfuse_attention(), counter:
             model(example_input, *others, **named)
     except (CompressionError, torch.OutOfMemoryError):
         raise
@@ -160,7 +160,7 @@ _MACS: dict[Any, Callable[..., int]] = {
 
 
 @contextmanager
-def _unfused() -> Iterator[None]:
+def _unfuse_attention() -> Iterator[None]:
     """Have attention call the products that it is made of."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -172,7 +172,7 @@ def _unfused() -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_restored(model: nn.Module) -> Iterator[None]:
+def _restore_buffers(model: nn.Module) -> Iterator[None]:
     held = [(m, name, b, b.clone()) for m in model.modules() for name, b in _buffers(m)]
     try:
         yield

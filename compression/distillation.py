@@ -10,7 +10,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model, copy_model
 from compression.modes import evaluating
 from compression.training import EpochReport, Recipe, Split, check_labels, fit, has_bfloat16
-from compression.training.checks import IGNORED, checked_logits, described, named_errors
+from compression.training.checks import IGNORED, check_logits, describe, named_errors
 
 
 def distillation_loss(
@@ -121,14 +121,14 @@ def _teacher(teacher: nn.Module, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     def teach(inputs: Tensor) -> Tensor:
         device = inputs.device
         autocast = recipe.precision == "bfloat16" and has_bfloat16(device)
-        what = f"the teacher cannot take a batch of inputs {described(inputs)}"
+        what = f"the teacher cannot take a batch of inputs {describe(inputs)}"
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             try:
                 found = teacher(inputs)
             except Exception:  # by a view, which images that lie channels last do not have
                 with named_errors(teacher, what):
                     found = teacher(inputs.contiguous())
-        return checked_logits(teacher, found).float()
+        return check_logits(teacher, found).float()
 
     return teach
 
@@ -150,12 +150,12 @@ def _check_shapes(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     for name, logits in (("student", student), ("teacher", teacher)):
         if not logits.is_floating_point():
             raise UnsupportedTypeError(
-                f"the {name}'s logits: expected floating-point numbers, found {described(logits)}"
+                f"the {name}'s logits: expected floating-point numbers, found {describe(logits)}"
             )
     if student.ndim < 2 or not student.numel():
         raise CompressionError(
             f"the student's logits: expected (N, classes, ...) and at least one position, found "
-            f"{described(student)}"
+            f"{describe(student)}"
         )
     if teacher.shape != student.shape:
         raise CompressionError(
@@ -167,7 +167,7 @@ def _check_shapes(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     if labels.shape != wanted:
         raise CompressionError(
             f"labels for logits {tuple(student.shape)}: expected {tuple(wanted)}, found "
-            f"{described(labels)}"
+            f"{describe(labels)}"
         )
 
 

@@ -96,11 +96,11 @@ def _computed_tensors(model: nn.Module) -> Iterator[tuple[str, str]]:
                 yield f"{dot}{hook.name}", "torch.nn.utils.remove_spectral_norm"
 
 
-def altered(layer: nn.Module) -> str | None:
-    """Say why a call of `layer` may compute something other than its class's forward, else None.
+def alteration(layer: nn.Module) -> str | None:
+    """Say why a call of `layer` may compute something other than its class's forward; None if not.
 
     Hooks, a forward of the instance's own, and a weight that is computed at each call would be lost
-    where `layer` is replaced or lowered by what its class and its tensors say.
+    where `layer` is replaced by what its class and its tensors say.
     """
     if type(layer).__module__.split(".")[0] != "torch":
         return f"{type(layer).__qualname__} is a class of your own: it may compute something else"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from compression.errors import CompressionError
 from compression.layers import (
-    altered,
+    alteration,
     check_model,
     copy_model,
     failing_module,
@@ -152,7 +152,7 @@ def _could_be_sparse(layer: nn.Module) -> bool:
             return False
     elif type(layer) is not nn.Linear:
         return False
-    if altered(layer):
+    if alteration(layer):
         return False
     return layer.weight.dtype in DTYPES and is_n_of_m(layer.weight)
 

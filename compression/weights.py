@@ -59,7 +59,7 @@ def weights(model: nn.Module, *, tied: bool = False) -> list[Weight]:
     return list(found.values())
 
 
-def unreached(model: nn.Module, reached: Iterable[Tensor]) -> dict[str, str]:
+def unreached_weights(model: nn.Module, reached: Iterable[Tensor]) -> dict[str, str]:
     """Return the matrices of `model` that are none of `reached`, by dotted name, and why."""
     known = {id(tensor) for tensor in reached}
     missed = {}

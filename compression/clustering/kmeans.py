@@ -24,7 +24,7 @@ def initial_centroids(values: Tensor, *, num_clusters: int, init: str, seed: int
     (Han et al. 2016, section 3.2).
     """
     check_options(num_clusters, init, seed)
-    return torch.from_numpy(_initial(np.sort(_numbers(values)), num_clusters, init, seed))
+    return torch.from_numpy(_initial_centers(np.sort(_numbers(values)), num_clusters, init, seed))
 
 
 def cluster(
@@ -97,7 +97,7 @@ def _numbers(values: Tensor) -> Array:
     return flat
 
 
-def _initial(ordered: Array, count: int, init: str, seed: int) -> Array:
+def _initial_centers(ordered: Array, count: int, init: str, seed: int) -> Array:
     if init == "linear":
         return np.linspace(float(ordered[0]), float(ordered[-1]), count)
     if init == "density":
@@ -111,7 +111,7 @@ def _initial(ordered: Array, count: int, init: str, seed: int) -> Array:
 def _start(ordered: Array, num_clusters: int, init: str, seed: int, zero: bool) -> Array:
     """Return the first iteration's centers: the values themselves where they are few enough."""
     free, distinct = num_clusters - zero, ordered[np.diff(ordered, prepend=-np.inf) > 0]
-    centers = distinct if len(distinct) <= free else _initial(ordered, free, init, seed)
+    centers = distinct if len(distinct) <= free else _initial_centers(ordered, free, init, seed)
     return np.unique(np.append(centers, [0.0] * zero))
 
 

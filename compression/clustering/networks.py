@@ -10,7 +10,7 @@ from compression.clustering.kmeans import MAX_CLUSTERS, check_options, cluster
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import copy_model, record_left_out
 from compression.training import Recipe, Split, fit
-from compression.weights import unreached, weights
+from compression.weights import unreached_weights, weights
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def share_weights(
             # A float16 may round to -0.0, which would be one value more.
             new[free] = codebook.to(weight.dtype)[indices.long()] + 0.0
         weight.copy_(new)
-    record_left_out(shared, unreached(shared, floating.values()))
+    record_left_out(shared, unreached_weights(shared, floating.values()))
     return shared
 
 

@@ -3,7 +3,7 @@
 from compression.graph.folding import (
     ChannelScale,
     fold_batch_norm,
-    folded_rows,
+    fold_row_norms,
     norms_as_convolutions,
     row_norms,
 )
@@ -13,7 +13,7 @@ from compression.graph.tracing import trace
 __all__ = [
     "ChannelScale",
     "fold_batch_norm",
-    "folded_rows",
+    "fold_row_norms",
     "norms_as_convolutions",
     "number_nodes",
     "place_of",

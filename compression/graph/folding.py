@@ -37,7 +37,7 @@ def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
     return _fold(trace(model), CONVOLUTIONS + TRANSPOSED)
 
 
-def folded_rows(traced: fx.GraphModule, token_norms: Collection[str] = ()) -> fx.GraphModule:
+def fold_row_norms(traced: fx.GraphModule, token_norms: Collection[str] = ()) -> fx.GraphModule:
     """Fold the batch norms of `traced`, in place, behind linear layers too.
 
     Not those called `token_norms`, which read (N, L, C): they normalize dimension 1, the layer makes

@@ -32,7 +32,7 @@ _NUMBERS = ("size", "dim", "numel", "nelement", "ndimension")
 _PYTHONS = ("_operator", "operator", "math", "builtins")
 
 
-def functional(traced: fx.GraphModule) -> fx.GraphModule:
+def make_functional(traced: fx.GraphModule) -> fx.GraphModule:
     """Make every operator of `traced` return a new tensor, in place, and drop what nobody reads.
 
     Later readers of a tensor that was written read what was written. Raises UnsupportedTypeError with
@@ -48,7 +48,7 @@ def functional(traced: fx.GraphModule) -> fx.GraphModule:
         bases[node] = node
         if source is not None and _is_view(node, modules):
             bases[node] = bases[source]
-        elif source is not None and _makes_functional(node, modules) and source not in numbers:
+        elif source is not None and _rewrite(node, modules) and source not in numbers:
             _check_relatives(node, source, bases, order)
             for user in [u for u in source.users if order[u] > order[node]]:
                 user.replace_input_with(source, node)
@@ -96,8 +96,8 @@ def _is_view(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     return node.op in ("call_function", "call_method") and _kind(node) in _VIEWS
 
 
-def _makes_functional(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Tell whether a node wrote its first input; it makes a new tensor from now on."""
+def _rewrite(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Have a node return a new tensor; tell whether it wrote its first input before."""
     if node.kwargs.get("out") is not None:
         raise UnsupportedTypeError(
             f"{place_of(node)}: out= writes a tensor in place; assign instead"

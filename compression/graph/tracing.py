@@ -13,8 +13,8 @@ import torch
 from torch import fx, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.graph.inplace import functional
-from compression.layers import altered, copy_model
+from compression.graph.inplace import make_functional
+from compression.layers import alteration, copy_model
 
 _NOT_THE_USERS = (f"{Path(__file__).parent}{os.sep}", f"{Path(torch.__file__).parent}{os.sep}", "<")
 
@@ -74,10 +74,10 @@ def trace(model: nn.Module) -> fx.GraphModule:
         ) from error
     traced = fx.GraphModule(network, graph, type(model).__name__)
     for node in graph.nodes:
-        reason = altered(traced.get_submodule(node.target)) if node.op == "call_module" else None
+        reason = alteration(traced.get_submodule(node.target)) if node.op == "call_module" else None
         if reason:
             raise UnsupportedTypeError(f"{node.target}: {reason}")
-    return functional(traced)
+    return make_functional(traced)
 
 
 def _leave_out_optional(network: nn.Module) -> None:

@@ -27,7 +27,7 @@ from compression.pruning.masks import (
 )
 from compression.pruning.outputs import output_layers
 from compression.training import Recipe, Split, fit
-from compression.weights import Weight, unreached, weights
+from compression.weights import Weight, unreached_weights, weights
 
 _PRUNABLE = (*CONVOLUTIONS, *TRANSPOSED)
 
@@ -39,7 +39,7 @@ def prune_l1_unstructured(model: nn.Module, *, amount: float) -> nn.Module:
     linear layers, convolutions, attention, recurrent and bilinear layers; a weight that is tied is
     pruned once. left_out lists other matrices, embeddings among them.
     """
-    return _pruned(model, amount, lambda weight: l1_mask(weight, amount=amount))
+    return _prune(model, amount, lambda weight: l1_mask(weight, amount=amount))
 
 
 def prune_random_unstructured(model: nn.Module, *, amount: float, seed: int = 0) -> nn.Module:
@@ -50,7 +50,7 @@ def prune_random_unstructured(model: nn.Module, *, amount: float, seed: int = 0)
     if not is_whole(seed):
         raise CompressionError(f"seed must be a whole number, found {seed!r}")
     generator = torch.Generator().manual_seed(seed)
-    return _pruned(model, amount, lambda w: random_mask(w, amount=amount, generator=generator))
+    return _prune(model, amount, lambda w: random_mask(w, amount=amount, generator=generator))
 
 
 def prune_ln_structured(
@@ -73,7 +73,7 @@ def prune_ln_structured(
     check_amount(amount)
     pruned = copy_model(model)
     reached = weights(pruned)
-    missed = unreached(pruned, [weight.tensor for weight in reached])
+    missed = unreached_weights(pruned, [weight.tensor for weight in reached])
     convolutions = [weight for weight in reached if isinstance(weight.layer, _PRUNABLE)]
     if not convolutions:
         raise CompressionError("structured pruning needs a convolution, found linear layers only")
@@ -114,7 +114,7 @@ def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
     keep = l1_mask(torch.cat(flat), amount=amount)
     for weight, part in zip(reached, keep.split([len(w) for w in flat]), strict=True):
         _apply(weight, part.view(weight.tensor.shape).to(weight.tensor.device))
-    record_left_out(pruned, unreached(pruned, [weight.tensor for weight in reached]))
+    record_left_out(pruned, unreached_weights(pruned, [weight.tensor for weight in reached]))
     return pruned
 
 
@@ -129,7 +129,7 @@ def prune_n_of_m(model: nn.Module, *, n: int = 2, m: int = 4) -> nn.Module:
     check_n_of_m(n, m)
     pruned = copy_model(model)
     reached = weights(pruned)
-    missed = unreached(pruned, [weight.tensor for weight in reached])
+    missed = unreached_weights(pruned, [weight.tensor for weight in reached])
     inputs = {w.name: filters(w.tensor.detach(), w.layer).shape[1] for w in reached}
     if all(channels % m for channels in inputs.values()):
         raise CompressionError(
@@ -183,13 +183,13 @@ def sparsity(model: nn.Module) -> float:
     return zeros / sum(matrix.numel() for matrix in matrices)
 
 
-def _pruned(model: nn.Module, amount: float, mask: Callable[[Tensor], Tensor]) -> nn.Module:
+def _prune(model: nn.Module, amount: float, mask: Callable[[Tensor], Tensor]) -> nn.Module:
     check_amount(amount)
     pruned = copy_model(model)
     reached = weights(pruned)
     for weight in reached:
         _apply(weight, mask(weight.tensor))
-    record_left_out(pruned, unreached(pruned, [weight.tensor for weight in reached]))
+    record_left_out(pruned, unreached_weights(pruned, [weight.tensor for weight in reached]))
     return pruned
 
 

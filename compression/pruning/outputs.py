@@ -21,7 +21,7 @@ def output_layers(model: nn.Module, named: Collection[str] | None) -> set[nn.Mod
     layers' values has all of these layers; of several outputs each has its own.
     """
     if named is None:
-        names = _traced_names(model)
+        names = _names_of_outputs(model)
     elif isinstance(named, str) or not all(isinstance(name, str) for name in named):
         raise UnsupportedTypeError(
             f"outputs must be the dotted names of layers, found {named!r}; pass ('head',)"
@@ -35,7 +35,7 @@ def output_layers(model: nn.Module, named: Collection[str] | None) -> set[nn.Mod
     return {layers[name] for name in names}
 
 
-def _traced_names(model: nn.Module) -> set[str]:
+def _names_of_outputs(model: nn.Module) -> set[str]:
     try:
         traced = trace(model)
     except UnsupportedTypeError as error:

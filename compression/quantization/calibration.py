@@ -20,7 +20,7 @@ from compression.training import has_bfloat16, input_batches
 
 Range = tuple[Tensor, Tensor]
 
-SAMPLES_A_BATCH = 16_384
+SAMPLES_PER_BATCH = 16_384
 """Values of an activation that are kept of each batch for the methods that look at more than ends."""
 PERCENTILE = 0.9999
 CANDIDATES = 64
@@ -50,7 +50,7 @@ class Activation:
         self.high = torch.maximum(self.high, high.float().cpu())
         if keep:
             flat = value.flatten()
-            step = max(1, flat.numel() // SAMPLES_A_BATCH)
+            step = max(1, flat.numel() // SAMPLES_PER_BATCH)
             # An odd step, so that it does not walk down one column of an image of even width.
             self.samples.append(flat[:: step | 1].float().cpu())
             self.means.append(_means(value, 1))
@@ -110,7 +110,7 @@ def observe(
     for number, batch in enumerate(input_batches(batches)):
         inputs = batch.to(device).float()
         if number == 0 and precision == "bfloat16" and has_bfloat16(device):
-            observer = _narrowed(network, inputs, keep=keep, names=names) or observer
+            observer = _bfloat16_observer(network, inputs, keep=keep, names=names) or observer
         narrow = observer.module is not network
         try:
             observer.run(inputs.bfloat16() if narrow else inputs)
@@ -121,7 +121,7 @@ def observe(
     return observer.seen
 
 
-def _narrowed(
+def _bfloat16_observer(
     network: fx.GraphModule, inputs: Tensor, *, keep: bool, names: Collection[str] | None
 ) -> Observer | None:
     """Return an observer of the network in bfloat16; None where the network cannot run in it."""

@@ -47,7 +47,7 @@ class CastModel(nn.Module):
         inputs, named = _in_dtype((inputs, named), dtype, "inputs")
         try:
             if widened:
-                wide = _widened(self.network)
+                wide = _wide_tensors(self.network)
                 outputs = functional_call(self.network, wide, inputs, named, tie_weights=False)
             else:
                 outputs = self.network(*inputs, **named)
@@ -130,7 +130,7 @@ def _check_castable(model: nn.Module) -> None:
                 )
 
 
-def _widened(network: nn.Module) -> dict[str, Tensor]:
+def _wide_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Return all tensors of `network` by name, floating ones in float32."""
     wide: dict[int, Tensor] = {}  # tied ones stay tied
     # A module that has two names is named once: functional_call would not give it its tensors back.
@@ -169,10 +169,10 @@ def _in_dtype(value: Any, dtype: torch.dtype, role: str) -> Any:
     def inner(item: Any) -> Any:
         return _in_dtype(item, dtype, role)
 
-    return _mapped(value, inner, role)
+    return _map_items(value, inner, role)
 
 
-def _mapped(value: Any, inner: Callable[[Any], Any], role: str) -> Any:
+def _map_items(value: Any, inner: Callable[[Any], Any], role: str) -> Any:
     """Return a copy of a collection whose items went through `inner`."""
     if isinstance(value, tuple):
         items = [inner(item) for item in value]

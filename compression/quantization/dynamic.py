@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from compression.affine import INT8_MAX, INT8_MIN, TINY, choose_qparams, quantize
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.quantization.replacement import CodedLayer, Codes, replaced
+from compression.quantization.replacement import CodedLayer, Codes, replace_layers
 
 KINDS = (nn.Linear,)
 LONGEST_SUM = 2**16
@@ -58,12 +58,12 @@ class DynamicQuantizedLinear(CodedLayer):
         zero_point = (INT8_MIN - torch.round(low / scale)).clamp(INT8_MIN, INT8_MAX)
         codes = (torch.round(rows / scale) + zero_point).clamp(INT8_MIN, INT8_MAX).to(torch.int8)
         parts = zip(codes.split(LONGEST_SUM, 1), self.codes.split(LONGEST_SUM, 1), strict=True)
-        sums = [_centred(*part, zero_point.int()).float() for part in parts]
+        sums = [_centred_sums(*part, zero_point.int()).float() for part in parts]
         total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
         return total * (scale * self.scale)
 
 
-def _centred(codes: Tensor, weight: Tensor, zero_point: Tensor) -> Tensor:
+def _centred_sums(codes: Tensor, weight: Tensor, zero_point: Tensor) -> Tensor:
     """Return the sums (int32) of the rows of `codes` less their zero points, times `weight`."""
     sums = integer_matmul(codes, weight.t())
     return sums - zero_point * weight.sum(dim=1, dtype=torch.int32)
@@ -95,7 +95,7 @@ def quantize_dynamic(model: nn.Module, *, keep: Collection[str] = ()) -> nn.Modu
     nn.Linear, linear layers with hooks, and those that `keep` names. CompressionError where that is
     every layer.
     """
-    quantized = replaced(
+    quantized = replace_layers(
         model, KINDS, DynamicQuantizedLinear, verb="dynamic quantization", keep=keep
     )
     for module in quantized.modules():

@@ -16,7 +16,7 @@ _POSITIVE = (nn.ReLU, F.relu, torch.relu, "relu")  # f(s x) = s f(x) for s > 0, 
 
 
 @torch.no_grad()
-def unshared(folded: fx.GraphModule) -> fx.GraphModule:
+def unshare_layers(folded: fx.GraphModule) -> fx.GraphModule:
     """Give each call of a layer a layer of its own, in place, and each layer tensors of its own.
 
     What is good for one call need not be good for another; the names are those that the plan gives.

@@ -90,14 +90,14 @@ class _Planner:
         elif node in self.taken:
             self._alias(node, self.taken[node])
         elif not inputs:
-            raise op.unknown(node, kind, " of parameters or constants")
+            raise op.unknown_operator(node, kind, " of parameters or constants")
         elif op.keeps_values(node, kind):
             self._alias(node, inputs[0])
         elif type(layer) in LAYERS:
             self._layer(node, layer)  # type: ignore[arg-type]
         elif kind in op.CONCATENATE:
             self._concatenate(node, kind)
-        elif (operands := op.added(node, kind)) is not None:
+        elif (operands := op.addends_of(node, kind)) is not None:
             self._join(node, kind, operands, dim=None)
         elif op.moves_values(node, kind, self.numbers):
             self._move(node, layer, inputs[0])
@@ -122,7 +122,7 @@ class _Planner:
             self._round(node, self._take_clamp(node, node))
             self.items.append(Scaling(node, self._name(name), (source,), *scaling))
         else:
-            raise op.unknown(node, kind)
+            raise op.unknown_operator(node, kind)
 
     def _alias(self, node: fx.Node, source: fx.Node) -> None:
         self.items.append(Alias(node, source))
@@ -133,11 +133,11 @@ class _Planner:
         if getattr(layer, "padding_mode", "zeros") != "zeros":
             raise UnsupportedTypeError(f"{place_of(node)}: static INT8 pads with zeros only")
         if len(node.args) + len(node.kwargs) != 1:
-            raise op.unknown(node, type(layer), " with an output size")
+            raise op.unknown_operator(node, type(layer), " with an output size")
         operands, end = [node.all_input_nodes[0]], node
         addition = _only_user(node)
         if addition is not None:
-            pair = op.added(addition, self._kind(addition)) or []
+            pair = op.addends_of(addition, self._kind(addition)) or []
             others = [a for a in pair if a is not node and a in self.codes]
             if len(others) == 1:  # the other operand is known by now: this layer is the last
                 operands, end = [*operands, others[0]], addition
@@ -150,12 +150,12 @@ class _Planner:
         operands = op.argument(node, 0, "tensors")
         dim = op.argument(node, 1, "dim", 0)
         if not isinstance(operands, list | tuple) or type(dim) is not int:
-            raise op.unknown(node, kind, " of other than a list of tensors along a number")
+            raise op.unknown_operator(node, kind, " of other than a list of tensors along a number")
         self._join(node, kind, list(operands), dim=dim)
 
     def _join(self, node: fx.Node, kind: Any, operands: list[Any], *, dim: int | None) -> None:
         if not all(operand in self.codes for operand in operands):
-            raise op.unknown(node, kind, " of parameters, constants or sizes")
+            raise op.unknown_operator(node, kind, " of parameters, constants or sizes")
         self._round(node, self._take_clamp(node, node))
         self.items.append(Join(node, self._name(node.name), tuple(operands), dim))
 

@@ -67,7 +67,7 @@ def kind_of(node: fx.Node, layer: nn.Module | None) -> Any:
     return node.target if node.op in ("call_function", "call_method") else None
 
 
-def unknown(node: fx.Node, kind: Any, found: str = "") -> UnsupportedTypeError:
+def unknown_operator(node: fx.Node, kind: Any, found: str = "") -> UnsupportedTypeError:
     """Return the error for an operator, or for what was `found` of it, with its place."""
     name = getattr(kind, "__name__", kind if kind is not None else node.target)
     return UnsupportedTypeError(
@@ -84,7 +84,9 @@ def keeps_values(node: fx.Node, kind: Any) -> bool:
     """Tell whether a node returns its input as it is."""
     if kind in _DROPOUTS:
         if argument(node, 2, "training", kind is not torch.dropout) is not False:
-            raise unknown(node, kind, " that stays active in eval (pass training=self.training)")
+            raise unknown_operator(
+                node, kind, " that stays active in eval (pass training=self.training)"
+            )
         return True
     return _in(kind, _SAME)
 
@@ -95,7 +97,7 @@ def moves_values(node: fx.Node, kind: Any, numbers: set[fx.Node]) -> bool:
         return False
     given: list[Any] = [*node.args[1:], *(v for k, v in node.kwargs.items() if k != "input")]
     if not all(_are_numbers(a, numbers) for a in given):
-        raise unknown(node, kind, " by a tensor or a dtype")
+        raise unknown_operator(node, kind, " by a tensor or a dtype")
     return True
 
 
@@ -120,9 +122,9 @@ def clamp_bounds(node: fx.Node, kind: Any, layer: Any) -> Bounds | None:
     else:
         return None
     if not all(bound is None or _is_number(bound) for bound in (low, high)):
-        raise unknown(node, kind, " with bounds that are no finite numbers")
+        raise unknown_operator(node, kind, " with bounds that are no finite numbers")
     if low is not None and high is not None and low > high:
-        raise unknown(node, kind, f" with the bounds {low} and {high}")
+        raise unknown_operator(node, kind, f" with the bounds {low} and {high}")
     return low, high
 
 
@@ -134,7 +136,7 @@ def scaling_of(node: fx.Node, kind: Any) -> tuple[float, float] | None:
     if name is None or len(numbers) != (0 if name == "neg" else 1):
         return None
     if not set(node.kwargs) <= {"input", "other", "alpha"}:
-        raise unknown(node, kind, f" with {', '.join(node.kwargs)}")
+        raise unknown_operator(node, kind, f" with {', '.join(node.kwargs)}")
     alpha = argument(node, 2, "alpha", 1)
     if name == "neg":
         return -1.0, 0.0
@@ -151,7 +153,7 @@ def scaling_of(node: fx.Node, kind: Any) -> tuple[float, float] | None:
     return 1.0 / number, 0.0
 
 
-def added(node: fx.Node, kind: Any) -> list[fx.Node] | None:
+def addends_of(node: fx.Node, kind: Any) -> list[fx.Node] | None:
     """Return the two tensors of a plain addition; None for another operator."""
     if not _in(kind, ADD) or argument(node, 2, "alpha", 1) != 1:
         return None
@@ -166,7 +168,7 @@ def max_pool_of(node: fx.Node, kind: Any, layer: nn.Module | None) -> nn.Module 
         return None
     pool: Any = layer or _as_layer(node, kind, *_MAX_POOLS[kind])
     if pool.return_indices:
-        raise unknown(node, kind, " that returns indices")
+        raise unknown_operator(node, kind, " that returns indices")
     return pool  # type: ignore[no-any-return]
 
 
@@ -181,7 +183,7 @@ def mean_of(node: fx.Node, kind: Any, layer: nn.Module | None) -> nn.Module | No
     dims = argument(node, 1, "dim", ())
     dims = () if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
     if not set(node.kwargs) <= {"input", "dim", "keepdim"} or not all(type(d) is int for d in dims):
-        raise unknown(node, kind, " with a dtype, or over dimensions that are no numbers")
+        raise unknown_operator(node, kind, " with a dtype, or over dimensions that are no numbers")
     return MeanOver(dims, keepdim=bool(argument(node, 2, "keepdim", False)))
 
 
@@ -189,7 +191,7 @@ def _as_layer(node: fx.Node, kind: Any, made: type[nn.Module], names: tuple[str,
     options = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
     options.pop("input", None)
     if not all(_are_numbers(v, set()) for v in options.values()):
-        raise unknown(node, kind, " by the size of a tensor (use an adaptive pool)")
+        raise unknown_operator(node, kind, " by the size of a tensor (use an adaptive pool)")
     if made.__name__ == "MaxPool1d" or options.get("stride") == []:
         options["stride"] = options.get("stride") or None
     module: nn.Module = made(**options)

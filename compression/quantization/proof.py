@@ -25,7 +25,7 @@ def trace_in_float32(model: nn.Module) -> fx.GraphModule:
 
 
 @torch.no_grad()
-def proven_trace(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
+def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """Return the traced graph of `model`, in float32, which gives its outputs on `batch`.
 
     Beside it stand the names of batch norms behind linear layers that read tokens, not rows (N, C).

@@ -94,7 +94,7 @@ def quantize_aware(
     layers = dict(folded.named_modules())
     for name, layer in rehearsal.named_modules():
         if parametrize.is_parametrized(layer, "weight"):
-            _copy_trained(layer, layers[name])
+            _copy_weights(layer, layers[name])
     network = build_network(plan, qparams)
     return StaticQuantizedModel(network, token_norms).to(device_of(folded))
 
@@ -118,7 +118,7 @@ def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.Grap
 
 
 @torch.no_grad()
-def _copy_trained(trained: Any, layer: Any) -> None:
+def _copy_weights(trained: Any, layer: Any) -> None:
     layer.weight.copy_(trained.parametrizations.weight.original)
     if layer.bias is not None:
         layer.bias.copy_(trained.bias)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.layers import altered, copy_model, record_left_out, replace_everywhere
-from compression.weights import Weight, unreached, weights
+from compression.layers import alteration, copy_model, record_left_out, replace_everywhere
+from compression.weights import Weight, unreached_weights, weights
 
 Codes = tuple[Tensor, Tensor]
 """Codes of a weight, and their scale."""
@@ -37,7 +37,7 @@ class CodedLayer(nn.Module):
         return self
 
 
-def replaced(
+def replace_layers(
     model: nn.Module,
     kinds: tuple[type[nn.Module], ...],
     make: Callable[[Any, str, Codes | None], CodedLayer],
@@ -53,8 +53,8 @@ def replaced(
     """
     quantized = copy_model(model).eval()
     reached = weights(quantized, tied=True)
-    _check_kept(keep, {weight.label for weight in reached})
-    outside = _held_outside(quantized)
+    _check_keep(keep, {weight.label for weight in reached})
+    outside = _outside_holders(quantized)
     reasons: dict[int, str] = {}
     made: dict[object, CodedLayer] = {}
     for weight in reached:
@@ -74,7 +74,7 @@ def replaced(
     return _put_in_place(quantized, made, reasons)
 
 
-def kept(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[str]:
+def float_layers(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[str]:
     """Return the layers of exactly `kinds` that a quantized `model` still has in float."""
     found = [w.label for w in _floats(model) if type(w.layer) in kinds]
     return [name for name in found if name]
@@ -87,7 +87,7 @@ def _floats(model: nn.Module) -> list[Weight]:
         return []
 
 
-def _check_kept(keep: Collection[str], known: set[str]) -> None:
+def _check_keep(keep: Collection[str], known: set[str]) -> None:
     if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
         raise UnsupportedTypeError(
             f"keep must be the dotted names of layers, found {keep!r}; pass ('head',)"
@@ -104,7 +104,7 @@ def _put_in_place(
         if isinstance(old, nn.Module):
             replace_everywhere(model, old, new)
     model = made.get(model, model).eval()
-    missed = unreached(model, [layer.codes for layer in made.values()])
+    missed = unreached_weights(model, [layer.codes for layer in made.values()])
     for name, tensor in model.named_parameters():
         if name in missed:
             missed[name] = reasons.get(id(tensor), missed[name])
@@ -112,7 +112,7 @@ def _put_in_place(
     return model
 
 
-def _held_outside(model: nn.Module) -> dict[nn.Module, str]:
+def _outside_holders(model: nn.Module) -> dict[nn.Module, str]:
     """Return the modules that plain attributes hold too, where no other would take their place."""
     found = {}
     for prefix, parent in model.named_modules():
@@ -129,6 +129,6 @@ def _held_outside(model: nn.Module) -> dict[nn.Module, str]:
 
 def _reason(weight: Weight, kinds: tuple[type[nn.Module], ...], verb: str) -> str | None:
     if type(weight.layer) in kinds and weight.name.rpartition(".")[2] == "weight":
-        return altered(weight.layer)
+        return alteration(weight.layer)
     names = ", ".join(f"nn.{kind.__name__}" for kind in kinds if hasattr(nn, kind.__name__))
     return f"{verb} covers {names} only, found {type(weight.layer).__name__}"

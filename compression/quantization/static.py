@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compression.graph import folded_rows, norms_as_convolutions
+from compression.graph import fold_row_norms, norms_as_convolutions
 from compression.layers import compressible_layers
 from compression.modes import ExecutorModel
 from compression.quantization.build import build_network
 from compression.quantization.calibration import device_of, observe, ranges
-from compression.quantization.equalization import correct_bias, equalize, unshared
+from compression.quantization.equalization import correct_bias, equalize, unshare_layers
 from compression.quantization.graph import plan_network
-from compression.quantization.proof import proven_trace, trace_in_float32
+from compression.quantization.proof import trace_and_verify, trace_in_float32
 from compression.training import input_batches
 
 
@@ -62,7 +62,7 @@ def quantize_static(
     """
     folded, batches, token_norms = float_graph(model, calibration, method)
     if equalization or bias_correction:
-        unshared(folded)
+        unshare_layers(folded)
     if equalization:
         equalize(folded)
     keep = bias_correction or method != "min-max"
@@ -93,13 +93,13 @@ def float_graph(
     ranges({}, method)
     batches = input_batches(calibration)
     first = next(batches)
-    traced, token_norms = proven_trace(model, first)
-    folded = norms_as_convolutions(folded_rows(traced, token_norms))
+    traced, token_norms = trace_and_verify(model, first)
+    folded = norms_as_convolutions(fold_row_norms(traced, token_norms))
     return folded, chain([first], batches), token_norms
 
 
 def empty_static(model: nn.Module, token_norms: tuple[str, ...] = ()) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
-    folded = norms_as_convolutions(folded_rows(trace_in_float32(model), token_norms))
+    folded = norms_as_convolutions(fold_row_norms(trace_in_float32(model), token_norms))
     plan = plan_network(folded)
     return StaticQuantizedModel(build_network(plan, plan.qparams(None)), token_norms)

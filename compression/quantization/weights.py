@@ -12,7 +12,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.errors import UnsupportedTypeError
 from compression.layers import CONVOLUTIONS, TRANSPOSED, filters, unfilters
-from compression.quantization.replacement import CodedLayer, Codes, replaced
+from compression.quantization.replacement import CodedLayer, Codes, replace_layers
 
 # The last is attention's output projection: a linear layer that only its parent's type hides.
 KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, NonDynamicallyQuantizableLinear)
@@ -120,4 +120,4 @@ def quantize_weights(
     def make(layer: nn.Module, name: str, codes: Codes | None) -> WeightQuantizedLayer:
         return WeightQuantizedLayer(layer, name, codes, num_bits=num_bits, group_size=group_size)
 
-    return replaced(model, KINDS, make, verb="weight-only quantization", keep=keep)
+    return replace_layers(model, KINDS, make, verb="weight-only quantization", keep=keep)

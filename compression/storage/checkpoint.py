@@ -10,9 +10,9 @@ from compression.errors import CheckpointError, CompressionError
 from compression.layers import check_model
 from compression.storage.container import check_readable, read
 from compression.storage.encoding import check_storable, kind_of, memory_of, same_bits
-from compression.storage.rebuild import compare, fill, made, rebuild, released
+from compression.storage.rebuild import compare, fill, make_network, rebuild, release
 from compression.storage.torch_file import is_zip, read_torch
-from compression.storage.wrapped import State, found_in, renamed
+from compression.storage.wrapped import State, rename_keys, state_in
 
 
 def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
@@ -26,16 +26,16 @@ def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Mo
     for floats, NaN, code, damage.
     """
     path = check_readable(path)
-    network = made(factory)
+    network = make_network(factory)
     try:
         if is_zip(path):
-            model = _plain(path, *found_in(path, read_torch(path)), network)
+            model = _plain(path, *state_in(path, read_torch(path)), network)
         else:
             content = read(path)
             model = (
                 _plain(path, content.entries, {}, network)
                 if content.about is None
-                else rebuild(path, content, content.about, released(network))
+                else rebuild(path, content, content.about, release(network))
             )
         check_model(model)
     except CheckpointError:
@@ -51,7 +51,7 @@ def _plain(path: Path, state: State, versions: dict[str, Any], model: nn.Module)
     `versions` are what the state dict notes of its modules, none where it notes nothing.
     """
     expected = model.state_dict()
-    state, versions = renamed(path, state, versions, expected.keys())
+    state, versions = rename_keys(path, state, versions, expected.keys())
     for name, tensor in state.items():
         check_storable(name, tensor)
     first: dict[tuple[Any, ...], str] = {}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compression.checks import is_whole
 from compression.errors import CheckpointError, CompressionError
-from compression.storage.formats import HEAD_BYTES, foreign
+from compression.storage.formats import HEAD_BYTES, foreign_format
 
 KEY = "dnn-compression"
 VERSION = 1
@@ -135,7 +135,7 @@ def _read(path: Path, file: BinaryIO, size: int) -> Content:
     head = file.read(_LENGTH_BYTES)
     end = _LENGTH_BYTES + int.from_bytes(head, "little")
     if len(head) < _LENGTH_BYTES or end > size or end > _MAX_HEADER_BYTES + _LENGTH_BYTES:
-        found = foreign(head + file.read(HEAD_BYTES))
+        found = foreign_format(head + file.read(HEAD_BYTES))
         found = found or f"neither, or one truncated: {size} bytes whose header would take {end}"
         raise CheckpointError(
             f"{path}: expected a safetensors file or a zip of torch.save, found {found}"
@@ -169,8 +169,8 @@ def _empty_tensors(path: Path, header: dict[str, Any], room: int) -> Iterator[tu
     found = []
     for name, field in header.items():
         try:
-            shape = checked_shape(field["shape"])
-            start, end = checked_shape(field["data_offsets"])
+            shape = check_shape(field["shape"])
+            start, end = check_shape(field["data_offsets"])
             if end - start != math.prod(shape) * DTYPES[field["dtype"]].itemsize or end > room:
                 raise ValueError(f"{shape} of {field['dtype']} in bytes {start} to {end} of {room}")
         except (KeyError, TypeError, ValueError) as error:
@@ -193,7 +193,7 @@ def _empty_tensors(path: Path, header: dict[str, Any], room: int) -> Iterator[tu
             raise CheckpointError(f"{path}: damaged header, {name}: {error}") from error
 
 
-def checked_shape(shape: Any) -> list[int]:
+def check_shape(shape: Any) -> list[int]:
     """Return a shape that a file claims; ValueError unless it is a list of at most 64 sizes."""
     if not isinstance(shape, list) or len(shape) > _MAX_DIMS:
         raise ValueError(f"expected a list of at most {_MAX_DIMS} sizes")

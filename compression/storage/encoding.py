@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compression.errors import CheckpointError, UnsupportedTypeError
 from compression.storage.codebook import look_up
 from compression.storage.container import DTYPES as CONTAINED
-from compression.storage.container import Entries, checked_shape, octets
+from compression.storage.container import Entries, check_shape, octets
 from compression.storage.plan import bit_patterns, choose, without_zero
 from compression.storage.streams import Reader, Writer, coded_streams
 
@@ -97,9 +97,9 @@ def claimed_kind(name: str, about: About, entries: Entries) -> str:
     try:
         if isinstance(about, int):
             return kind_of(entries[name])
-        return f"{DTYPES[about['dtype']]} {tuple(checked_shape(about['shape']))}"
+        return f"{DTYPES[about['dtype']]} {tuple(check_shape(about['shape']))}"
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(name, error) from error
+        raise damage_error(name, error) from error
 
 
 def decode(name: str, about: About, entries: Entries) -> Tensor:
@@ -113,7 +113,7 @@ def decode(name: str, about: About, entries: Entries) -> Tensor:
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise damaged(name, error) from error
+        raise damage_error(name, error) from error
     if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
         raise CheckpointError(f"{name}: a bool is 0 or 1")
     if checksum is None and not isinstance(about, int) and about.get("coded"):
@@ -124,7 +124,7 @@ def decode(name: str, about: About, entries: Entries) -> Tensor:
 
 
 def _decode(name: str, about: dict[str, Any], entries: Entries) -> Tensor:
-    dtype, whole = DTYPES[about["dtype"]], checked_shape(about["shape"])
+    dtype, whole = DTYPES[about["dtype"]], check_shape(about["shape"])
     numel, sparse = math.prod(whole), about["encoding"] == "sparse"
     values = about.get("values", "dense") if sparse else about["encoding"]
     index = about.get("index", "mask") if sparse else None
@@ -158,6 +158,6 @@ def _decode(name: str, about: dict[str, Any], entries: Entries) -> Tensor:
     return bits.view(dtype).view(whole)
 
 
-def damaged(name: str, error: Exception) -> CheckpointError:
+def damage_error(name: str, error: Exception) -> CheckpointError:
     """Return what to raise where a description or an entry is not what it should be."""
     return CheckpointError(f"{name}: damaged description or entry ({error!r})")

@@ -15,7 +15,7 @@ from compression.storage.container import Entries, check_readable, read, write
 from compression.storage.encoding import About, check_storable, encode, memory_of
 from compression.storage.joined import is_small, join
 from compression.storage.proof import check_architecture, check_loads, check_structure
-from compression.storage.rebuild import damaged, made, rebuild, released
+from compression.storage.rebuild import damage_error, make_network, rebuild, release
 from compression.storage.structure import structure_of
 from compression.storage.unstored import note_unstored, versions_of
 
@@ -91,7 +91,7 @@ def load(path: Path | str, factory: Callable[[], nn.Module] | None = None) -> nn
     network whose buffers that are not persistent are other than the saved one's.
     """
     path = check_readable(path)
-    network = None if factory is None else released(made(factory))
+    network = None if factory is None else release(make_network(factory))
     content = read(path)
     if content.about is None:
         raise CheckpointError(f"{path}: plain safetensors, not a file of ours; use load_checkpoint")
@@ -107,7 +107,7 @@ def contents(path: Path | str) -> dict[str, int]:
     path = check_readable(path)
     content = read(path)
     if not content.intact:
-        raise damaged(path, "")
+        raise damage_error(path, "")
     found = {"values": 0, "index": 0, "codebook": 0, "metadata": content.header_bytes}
     names = {} if content.about is None else content.about["tensors"]
     for name, tensor in content.entries.items():

@@ -33,7 +33,7 @@ _TFLITE_PLACE, _TFLITE = 4, b"TFL3"
 _VERSIONS = range(1, 32)
 
 
-def foreign(head: bytes) -> str | None:
+def foreign_format(head: bytes) -> str | None:
     """Say what a file with these first bytes is, and what to do; None where they do not tell.
 
     Ask it only of what is no safetensors file, whose first bytes are a number and may be any.

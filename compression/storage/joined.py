@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from compression.errors import CheckpointError
-from compression.storage.container import Entries, checked_shape, octets
-from compression.storage.encoding import DTYPES, Description, damaged
+from compression.storage.container import Entries, check_shape, octets
+from compression.storage.encoding import DTYPES, Description, damage_error
 from compression.storage.streams import Reader, Writer, coded_streams
 
 _MAX_ELEMENTS = 4096
@@ -64,7 +64,7 @@ def split(about: dict[str, Description], entries: Entries) -> dict[str, Tensor]:
         except CheckpointError as error:
             raise CheckpointError(f"{names}: {error}") from error
         except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise damaged(names, error) from error
+            raise damage_error(names, error) from error
         if zlib.crc32(octets(flat)) != group["crc32"]:
             raise CheckpointError(f"{names}: damaged, the CRC-32 does not match")
         for (name, shape), part in zip(group["shapes"].items(), flat.split(sizes), strict=True):
@@ -77,9 +77,9 @@ def _groups(about: Any) -> list[tuple[str, dict[str, Any]]]:
     try:
         for dtype, group in about.items():
             for shape in group["shapes"].values():
-                checked_shape(shape)
+                check_shape(shape)
             if dtype not in DTYPES or "crc32" not in group:
                 raise CheckpointError(f"{dtype}: damaged description of small tensors")
         return list(about.items())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise damaged("small tensors", error) from error
+        raise damage_error("small tensors", error) from error

@@ -48,7 +48,7 @@ def choose(flat: Tensor, num_bits: int | None, *, entropy_coded: bool) -> Plan:
         num_bits = 8
     shared = codebook_of(bits) if flat.is_floating_point() else None
     sizes = _sizes(flat, present, num_bits, shared, gaps=not entropy_coded)
-    keys = _to_be_coded(sizes) if entropy_coded else list(sizes)
+    keys = _codable(sizes) if entropy_coded else list(sizes)
     index, values = min(keys, key=lambda key: sizes[key])
     return Plan(index, values, num_bits or 8, present, shared)
 
@@ -62,7 +62,7 @@ def without_zero(codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     return codebook[codebook != 0], left - (left > zero).to(torch.uint8)
 
 
-def _to_be_coded(sizes: Sizes) -> list[tuple[Index, Values]]:
+def _codable(sizes: Sizes) -> list[tuple[Index, Values]]:
     """Return what to choose from: a coder finds zeros among symbols without an index."""
     if (None, "packed") in sizes:
         return [(None, "packed")]

@@ -79,9 +79,9 @@ def _small(tensor: Tensor) -> Tensor:
 def check_structure(model: nn.Module, structure: dict[str, Any] | None) -> None:
     """Refuse a compressed network that is not rebuilt from what the file tells of its structure."""
     if structure is None:
-        inside = {n: m for n, m in model.named_modules() if _of_compressed(m)}
+        inside = {n: m for n, m in model.named_modules() if _is_compressed(m)}
         for name, layer in inside.items():
-            raise _unfit(
+            raise _unfit_error(
                 f"{name or 'the network'} is {type(layer).__name__}, of a compressed network"
             )
     elif structure["kind"] != "static":  # whose own plan tells its layers
@@ -92,16 +92,18 @@ def check_structure(model: nn.Module, structure: dict[str, Any] | None) -> None:
             again = restructure(_in_float(twin), structure)
             compare(again, {name: kind_of(t) for name, t in model.state_dict().items()})
         except CompressionError as error:
-            raise _unfit(f"some layers are compressed otherwise than others ({error})") from error
+            raise _unfit_error(
+                f"some layers are compressed otherwise than others ({error})"
+            ) from error
 
 
-def _of_compressed(module: nn.Module) -> bool:
+def _is_compressed(module: nn.Module) -> bool:
     """Tell whether a class is of a compressed network's, training apart, which a factory can make."""
     place = type(module).__module__
     return place.startswith("compression.") and place != "compression.quantization.qat"
 
 
-def _unfit(found: str) -> CompressionError:
+def _unfit_error(found: str) -> CompressionError:
     return CompressionError(
         f"{found}: the file could not tell load how to build the network; save the compressed network "
         "itself, made of the whole float network by the techniques of this package"

@@ -31,15 +31,15 @@ def rebuild(
     except CheckpointError as error:
         if content.intact:
             raise
-        raise damaged(path, f"; {error}") from error
+        raise damage_error(path, f"; {error}") from error
     if not content.intact:
-        raise damaged(path, " in its header")
+        raise damage_error(path, " in its header")
     fill(path, model, state, read_versions(path, about))
     check_unstored(path, model, about)
     return model.eval()
 
 
-def damaged(path: Path, where: str) -> CheckpointError:
+def damage_error(path: Path, where: str) -> CheckpointError:
     """Return what to raise for a file whose hash is not right; `where` follows the word damaged."""
     return CheckpointError(
         f"{path}: damaged{where}, its SHA-256 does not match; copy the file again"
@@ -51,7 +51,7 @@ def _build(
 ) -> nn.Module:
     """Return a network of the file's structure, whose values are of no account."""
     if network is None:
-        network = released(_named(path, content, about.get("architecture"))())
+        network = release(_architecture_of(path, content, about.get("architecture"))())
     structure = about.get("structure")
     if structure is None:
         return network
@@ -65,7 +65,7 @@ def _build(
         ) from error
 
 
-def _named(path: Path, content: Content, named: Any) -> Architecture:
+def _architecture_of(path: Path, content: Content, named: Any) -> Architecture:
     """Return the architecture that a file names, unless it is far larger than the file."""
     if named is None:
         raise CheckpointError(f"{path}: names no architecture; pass a factory of the network")
@@ -106,7 +106,7 @@ def _state(path: Path, model: nn.Module, entries: Entries, about: dict[str, Any]
         if lost:
             raise CheckpointError(f"aliases of tensors that are not there: {_few(lost)}")
         compare(model, kinds | {n: kinds[of] for n, of in aliases.items()})
-        released(model)
+        release(model)
         state = split(joined, entries) | {n: decode(n, d, entries) for n, d in own.items()}
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -135,7 +135,7 @@ def compare(model: nn.Module, kinds: dict[str, str]) -> None:
         )
 
 
-def made(factory: Any) -> nn.Module:
+def make_network(factory: Any) -> nn.Module:
     """Return the network that `factory` makes; CompressionError where it makes none to fill."""
     if isinstance(factory, nn.Module) or not callable(factory):
         raise CompressionError(
@@ -156,7 +156,7 @@ def made(factory: Any) -> nn.Module:
     return network
 
 
-def released(model: nn.Module) -> nn.Module:
+def release(model: nn.Module) -> nn.Module:
     """Free the values of a fresh network, which become zeros, and return it.
 
     So that its values and the file's never stand in memory at once.
@@ -179,7 +179,7 @@ def fill(path: Path, model: nn.Module, state: dict[str, Tensor], versions: dict[
     for tensor in state.values():
         if id(tensor) not in own:
             place = tensor.untyped_storage().data_ptr()
-            own[id(tensor)] = _alone(tensor, shared=place in memory)
+            own[id(tensor)] = _in_own_memory(tensor, shared=place in memory)
             memory.add(place)
     parameters: dict[int, nn.Parameter] = {}
     assigned: OrderedDict[str, Tensor] = OrderedDict()
@@ -207,7 +207,7 @@ def fill(path: Path, model: nn.Module, state: dict[str, Tensor], versions: dict[
         )
 
 
-def _alone(tensor: Tensor, *, shared: bool) -> Tensor:
+def _in_own_memory(tensor: Tensor, *, shared: bool) -> Tensor:
     """Return the tensor packed and in memory of its own, which a slice of a file's is not."""
     if shared or not tensor.is_contiguous() or tensor.untyped_storage().nbytes() != tensor.nbytes:
         return tensor.detach().clone(memory_format=torch.contiguous_format)

@@ -8,7 +8,7 @@ from torch import nn
 from compression.errors import CheckpointError, CompressionError
 from compression.quantization.cast import DTYPES, CastModel, cast
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
-from compression.quantization.replacement import kept
+from compression.quantization.replacement import float_layers
 from compression.quantization.static import StaticQuantizedModel, empty_static
 from compression.quantization.weights import KINDS, WeightQuantizedLayer, quantize_weights
 
@@ -77,7 +77,7 @@ def _options(layer: WeightQuantizedLayer) -> tuple[int, int | None]:
 def _keep(
     model: nn.Module, kinds: tuple[type[nn.Module], ...], others: list[str]
 ) -> dict[str, Any]:
-    names = sorted([*kept(model, kinds), *others])
+    names = sorted([*float_layers(model, kinds), *others])
     return {"keep": names} if names else {}
 
 

@@ -24,7 +24,7 @@ def is_zip(path: Path) -> bool:
 
 def read_torch(path: Path) -> Any:
     """Return the object in a zip, read with weights_only; CheckpointError for damage."""
-    checked = _checked(path)
+    checked = _check_zip(path)
     try:
         return torch.load(checked, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -37,7 +37,7 @@ def read_torch(path: Path) -> Any:
         raise CheckpointError(f"{path}: damaged torch file ({error!r})") from error
 
 
-def _checked(path: Path) -> io.BytesIO:
+def _check_zip(path: Path) -> io.BytesIO:
     """Return a zip of the entries' bytes after their CRC-32 is checked, and of nothing else of it.
 
     torch.load checks no CRC-32, and reads a zip in another way than zipfile: an entry that its

@@ -86,14 +86,14 @@ def check_unstored(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     found = note_unstored(model)
     ours = {name for name, _, ours in unstored_buffers(model) if ours and name in found}
     for name in sorted(noted.keys() | ours):
-        if not _alike(found.get(name), noted.get(name)):
+        if not _is_alike(found.get(name), noted.get(name)):
             raise CheckpointError(
                 f"{path}: {name} is a buffer that a state dict leaves out, and the network has "
                 "another than the saved one had; let the factory set it, or make it persistent"
             )
 
 
-def _alike(found: list[Any] | None, expected: Any) -> bool:
+def _is_alike(found: list[Any] | None, expected: Any) -> bool:
     if found is None or not isinstance(expected, list):
         return False
     if len(found) != len(expected) or found[0] != expected[0]:

@@ -21,7 +21,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 _COMPILED = "_orig_mod."
 
 
-def found_in(path: Path, loaded: Any) -> tuple[State, Versions]:
+def state_in(path: Path, loaded: Any) -> tuple[State, Versions]:
     """Return the one state dict in what torch.load read, and its versions.
 
     CheckpointError where there is none, or where there are several and nothing tells which.
@@ -51,7 +51,7 @@ def found_in(path: Path, loaded: Any) -> tuple[State, Versions]:
     return dict(loaded), dict(versions) if isinstance(versions, Mapping) else {}
 
 
-def renamed(
+def rename_keys(
     path: Path, state: State, versions: Versions, expected: Collection[str]
 ) -> tuple[State, Versions]:
     """Return both under the network's names: without what DataParallel and torch.compile add."""

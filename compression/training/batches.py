@@ -30,7 +30,7 @@ class Feed:
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
 
-    def laid(self, inputs: Tensor) -> Tensor:
+    def lay_out(self, inputs: Tensor) -> Tensor:
         """Return the inputs in the memory format, which only images (N, C, H, W) have."""
         if inputs.ndim != 4:
             return inputs.contiguous()
@@ -51,12 +51,12 @@ def batches(
     order = torch.randperm(len(train), generator=generator, device=train.images.device)
     size = recipe.coarse_sizes[epoch] if epoch < len(recipe.coarse_sizes) else None
     for index in feed.parts(order, recipe.batch_size):
-        inputs = made(train, recipe, index, size, generator, device)
+        inputs = make_inputs(train, recipe, index, size, generator, device)
         labels = train.labels[index.to(train.labels.device)].to(device)
-        yield feed.laid(inputs), labels
+        yield feed.lay_out(inputs), labels
 
 
-def made(
+def make_inputs(
     train: Split,
     recipe: Recipe,
     index: Tensor,

@@ -64,7 +64,7 @@ def check_labels(labels: Tensor, logits: torch.Size) -> None:
         )
 
 
-def checked_logits(model: object, found: Any) -> Tensor:
+def check_logits(model: object, found: Any) -> Tensor:
     """Return what a network gave; UnsupportedTypeError unless it is a tensor of floats."""
     name = type(model).__name__ if isinstance(model, nn.Module) else "the network"
     if isinstance(found, Tensor) and found.is_floating_point():
@@ -82,7 +82,7 @@ def checked_logits(model: object, found: Any) -> Tensor:
     )
 
 
-def described(tensor: Tensor) -> str:
+def describe(tensor: Tensor) -> str:
     """Return a tensor's shape and dtype for a message."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from compression.errors import CompressionError
 from compression.modes import evaluating
-from compression.training.checks import checked_logits, described, named_errors
+from compression.training.checks import check_logits, describe, named_errors
 from compression.training.split import Split
 
 BATCH_SIZES = {"cpu": 50, "cuda": 500}
@@ -36,12 +36,12 @@ def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) ->
 
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    with named_errors(model, f"the model cannot take a batch of inputs {described(inputs)}"):
-        logits = checked_logits(model, model(inputs))
+    with named_errors(model, f"the model cannot take a batch of inputs {describe(inputs)}"):
+        logits = check_logits(model, model(inputs))
     if not logits.ndim or len(logits) != len(inputs):
         raise CompressionError(
             f"{type(model).__name__}: expected logits ({len(inputs)}, classes, ...) for inputs "
-            f"{described(inputs)}, found {described(logits)}"
+            f"{describe(inputs)}, found {describe(logits)}"
         )
     return logits.float().cpu()
 
@@ -51,7 +51,7 @@ def correct_images(model: nn.Module, split: Split, *, batch_size: int | None = N
     logits, labels = predict(model, split, batch_size=batch_size), split.labels.cpu()
     if logits.ndim < 2 or (len(logits), *logits.shape[2:]) != labels.shape:
         raise CompressionError(
-            f"expected a label for each choice of logits {described(logits)}, (N, classes, ...), "
-            f"found labels {described(labels)}"
+            f"expected a label for each choice of logits {describe(logits)}, (N, classes, ...), "
+            f"found labels {describe(labels)}"
         )
     return logits.argmax(dim=1) == labels

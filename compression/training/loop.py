@@ -14,8 +14,8 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.training.batches import Feed, batches
 from compression.training.checks import (
     check_labels,
-    checked_logits,
-    described,
+    check_logits,
+    describe,
     named_errors,
     training_device,
 )
@@ -77,12 +77,12 @@ def fit(
     )
     first = 0
     if resume_from is not None:
-        first = _taken_up(resume_from, model, optimizer, scheduler)
+        first = _resume(resume_from, model, optimizer, scheduler)
 
     for epoch in range(first, recipe.epochs):
         started = time.perf_counter()
         model.train()
-        with _seeded(seed_of(recipe, epoch), device):
+        with _seed_generators(seed_of(recipe, epoch), device):
             data = batches(train, recipe, epoch, device, feed)
             check = _Check(recipe, epoch, steps, device)
             total = _epoch(model, forward, data, loss, optimizer, scheduler, after_step, check)
@@ -121,7 +121,7 @@ def _cross_entropy(recipe: Recipe) -> Loss:
     return loss
 
 
-def _taken_up(
+def _resume(
     state: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -154,7 +154,7 @@ def _epoch(
     total = torch.zeros((), device=check.device)
     for inputs, labels in data:
         optimizer.zero_grad(set_to_none=True)
-        what = f"{check.where}: inputs {described(inputs)}, labels {described(labels)}"
+        what = f"{check.where}: inputs {describe(inputs)}, labels {describe(labels)}"
         with named_errors(model, what):
             value = _scalar(loss(forward(inputs), labels, inputs))
         total += value.detach() * len(labels)
@@ -171,7 +171,7 @@ def _epoch(
 def _scalar(value: Any) -> Tensor:
     """Return the loss where a step can be taken by it."""
     if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
-        found = described(value) if isinstance(value, Tensor) else type(value).__name__
+        found = describe(value) if isinstance(value, Tensor) else type(value).__name__
         raise UnsupportedTypeError(
             f"the loss must be one number in a tensor of shape (), found {found}; take its mean"
         )
@@ -216,13 +216,13 @@ def forward_of(
 
     def forward(inputs: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            return checked_logits(model, network(inputs)).float()
+            return check_logits(model, network(inputs)).float()
 
     return forward
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def _seed_generators(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global generators that dropout draws from, and give them back as they were.
 
     Only the CPU's and the device's: torch.manual_seed would change those of every GPU.

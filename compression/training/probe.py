@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError
-from compression.training.batches import Feed, made
-from compression.training.checks import described, named_errors
+from compression.training.batches import Feed, make_inputs
+from compression.training.checks import describe, named_errors
 from compression.training.recipe import Recipe, seed_of
 from compression.training.split import Split
 
@@ -88,12 +88,12 @@ class Trial:
         index = torch.arange(count, device=place) % len(self.train)
         for size in (*dict.fromkeys(self.recipe.coarse_sizes), None):
             generator = torch.Generator(place).manual_seed(seed)
-            with _undisturbed(seed, self.device):
-                inputs = made(self.train, self.recipe, index, size, generator, self.device)
+            with _restore_generators(seed, self.device):
+                inputs = make_inputs(self.train, self.recipe, index, size, generator, self.device)
                 try:
                     # A traced network prints its own code beside an error, which may be expected.
                     with redirect_stderr(StringIO()):
-                        shape = self._step(feed.laid(inputs))
+                        shape = self._step(feed.lay_out(inputs))
                 except CompressionError as error:
                     if size is None:
                         raise
@@ -105,7 +105,7 @@ class Trial:
 
     def _step(self, inputs: Tensor) -> torch.Size:
         spare, network = _spare(self.model)
-        what = f"the network cannot train on a batch of inputs {described(inputs)}"
+        what = f"the network cannot train on a batch of inputs {describe(inputs)}"
         with named_errors(spare, what):
             forward = self.forward(network, replace(self.recipe, compiled=False), inputs.device)
             logits = forward(inputs)
@@ -137,7 +137,7 @@ def _spare(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Any]]:
 
 
 @contextmanager
-def _undisturbed(seed: int, device: torch.device) -> Iterator[None]:
+def _restore_generators(seed: int, device: torch.device) -> Iterator[None]:
     """Give the generators that a network or augmentation may draw from back as they were."""
     ours, numpys = random.getstate(), np.random.get_state()
     cuda = [device] if device.type == "cuda" else []

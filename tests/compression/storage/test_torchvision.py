@@ -14,7 +14,7 @@ from compression.pruning import prune_l1_unstructured
 from compression.quantization import cast, quantize_dynamic, quantize_weights
 from compression.storage import load, save
 from compression.storage.proof import check_loads
-from compression.storage.rebuild import released
+from compression.storage.rebuild import release
 from tests.support.storage_nets import digest
 
 # Name and the pixels of an image that it takes; those with a version or options of their own among
@@ -74,7 +74,7 @@ def test_a_large_one_loads_its_own_state_dict(name: str) -> None:
         mock.patch.object(nn.init, "trunc_normal_", kept),
     ):
         model = Architecture(name, 1000)()
-    check_loads(released(model))
+    check_loads(release(model))
 
 
 TECHNIQUES: dict[str, Callable[[nn.Module], nn.Module]] = {
