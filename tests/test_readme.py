@@ -25,7 +25,7 @@ Names = dict[str, Any]
 every_readme = pytest.mark.parametrize("readme", READMES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
-def fenced(readme: Path) -> list[tuple[str, str]]:
+def blocks_of(readme: Path) -> list[tuple[str, str]]:
     """Return the language and the text of each fenced block."""
     return re.findall(r"^```(\w*)\n(.*?)^```$", readme.read_text(), re.DOTALL | re.MULTILINE)
 
@@ -39,7 +39,9 @@ def prose(readme: Path) -> str:
 PYTHON = [
     pytest.param(readme, block, id=f"{readme.parent.relative_to(ROOT)}-{i}")
     for readme in READMES
-    for i, block in enumerate(block for language, block in fenced(readme) if language == "python")
+    for i, block in enumerate(
+        block for language, block in blocks_of(readme) if language == "python"
+    )
 ]
 
 
@@ -184,7 +186,7 @@ def test_every_link_and_anchor_leads_somewhere(readme: Path) -> None:
 def commands(readme: Path) -> Iterator[list[str]]:
     """Yield the words of each command: of fenced bash, and of code in sentences."""
     blocks = [
-        block.replace("\\\n", " ") for language, block in fenced(readme) if language == "bash"
+        block.replace("\\\n", " ") for language, block in blocks_of(readme) if language == "bash"
     ]
     lines = [line for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", prose(readme))

@@ -69,19 +69,15 @@ def _table(what: str, readme: Path, root: Path) -> str:
     asked = re.fullmatch(r"(\S+) (\S+)(?: rows=(\S+))?", what)
     if not asked:
         raise CompressionError(f"'table: {what}' must be: FILE KIND[,KIND] [rows=NAME,...]")
-    name, kinds, names = asked[1], asked[2].split(","), asked[3]
+    name, kind, names = asked[1], asked[2], asked[3].split(",") if asked[3] else []
     reference = read_reference(root / REFERENCES / name)
+    if not (kind in TABLES and not names) and not set(kind.split(",")) <= set(PARTS):
+        known = ", ".join([*PARTS, *TABLES])
+        raise CompressionError(f"'table: {what}' is of no known kind: choose {known}")
+    metrics, make = TABLES.get(kind, (None, None))
+    facts = reference.of(metrics) if metrics else list(reference.facts)
     try:
-        if set(kinds) <= {*PARTS, "notes"}:
-            facts = list(reference.facts)
-            table = run_table(facts, kinds, names.split(",") if names else ())
-        elif asked[2] in TABLES and not names:
-            metrics, make = TABLES[asked[2]]
-            facts = reference.of(metrics)
-            table = make(facts)
-        else:
-            known = ", ".join([*PARTS, "notes", *TABLES])
-            raise CompressionError(f"'table: {what}' is of no known kind: choose {known}")
+        table = make(facts) if make else run_table(facts, kind.split(","), names)
     except KeyError as error:
         raise CompressionError(f"'table: {what}': {name} lacks {error}") from error
     link = Path(os.path.relpath(reference.path, readme.parent)).as_posix()
@@ -89,7 +85,7 @@ def _table(what: str, readme: Path, root: Path) -> str:
     return f"\n{table}\n\n{fill(caption, WIDTH, break_on_hyphens=False)}\n\n"
 
 
-def stale(root: Path) -> dict[Path, str]:
+def differences(root: Path) -> dict[Path, str]:
     """Return what each README should be whose text is another."""
     found = {}
     for path in readmes(root):
@@ -109,7 +105,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if old")
     options = parser.parse_args(arguments)
     try:
-        found = stale(root)
+        found = differences(root)
         for path, text in found.items():
             if not options.check:
                 write_atomically(path, text.encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report.documents import END, ROOT, main, readmes, rewrite, stale
+from benchmarks.report.documents import END, ROOT, differences, main, readmes, rewrite
 from benchmarks.report.reference import read_reference
 from benchmarks.report.rows import rows
 from benchmarks.report.table import render
@@ -19,7 +19,7 @@ MARKER = "<!-- table: digits-cpu.json quality rows=baseline,static-int8 -->\n"
 
 
 def test_every_table_is_that_of_its_json() -> None:
-    assert list(stale(ROOT)) == [], "run python -m benchmarks.report.documents"
+    assert list(differences(ROOT)) == [], "run python -m benchmarks.report.documents"
 
 
 def test_every_json_is_shown_with_its_caption() -> None:
@@ -39,7 +39,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def changed(repository: Path, **facts: Any) -> None:
+def change_size(repository: Path, **facts: Any) -> None:
     """Change facts of the baseline's size."""
     path = repository / "benchmarks/references/digits-cpu.json"
     saved = json.loads(path.read_text())
@@ -76,7 +76,7 @@ def test_a_changed_number_fails_the_check(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--check"], repository) == 0
-    changed(repository, stored_bytes=50 * 2**20)
+    change_size(repository, stored_bytes=50 * 2**20)
     assert main(["--check"], repository) == 1
     assert capsys.readouterr().out == "README.md: differs from its JSON\n"
     assert "42.71" in (repository / "README.md").read_text(), "a check writes nothing"
@@ -106,6 +106,7 @@ def test_a_number_typed_by_hand_fails_the_check(repository: Path) -> None:
             "is of no known kind: choose quality, files",
         ),
         (MARKER.replace("static-int8", "int9") + END, "no row int9"),
+        (MARKER.replace("quality rows", "quality,curve rows") + END, "is of no known kind"),
         (MARKER.replace("quality rows", "curve rows") + END, "is of no known kind"),
         ("<!-- table: digits-cpu.json -->\n" + END, "must be: FILE KIND"),
         ("<!-- table: digits-cpu.json coders -->\n" + END, "has no facts of coder"),
