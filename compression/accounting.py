@@ -50,6 +50,9 @@ def count_macs(model: nn.Module, example_input: Any, *others: Any, **named: Any)
     norms and activations among them. Zeros count: they are multiplied. The model's modes and buffers
     are restored. Raises UnsupportedTypeError with the names of operators whose products torch does
     not tell, and CompressionError for inputs that the network cannot take.
+
+    >>> count_macs(nn.Conv2d(3, 8, 3), torch.randn(1, 3, 6, 6))  # 8 x 3 x 9 at 16 positions
+    3456
     """
     _parameters(model)
     counter = _Counter()

@@ -22,7 +22,10 @@ class Architecture:
 
     `name` is one of torchvision's classification models, "resnet18-cifar" (He et al. 2016,
     arXiv:1512.03385, 4.2: conv1 3x3 of stride 1, no max-pool) or "five-layer-cnn" (the paper's
-    student). Raises CompressionError for another.
+    student). CompressionError for another name, and for a number of classes out of 1..100,000.
+
+    >>> Architecture("five-layer-cnn", num_classes=10)()[-1]
+    Linear(in_features=600, out_features=10, bias=True)
     """
 
     name: str

@@ -81,11 +81,19 @@ def distill(
     alpha: float,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> nn.Module:
-    """Return a copy of `student` trained on `train` with the teacher's help.
+    """Return a copy of `student` trained on `train` by `recipe` with the teacher's help.
 
-    The teacher sees the same augmented inputs (Beyer et al. 2022), in eval mode and without
-    gradients; its buffers do not change and its training flag is restored. Raises CompressionError
-    where student, teacher and labels do not go together (`distillation_loss`).
+    The loss is `distillation_loss`: `temperature` above 0 softens both, and `alpha` in 0..1 is the
+    teacher's share. The teacher sees the same augmented inputs (Beyer et al. 2022,
+    arXiv:2106.05237), in eval mode and without gradients; its buffers do not change and its training
+    flag is restored. Raises CompressionError where student, teacher and labels do not go together,
+    and what `fit` raises. Hinton et al. 2015, arXiv:1503.02531.
+
+    >>> train = Split(torch.randn(32, 4), torch.arange(32) % 2, prepare=lambda x: x)
+    >>> recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.1)
+    >>> teacher, student = nn.Linear(4, 2), nn.Linear(4, 2, bias=False)
+    >>> distill(student, teacher, train, recipe, temperature=4.0, alpha=0.5)
+    Linear(in_features=4, out_features=2, bias=False)
     """
     _check(temperature, alpha, recipe.label_smoothing)
     check_model(teacher)

@@ -17,12 +17,17 @@ from compression.training import input_batches
 def recalibrate_batch_norm(model: nn.Module, batches: Tensor | Iterable[Any]) -> nn.Module:
     """Return a copy whose batch norms hold the mean and variance of `batches`, weights unchanged.
 
-    `batches` is one batch of prepared training inputs (N, ...) or several of about one size, alone or
-    as pairs (inputs, labels): means and unbiased variances are averaged over them with equal weight,
-    in float32 or better. No label and no gradient is used. A norm that no batch reaches keeps its
-    statistics and is listed by left_out. CompressionError for a model without running statistics, for
-    no batches, and for a batch that the network cannot take (Li et al. 2020, EagleEye,
-    arXiv:2007.02491, 3.3).
+    `batches` is one batch of prepared training inputs (N, ...), or several of about one size, alone or
+    in pairs (inputs, labels). Means and unbiased variances are averaged over them with equal weight,
+    in float32 or better; no label and no gradient is used. A norm that no batch reaches keeps its
+    statistics, and left_out lists it. CompressionError for a model without running statistics, for
+    no batches, and for a batch that the network cannot take. Li et al. 2020, EagleEye,
+    arXiv:2007.02491, 3.3.
+
+    >>> model = nn.Sequential(nn.BatchNorm1d(1))
+    >>> again = recalibrate_batch_norm(model, torch.tensor([[1.0], [3.0]]))
+    >>> float(again[0].running_mean), float(again[0].running_var)
+    (2.0, 2.0)
     """
     check_model(model)
     recalibrated = copy_model(model)

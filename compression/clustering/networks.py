@@ -19,13 +19,20 @@ def share_weights(
 ) -> nn.Module:
     """Return a copy in eval mode whose layers' weights take at most `num_clusters` values each.
 
-    Reached are linear layers, convolutions, attention, recurrent and bilinear layers; left_out lists
-    other matrices, embeddings among them.
-    `num_clusters` is 2..256 and counts 0.0, where zeros stay. At bit_cost 0 no other weight joins
-    them but by chance, and a layer without zeros has all clusters for its weights; a price on bits
-    lets small weights become zero. It is one price for all layers, as the least error of a file's
-    size asks for: a bit is worth bit_cost times the mean square of all their weights. Weights keep
-    their dtype and their ties.
+    It reaches linear layers, convolutions, attention, recurrent and bilinear layers; left_out lists
+    other matrices, embeddings among them. Weights keep their dtype and their ties. Zeros stay zeros.
+
+    num_clusters  2 to 256 per layer; 0.0 counts where a layer has zeros
+    init          where k-means starts: "linear", "density" or "random" (initial_centroids)
+    bit_cost      price of a bit, in mean squares of all weights; above 0 small weights become zero,
+                  and one price holds for all layers, as the least error of a file's size asks for
+    seed          of the "random" start
+
+    CompressionError for options out of these ranges. Han et al. 2016, arXiv:1510.00149; with a price
+    on bits Choi et al. 2017, arXiv:1612.01543.
+
+    >>> shared_values(share_weights(nn.Linear(8, 4), num_clusters=4))
+    {'': 4}
     """
     check_options(num_clusters, init, seed, bit_cost, fewest=2)
     shared, priced = copy_model(model).eval(), bit_cost > 0
@@ -51,7 +58,7 @@ def share_weights(
 def keep_sharing(model: nn.Module) -> Callable[[], None]:
     """Return a function that makes weights that are equal now, layer by layer, equal again.
 
-    Run behind every optimizer step: it sets them to their mean, and zeros to zero. CompressionError
+    Call it after every optimizer step: it sets them to their mean, and zeros to zero. CompressionError
     where a layer takes more than 256 values.
     """
     sharings = []
@@ -79,7 +86,14 @@ def fine_tune_centroids(model: nn.Module, train: Split, recipe: Recipe) -> nn.Mo
 
     Each step is projected onto the networks of the same sharing: a centroid moves by the mean of
     its members' gradients, where Han et al. 2016, section 3.3, take the sum, so that ordinary
-    learning rates fit. Biases and batch norms train as usual.
+    learning rates fit. Biases and batch norms train as usual. Raises what `fit` raises, and
+    CompressionError where a layer takes more than 256 values.
+
+    >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
+    >>> shared = share_weights(nn.Linear(8, 2), num_clusters=4)
+    >>> recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.1)
+    >>> shared_values(fine_tune_centroids(shared, train, recipe))
+    {'': 4}
     """
     tuned = copy_model(model)
     fit(tuned, train, recipe, after_step=keep_sharing(tuned))
@@ -89,7 +103,10 @@ def fine_tune_centroids(model: nn.Module, train: Split, recipe: Recipe) -> nn.Mo
 def shared_values(model: nn.Module) -> dict[str, int]:
     """Return how many distinct values each layer's weight takes, by the layer's dotted name.
 
-    A weight of a layer that has several goes by its own name.
+    Where a layer has several weights, each goes by its own name.
+
+    >>> shared_values(nn.Sequential(nn.Linear(8, 4)))
+    {'0': 32}
     """
     return {w.label: len(_sharing(w.tensor)[0]) for w in weights(model, tied=True)}
 

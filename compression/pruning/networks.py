@@ -35,9 +35,13 @@ _PRUNABLE = (*CONVOLUTIONS, *TRANSPOSED)
 def prune_l1_unstructured(model: nn.Module, *, amount: float) -> nn.Module:
     """Return a copy with the smallest-magnitude `amount` of each layer's weights at zero.
 
-    Local magnitude pruning, the paper's section 4.4 (Han et al. 2015, arXiv:1506.02626). Reached are
-    linear layers, convolutions, attention, recurrent and bilinear layers; a weight that is tied is
-    pruned once. left_out lists other matrices, embeddings among them.
+    It reaches linear layers, convolutions, attention, recurrent and bilinear layers, and prunes a
+    tied weight once; left_out lists other matrices, embeddings among them. CompressionError for a
+    model without such layers, and for an amount outside of 0 <= amount < 1. Local magnitude pruning,
+    the paper's section 4.4 (Han et al. 2015, arXiv:1506.02626).
+
+    >>> sparsity(prune_l1_unstructured(nn.Linear(8, 4), amount=0.75))
+    0.75
     """
     return _prune(model, amount, lambda weight: l1_mask(weight, amount=amount))
 
@@ -45,7 +49,11 @@ def prune_l1_unstructured(model: nn.Module, *, amount: float) -> nn.Module:
 def prune_random_unstructured(model: nn.Module, *, amount: float, seed: int = 0) -> nn.Module:
     """Return a copy with a random `amount` of each layer's weights at zero, the paper's control.
 
-    It reaches what prune_l1_unstructured does.
+    It reaches what prune_l1_unstructured does, and raises what that does. The same seed removes the
+    same weights.
+
+    >>> sparsity(prune_random_unstructured(nn.Linear(8, 4), amount=0.5, seed=1))
+    0.5
     """
     if not is_whole(seed):
         raise CompressionError(f"seed must be a whole number, found {seed!r}")
@@ -63,12 +71,17 @@ def prune_ln_structured(
 ) -> nn.Module:
     """Return a copy with the `amount` of each convolution's filters of smallest Ln norm at zero.
 
-    Slices lie along `dim` of a convolution's weight (filters, inputs of a group, *kernel), as which a
-    transposed one is read too. Linear layers keep their rows, and so do the layers that make the
-    network's outputs: their filters are classes (Li et al. 2017, arXiv:1608.08710, for n = 1). These
-    are found by torch.fx; name them as `outputs` for a network that it cannot trace. A network of
-    one layer is taken for a part of one, and is pruned. The filters are zeroed, not removed; left_out
-    lists the other layers.
+    Filters are zeroed, not removed. They lie along `dim` of a convolution's weight (filters, inputs
+    of a group, *kernel); a transposed one is read in that order too. Linear layers keep their rows,
+    and so do the layers that make the network's outputs, whose filters are classes: left_out lists
+    both. torch.fx finds the layers of the outputs; name them as `outputs` for a network that it
+    cannot trace. A network of one layer is taken for a part of one, and is pruned. CompressionError
+    where no convolution is left to prune. Li et al. 2017, arXiv:1608.08710, for n = 1.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 2))
+    >>> pruned = prune_ln_structured(model, amount=0.25)
+    >>> int((pruned[0].weight.flatten(1) == 0).all(dim=1).sum())
+    2
     """
     check_amount(amount)
     pruned = copy_model(model)
@@ -103,8 +116,12 @@ def prune_ln_structured(
 def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
     """Return a copy with the smallest-magnitude `amount` of all layers' weights together at zero.
 
-    Refuses an amount that would empty a layer, since the network would then ignore its input. It
-    reaches what prune_l1_unstructured does.
+    It reaches what prune_l1_unstructured does. CompressionError for an amount that would empty a
+    layer, since the network would then ignore its input. Han et al. 2015, arXiv:1506.02626.
+
+    >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 8))
+    >>> sparsity(prune_l1_global(model, amount=0.5))
+    0.5
     """
     check_amount(amount)
     pruned = copy_model(model)
@@ -121,10 +138,13 @@ def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
 def prune_n_of_m(model: nn.Module, *, n: int = 2, m: int = 4) -> nn.Module:
     """Return a copy with the `n` largest magnitudes of each `m` weights kept, the rest at zero.
 
-    A group is `m` consecutive input channels at one kernel position, the rows that a channels-last
-    matrix product reads. A layer whose input channels (of one group of channels) are no multiple of
-    `m` stays dense and is listed by left_out; CompressionError where that is every layer. Mishra et
-    al. 2021, arXiv:2104.08378.
+    The `m` weights are those of consecutive input channels at one kernel position, the rows that a
+    channels-last matrix product reads. A layer whose input channels per group of channels are no
+    multiple of `m` stays dense, and left_out lists it; CompressionError where that is every layer.
+    Mishra et al. 2021, arXiv:2104.08378.
+
+    >>> sparsity(prune_n_of_m(nn.Linear(8, 4), n=2, m=4))
+    0.5
     """
     check_n_of_m(n, m)
     pruned = copy_model(model)
@@ -149,7 +169,7 @@ def prune_n_of_m(model: nn.Module, *, n: int = 2, m: int = 4) -> nn.Module:
 def keep_zeros(model: nn.Module) -> Callable[[], None]:
     """Return a function that sets the weights that are zero now to zero again.
 
-    Run behind every optimizer step: momentum and weight decay move pruned weights even where their
+    Call it after every optimizer step: momentum and weight decay move pruned weights even where their
     gradient is masked. The weights are those that prune_l1_unstructured reaches.
     """
     zeros = [(weight.tensor, weight.tensor.detach() == 0) for weight in weights(model)]
@@ -163,7 +183,15 @@ def keep_zeros(model: nn.Module) -> Callable[[], None]:
 
 
 def fine_tune(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
-    """Return a copy trained by `recipe` whose zeros are those of `model`."""
+    """Return a copy trained on `train` by `recipe` whose zeros are those of `model`.
+
+    Raises what `fit` raises. Han et al. 2015, arXiv:1506.02626.
+
+    >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
+    >>> pruned = prune_l1_unstructured(nn.Linear(8, 2), amount=0.5)
+    >>> sparsity(fine_tune(pruned, train, Recipe(epochs=1, batch_size=16, learning_rate=0.1)))
+    0.5
+    """
     tuned = copy_model(model)
     fit(tuned, train, recipe, after_step=keep_zeros(tuned))
     return tuned
@@ -173,7 +201,10 @@ def sparsity(model: nn.Module) -> float:
     """Return the fraction of the network's weights that is zero, real numbers or integer codes.
 
     Weights are all its matrices, parameters of two dimensions or more, a tied one once: what a
-    technique left out counts too.
+    technique left out counts too. CompressionError for a network without any.
+
+    >>> sparsity(nn.Linear(8, 4))
+    0.0
     """
     check_model(model)
     matrices = [t.detach() for _, t in parameter_tensors(model) if t.ndim > 1 and t.numel()]

@@ -68,10 +68,15 @@ class CastModel(nn.Module):
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> CastModel:
-    """Return a copy of `model` in float16 or bfloat16; CompressionError where a weight overflows.
+    """Return a copy of `model` in float16 or bfloat16, whose inputs and outputs stay float32.
 
-    All its floating tensors are cast, buffers that are not saved among them; a plain tensor kept as an
-    attribute is refused, since a network does not cast it.
+    All its floating tensors are cast, buffers that are not saved among them. CompressionError where a
+    weight is beyond the dtype's largest number; UnsupportedTypeError for complex tensors, and for a
+    plain tensor that an attribute holds, since a network does not cast it.
+
+    >>> half = cast(nn.Linear(4, 2), torch.bfloat16)
+    >>> half.network.weight.dtype, half(torch.zeros(3, 4)).dtype
+    (torch.bfloat16, torch.float32)
     """
     if dtype not in DTYPES.values():
         raise CompressionError(f"dtype must be torch.float16 or torch.bfloat16, found {dtype}")
@@ -98,8 +103,12 @@ def cast(model: nn.Module, dtype: torch.dtype) -> CastModel:
 def round_vectors(model: nn.Module) -> nn.Module:
     """Return a copy whose biases and batch norms hold bfloat16 numbers, in the dtype they had.
 
-    These are the floating tensors of fewer than two dimensions. The arithmetic stays what it was; an
-    entropy-coded file stores them in half their bytes.
+    These are the floating tensors of fewer than two dimensions. The arithmetic stays what it was, and
+    an entropy-coded file stores them in half their bytes. Raises what check_model raises.
+
+    >>> layer = round_vectors(nn.BatchNorm1d(2))
+    >>> layer.weight.dtype, bool((layer.weight == layer.weight.bfloat16()).all())
+    (torch.float32, True)
     """
     check_model(model)
     rounded = copy_model(model)

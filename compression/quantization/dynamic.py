@@ -90,10 +90,14 @@ def padded_matmul(left: Tensor, right: Tensor) -> Tensor:
 def quantize_dynamic(model: nn.Module, *, keep: Collection[str] = ()) -> nn.Module:
     """Return a copy whose linear layers are INT8; convolutions stay in float, as in the paper's 4.5.
 
-    Weights symmetric per output channel, activations affine per row at run time, sums in int32. What
+    Weights are symmetric per output channel, activations affine per row at run time, sums int32. What
     stays in float is listed by left_out: other layers, attention's projections, subclasses of
-    nn.Linear, linear layers with hooks, and those that `keep` names. CompressionError where that is
-    every layer.
+    nn.Linear, linear layers with hooks, and those whose dotted names are in `keep`. CompressionError
+    where that is every layer.
+
+    >>> small = quantize_dynamic(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+    >>> small[0].codes.dtype, small(torch.zeros(3, 4)).shape
+    (torch.int8, torch.Size([3, 2]))
     """
     quantized = replace_layers(
         model, KINDS, DynamicQuantizedLinear, verb="dynamic quantization", keep=keep

@@ -81,9 +81,18 @@ def quantize_aware(
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network trained by `recipe` with its rounding in the loop.
 
-    Batch norm is folded first and the activations' ranges, chosen by `method` from `calibration`,
-    stay; weights, biases and the weights' scales train. The result is that of quantize_static with
-    the trained weights: what runs in training and what is deployed round the same values.
+    Batch norm is folded first. The activations' ranges, chosen by `method` from `calibration`, stay;
+    weights, biases and the weights' scales train on `train`. The result is that of quantize_static
+    with the trained weights: training and deployment round the same values. Raises what
+    quantize_static and `fit` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018,
+    arXiv:1712.05877, 3.
+
+    >>> x = torch.randn(32, 4)
+    >>> train = Split(x, (x[:, 0] > 0).long(), prepare=lambda x: x)
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> small = quantize_aware(net, train, Recipe(epochs=1, batch_size=16, learning_rate=0.1), x)
+    >>> small(x[:3]).shape
+    torch.Size([3, 2])
     """
     folded, batches, token_norms = float_graph(model, calibration, method)
     plan = plan_network(folded)

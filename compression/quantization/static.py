@@ -48,13 +48,20 @@ def quantize_static(
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network: batch norm folded, int8 weights and activations.
 
-    `calibration` is one batch of prepared inputs or several, alone or in pairs (inputs, labels);
-    `method` chooses the activations' ranges from it (calibration.py), run in `precision`. Knows
-    convolutions, linear layers, batch norm, clamps such as ReLU, additions, multiplication by numbers,
-    concatenation, pooling, means, reshaping, slices and dropout; another operator raises
-    UnsupportedTypeError with its name and place, and so does a network whose traced graph computes
-    something else on the first batch. Inputs and outputs are float32, whatever the model's dtype.
-    Weights symmetric per channel, activations affine per tensor (Jacob et al. 2018, arXiv:1712.05877).
+    Weights are symmetric per output channel, activations affine per tensor; inputs and outputs are
+    float32, whatever the model's dtype (Jacob et al. 2018, arXiv:1712.05877).
+
+    calibration      one batch of prepared inputs or several, alone or in pairs (inputs, labels)
+    method           how ranges are chosen: "min-max", "percentile", "mse", "entropy" (calibration.py)
+    equalization     rescales channels between pairs of convolutions first (Nagel et al. 2019,
+    bias_correction  takes out what rounding adds on average               arXiv:1906.04721)
+    precision        "float32", or "bfloat16", in which calibration runs where the machine has it
+
+    It knows convolutions, linear layers, batch norm, clamps such as ReLU, additions, multiplication by
+    numbers, concatenation, pooling, means, reshaping, slices and dropout. Another operator raises
+    UnsupportedTypeError with its name and place before calibration, and so does a network whose traced
+    graph computes something else on the first batch. CompressionError for unknown options and for
+    inputs that the network cannot take.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape

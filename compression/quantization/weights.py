@@ -110,11 +110,15 @@ def quantize_weights(
 ) -> nn.Module:
     """Return a copy whose convolutions and linear layers hold symmetric codes of 2 to 8 bits.
 
-    One scale an output channel, or one for each `group_size` consecutive weights of a channel. The
-    arithmetic stays in the network's dtype: this makes the file smaller, not the prediction faster.
-    What stays in float is listed by left_out: attention's input projections, recurrent and bilinear
-    layers, embeddings, subclasses of layers, layers with hooks, and those that `keep` names.
-    CompressionError where that is every layer.
+    There is one scale per output channel, or one for each `group_size` consecutive weights of a
+    channel. The arithmetic stays in the network's dtype: this makes the file smaller, not the
+    prediction faster. What stays in float is listed by left_out: attention's input projections,
+    recurrent and bilinear layers, embeddings, subclasses of layers, layers with hooks, and those whose
+    dotted names are in `keep`. CompressionError where that is every layer.
+
+    >>> small = quantize_weights(nn.Sequential(nn.Linear(64, 8)), num_bits=4, group_size=32)
+    >>> small[0].codes.shape, small[0].scale.shape
+    (torch.Size([8, 64]), torch.Size([8, 2]))
     """
 
     def make(layer: nn.Module, name: str, codes: Codes | None) -> WeightQuantizedLayer:

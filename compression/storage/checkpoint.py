@@ -18,12 +18,18 @@ from compression.storage.wrapped import State, rename_keys, state_in
 def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Module:
     """Return `factory`'s network with the weights at `path`, in eval mode on the CPU.
 
-    Takes what `save` wrote, a safetensors state dict, or torch.save of one, read with weights_only.
+    It takes what `save` wrote, a safetensors state dict, or torch.save of one, read with weights_only.
     The state dict may stand under "state_dict", "model_state_dict", "model" or the like, and its
     names may begin with "module." (DataParallel) and hold "_orig_mod." (torch.compile). Plain
-    safetensors have no checksum: what a flipped bit does to their values nobody can tell. Raises
+    safetensors have no checksum: nobody can tell what a flipped bit does to their values. Raises
     CheckpointError for everything else: several networks in one file, another architecture, integers
     for floats, NaN, code, damage.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"state_dict": nn.Linear(8, 4).state_dict()}, Path(folder) / "model.pt")
+    ...     load_checkpoint(Path(folder) / "model.pt", lambda: nn.Linear(8, 4))
+    Linear(in_features=8, out_features=4, bias=True)
     """
     path = check_readable(path)
     network = make_network(factory)

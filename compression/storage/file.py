@@ -35,7 +35,13 @@ def save(
     and read; a file that names its `architecture` loads without a factory. Raises CompressionError
     for a tensor that is not finite or has no plain bytes, for a network that would not come back
     (a compressed one inside another, one that does not load its own state dict) and for an
-    architecture that is not the model's, CheckpointError for a file that cannot be written.
+    architecture that is not the model's. Raises CheckpointError for a file that cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.safetensors"
+    ...     save(nn.Linear(8, 4), path) == path.stat().st_size
+    True
     """
     check_module(model)
     writable(path)
@@ -89,6 +95,14 @@ def load(path: Path | str, factory: Callable[[], nn.Module] | None = None) -> nn
     file names one; what was tied in the saved model is tied, and nothing else. Raises
     CheckpointError for a file that is missing, damaged, of another format or architecture, and for a
     network whose buffers that are not persistent are other than the saved one's.
+
+    >>> import tempfile
+    >>> model = nn.Linear(8, 4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = save(model, Path(folder) / "model.safetensors")
+    ...     again = load(Path(folder) / "model.safetensors", lambda: nn.Linear(8, 4))
+    >>> bool((again.weight == model.weight).all())
+    True
     """
     path = check_readable(path)
     network = None if factory is None else release(make_network(factory))
@@ -102,7 +116,15 @@ def contents(path: Path | str) -> dict[str, int]:
     """Return the file's bytes by what they are; their sum is its size.
 
     "values" are numbers, codes and indices into codebooks, "index" tells where the values stand,
-    "codebook" and "metadata" (names, shapes, checksums) are the rest.
+    "codebook" and "metadata" (names, shapes, checksums) are the rest. CheckpointError for a file that
+    is missing, damaged or of another format.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = save(nn.Linear(8, 4), Path(folder) / "model.safetensors")
+    ...     parts = contents(Path(folder) / "model.safetensors")
+    >>> parts["values"], sum(parts.values()) == size  # 8 x 4 + 4 float32
+    (144, True)
     """
     path = check_readable(path)
     content = read(path)

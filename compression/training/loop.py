@@ -56,13 +56,25 @@ def fit(
 ) -> None:
     """Train `model` in place on `train`; the same seed, machine and threads give the same weights.
 
-    Without `loss` it is the cross-entropy of logits (N, classes, ...) and labels (N, ...). On CUDA
-    the draws are the same and sums vary in their last bits. Images lie channels last where the
-    network takes them so, and a last batch of one image joins the one before it where the network
-    cannot train on it alone (`feed_of`). `after_step` runs after every optimizer step, `on_epoch`
-    after every epoch. Raises CompressionError that names the place for a network, batch or loss that
-    does not go together, and, with the epoch and the learning rate, for a loss that is not finite: on
-    CUDA some steps later but before the epoch's report.
+    loss         (logits, labels, inputs) -> scalar; cross-entropy of logits (N, classes, ...) and
+                 labels (N, ...) where it is None
+    after_step   runs after every optimizer step
+    on_epoch     runs after every epoch
+    resume_from  what the state() of an EpochReport gave, to go on after its epoch
+
+    On CUDA the draws are the same, and sums vary in their last bits. Images lie channels last where
+    the network takes them so, and a last batch of one image joins the one before it where the network
+    cannot train on it alone (`feed_of`). Raises CompressionError that names the place where network,
+    batch and loss do not go together. It raises one with the epoch and the learning rate for a loss
+    that is not finite: on CUDA some steps later, but before the epoch's report.
+
+    >>> x = torch.randn(64, 4)
+    >>> train = Split(x, (x[:, 0] > 0).long(), prepare=lambda x: x)
+    >>> losses = []
+    >>> recipe = Recipe(epochs=5, batch_size=16, learning_rate=0.5)
+    >>> fit(nn.Linear(4, 2), train, recipe, on_epoch=lambda report: losses.append(report.mean_loss))
+    >>> losses[-1] < losses[0]
+    True
     """
     device = training_device(model)
     feed, shape = Trial(model, train, recipe, device, forward_of).feed()

@@ -16,11 +16,18 @@ from compression.errors import CompressionError
 class Recipe:
     """How a network is trained; every field is part of the result's fingerprint.
 
-    `precision` "bfloat16" is autocast, used where the machine computes in it and float32 elsewhere.
-    The first epochs train on images resized to `coarse_sizes` pixels, one an epoch: cheaper, for a
-    convolutional network with a global pool (progressive resizing, fast.ai 2018). `cutout` is the
-    side in pixels of the square that each input loses. `compiled` has torch.compile make the steps
-    on CUDA: choose a batch size that divides the images, since each shape is compiled once.
+    warmup        fraction of the training in which "one-cycle" raises the learning rate
+    precision     "bfloat16" is autocast, used where the machine computes in it, float32 elsewhere
+    coarse_sizes  pixels that images are resized to, one number for each of the first epochs: cheaper,
+                  for a convolutional network with a global pool (progressive resizing, fast.ai 2018)
+    cutout        side in pixels of the square that each input loses (DeVries and Taylor 2017)
+    compiled      torch.compile makes the steps on CUDA: choose a batch size that divides the images,
+                  since each shape is compiled once
+
+    CompressionError for a field out of its range.
+
+    >>> Recipe(epochs=2, batch_size=32, learning_rate=0.1).schedule
+    'one-cycle'
     """
 
     epochs: int

@@ -13,8 +13,14 @@ from compression.errors import CompressionError, UnsupportedTypeError
 class Split:
     """Images (N, ...) with labels (N, ...), and how a batch of them becomes a network's input.
 
-    `prepare` maps stored images, (N, C, H, W) as a rule, to float32 inputs; `augment` is applied
-    before it in training only and draws from the generator that it is given.
+    `prepare` maps stored images, (N, C, H, W) as a rule, to float32 inputs. `augment` is applied
+    before it, in training only, and draws from the generator that it is given. UnsupportedTypeError
+    for other than tensors, CompressionError for none or for another number of labels than of images.
+
+    >>> images = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
+    >>> train = Split(images, torch.arange(8) % 2, prepare=lambda x: x.float() / 255)
+    >>> len(train), train.inputs(slice(0, 2)).dtype
+    (8, torch.float32)
     """
 
     images: Tensor
