@@ -27,7 +27,7 @@ from benchmarks.technique import (
     targets,
 )
 from compression.clustering import share_weights
-from compression.integer import PREFERRED, lacking
+from compression.integer import lacking, preferred
 from compression.pruning import (
     prune_l1_global,
     prune_l1_unstructured,
@@ -42,7 +42,7 @@ __all__ = ["BY_NAME", "SWEEP", "TECHNIQUES", "Technique"]
 
 
 def _int8_on(device: str) -> Claim:
-    runs = not all(map(lacking, PREFERRED[device]))
+    runs = not all(map(lacking, preferred(device)))
     return Claim("latency" if runs else "simulated", kernels=INTEGER_KERNELS)
 
 

@@ -6,17 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from compression.integer import EXECUTORS, native, triton
 from compression.modes import ExecutorModel
 
-NATIVE = "native::vpdpbusd"
-"""Layers of the native executor that multiplied codes on VNNI, as its compiled code counts them."""
-TRITON = "int8_convolution"
-"""Launches of the Triton executor that multiplied codes on tensor cores, as the device reports them."""
-INTEGER_KERNELS = (
-    (NATIVE,),
-    (TRITON,),
-    ("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise"),
-)
+NATIVE, TRITON = native.KERNEL, triton.KERNEL
+INTEGER_KERNELS = tuple(executor.kernels for executor in EXECUTORS.values() if executor.kernels)
 """Sets of kernels, of which one must run whole."""
 
 

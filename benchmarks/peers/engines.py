@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.integer import EXECUTORS, deploy, device_of
+from compression.integer import EXECUTORS, deploy
 from compression.integer.onnx.engines import (
     CompiledModel,
     Predict,
@@ -187,11 +187,11 @@ OURS = tuple(
         ".safetensors",
         partial(_save, how=_int8),
         partial(_executor, executor=name),
-        packages,
+        executor.packages,
         executor=name,
     )
-    for name, packages in EXECUTORS.items()
-    if device_of(name) == "cpu"
+    for name, executor in EXECUTORS.items()
+    if executor.device == "cpu"
 )
 PEERS = (
     Engine("torch-float32", ".safetensors", partial(_save, how=lambda m, _: m), _torch),

@@ -1,15 +1,16 @@
 """Integer execution: a statically quantized network on INT8 kernels, or as an ONNX file."""
 
 from compression.integer.agreement import code_differences
-from compression.integer.deployment import EXECUTORS, PREFERRED, deploy, device_of, lacking
+from compression.integer.deployment import deploy
+from compression.integer.executors import EXECUTORS, Executor, device_of, lacking, preferred
 from compression.integer.native import NativeModel, lower_native
-from compression.integer.onednn.model import IntegerModel, has_integer_kernels, lower_onednn
-from compression.integer.onnx.export import export_onnx
+from compression.integer.onednn import IntegerModel, has_integer_kernels, lower_onednn
+from compression.integer.onnx import export_onnx
 from compression.integer.triton import TritonModel, lower_triton
 
 __all__ = [
     "EXECUTORS",
-    "PREFERRED",
+    "Executor",
     "IntegerModel",
     "NativeModel",
     "TritonModel",
@@ -22,4 +23,5 @@ __all__ = [
     "lower_native",
     "lower_onednn",
     "lower_triton",
+    "preferred",
 ]

@@ -1,33 +1,22 @@
 """Does an executor predict what the reference executor does? It is tried on the example."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from compression.affine import INT8_MAX, INT8_MIN
 from compression.errors import CompressionError
 from compression.integer.agreement import code_differences
-from compression.integer.onednn.model import IntegerModel
+from compression.integer.executors import Executor
 from compression.integer.shapes import is_move
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
 IMAGES = 8
 """Images of the example whose outputs are compared: the first half of them, and the last."""
-# executor: (bound on the relative L2 error of the outputs, reason). Where ties are allowed, one code of
-# what the outputs are made of comes on top; each layer of onednn alone must be within a code too.
-TOLERANCES: dict[str, tuple[float, str]] = {
-    "native": (0.0, "the same integers, and the same operations on floats in the same order"),
-    "triton": (0.0, "the same integers, and the same operations on floats in the same order"),
-    "onednn": (0.1, "a tie rounds to either side, and moves codes of the layers after it"),
-    "onnxruntime": (0.1, "a tie rounds to either side, and moves codes of the layers after it"),
-    "openvino": (0.1, "it multiplies by a reciprocal scale, which moves more ties"),
-}
-
-Keep = Callable[[StaticQuantizedModel, Tensor], Any]
-"""A network and images -> the executor's form of it whose codes can be looked at, if another."""
 
 
 class Verification:
@@ -37,15 +26,15 @@ class Verification:
     def __init__(self, model: StaticQuantizedModel, example: Tensor) -> None:
         """Predict; CompressionError for an example that the network does not take."""
         if not isinstance(example, Tensor) or example.ndim < 1 or len(example) == 0:
-            found = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
-            raise CompressionError(f"the example must hold at least one image, found {found}")
+            what = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+            raise CompressionError(f"the example must hold at least one image, found {what}")
         half, count = IMAGES // 2, len(example)
         self.rows = [i for i in range(count) if i < half or i >= count - half]
         self.model = model
         if example.device.type != "cpu":  # only there are its products exact
             self.model = copy.deepcopy(model).cpu()
         try:
-            self.example = _telling(model, example)
+            self.example = _informative(model, example)
             self.images = self.example[self.rows].cpu()
             self.wanted = self.model(self.images)
         except Exception as error:  # whatever a network raises for inputs that are not its own
@@ -54,19 +43,19 @@ class Verification:
             ) from error
 
     @torch.no_grad()
-    def disagreement(self, lowered: nn.Module, executor: str, keep: Keep | None) -> str | None:
+    def disagreement(self, lowered: nn.Module, executor: Executor) -> str | None:
         """Say how `lowered` differs from the reference, None where it agrees."""
         try:
-            found = lowered(self.example).cpu()
+            outputs = lowered(self.example).cpu()
         except Exception as error:  # whatever an executor raises
-            place = self._place(lowered, executor, keep)
+            place = self._place(lowered, executor)
             return f"fails at {place or 'its output'} ({first_line(error)})"
         shape = [len(self.example), *self.wanted.shape[1:]]
-        if list(found.shape) != shape:
-            return f"returns the shape {tuple(found.shape)}, expected {tuple(shape)}"
-        off, allowed = self._error(found[self.rows]), self._allowed(executor)
-        alone = isinstance(lowered, IntegerModel)  # its layers are compared at no cost
-        place = self._place(lowered, executor, keep) if alone or off > allowed else None
+        if list(outputs.shape) != shape:
+            return f"returns the shape {tuple(outputs.shape)}, expected {tuple(shape)}"
+        off, allowed = self._error(outputs[self.rows]), self._allowed(executor)
+        looked_at = executor.layer_by_layer or off > allowed
+        place = self._place(lowered, executor) if looked_at else None
         if off <= allowed and place is None:
             return None
         return (
@@ -74,37 +63,39 @@ class Verification:
             f"{off:.3g}, at most {allowed:.3g})"
         )
 
-    def _error(self, found: Tensor) -> float:
-        if found.equal(self.wanted):
+    def _error(self, outputs: Tensor) -> float:
+        if outputs.equal(self.wanted):
             return 0.0
-        error = (found.double() - self.wanted.double()).norm()
+        error = (outputs.double() - self.wanted.double()).norm()
         return float(error.nan_to_num(nan=torch.inf))
 
-    def _allowed(self, executor: str) -> float:
-        bound, _ = TOLERANCES[executor]
+    def _allowed(self, executor: Executor) -> float:
+        bound, _ = executor.tolerance
         if bound == 0:
             return 0.0
         step = _output_step(self.model.network) * self.wanted.numel() ** 0.5
         return bound * float(self.wanted.double().norm()) + step
 
-    def _place(self, lowered: nn.Module, executor: str, keep: Keep | None) -> str | None:
+    def _place(self, lowered: nn.Module, executor: Executor) -> str | None:
         """Name the first layer whose codes differ; None where none does, or none can be looked at."""
-        most = 0 if TOLERANCES[executor][0] == 0 else 1
+        bound, _ = executor.tolerance
         try:
-            integer = lowered if keep is None else keep(self.model, self.images)
-            differences = code_differences(self.model, integer, self.images)  # type: ignore[arg-type]
-        except Exception:  # what fails as a whole may fail here too
+            integer: Any = lowered
+            if executor.keep is not None:
+                integer = executor.keep(self.model, self.images)
+            differences = code_differences(self.model, integer, self.images)
+        except Exception:  # what fails as a whole may fail here too, and an engine tells no codes
             return None
-        return _first_beyond(self.model.network, differences, most)
+        return _first_beyond(self.model.network, differences, 0 if bound == 0 else 1)
 
 
-def _telling(model: StaticQuantizedModel, example: Tensor) -> Tensor:
-    """Return the example, or random codes where it is constant or not finite: it would tell nothing."""
+def _informative(model: StaticQuantizedModel, example: Tensor) -> Tensor:
+    """Return the example, or random codes where it is constant or not finite: that shows nothing."""
     if example.isfinite().all() and not (example == example.flatten()[0]).all():
         return example
     inputs = next(m for m in model.modules() if isinstance(m, q.Quantize))
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(-128, 128, example.shape, generator=generator)
+    codes = torch.randint(INT8_MIN, INT8_MAX + 1, example.shape, generator=generator)
     real = (codes - inputs.output_zero_point.cpu()) * inputs.output_scale.cpu()
     return real.to(example.device)
 

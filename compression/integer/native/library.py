@@ -55,6 +55,15 @@ def library() -> Any:
     return found
 
 
+def missing() -> str | None:
+    """Say what the machine lacks for the native executor, None where it can run."""
+    try:
+        library()
+    except CompressionError as error:
+        return str(error)
+    return None
+
+
 def _loaded() -> ctypes.CDLL:
     """Load the library from the cache, or compile it; without a cache that can be written, too."""
     sources = _sources()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compression.errors import CompressionError, UnsupportedTypeError
+from compression.integer.agreement import CodesOf, codes_by_name
 from compression.integer.codes import OFFSET
 from compression.integer.native.bounds import check_bounds
 from compression.integer.native.library import library
@@ -78,6 +79,11 @@ class NativeModel(ExecutorModel):
             "NativeModel: a deployed network cannot be copied or compressed; deploy it again, or "
             "compress the network that it was made of"
         )
+
+    def codes_of(self, inputs: Tensor) -> CodesOf:
+        """Predict, and return what tells each node's codes; of a model made with `keep` only."""
+        self(inputs)
+        return codes_by_name(self.codes())
 
     def codes(self) -> dict[str, Tensor]:
         """Return each node's codes in the latest chunk, by name; of a model made with `keep` only."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.integer.codes import OFFSET, unsigned, unsigned_zero
+from compression.affine import INT8_MAX
+from compression.integer.codes import LARGEST, OFFSET, signed, unsigned, unsigned_zero
 from compression.integer.windows import pool_window, sliding
 from compression.quantization import modules as q
 
@@ -25,15 +26,15 @@ def largest_products(window: int, channels: int = 64) -> tuple[Tensor, int]:
     """Return a convolution of the largest codes, and what each of its outputs must be."""
     geometry = ([1, 1], [0, 0], [1, 1])
     scales, zeros = torch.ones(channels), torch.zeros(channels, dtype=torch.int32)
-    codes = torch.full((1, channels, 8, 8), 255, dtype=torch.uint8)
+    codes = torch.full((1, channels, 8, 8), LARGEST, dtype=torch.uint8)
     codes = codes.contiguous(memory_format=torch.channels_last)
-    weights = torch.full((channels, channels, window, window), 127, dtype=torch.int8)
+    weights = torch.full((channels, channels, window, window), INT8_MAX, dtype=torch.int8)
     packed = _onednn.qconv_prepack(weights, scales, 1.0, 0, *geometry, 1, list(codes.shape))
     outputs: Tensor = _onednn.qconv2d_pointwise.default(
         codes, 1.0, 0, packed, scales, zeros, None, *geometry, 1, 1.0, 0, torch.float32,
         "none", [], "",
     )  # fmt: skip
-    return outputs, 255 * 127 * channels * window**2
+    return outputs, LARGEST * INT8_MAX * channels * window**2
 
 
 class Quantize(nn.Module):
@@ -54,7 +55,7 @@ class Quantize(nn.Module):
         codes = torch.empty_like(inputs, dtype=torch.uint8, memory_format=order)
         images = max(1, CACHED // max(1, inputs[:1].numel()))  # their steps stay in the cache
         for part, out in zip(inputs.split(images), codes.split(images), strict=True):
-            out.copy_(torch.div(part, self.scale).round_().add_(self.zero_point).clamp_(0, 255))
+            out.copy_(torch.div(part, self.scale).round_().add_(self.zero_point).clamp_(0, LARGEST))
         return codes
 
 
@@ -233,11 +234,11 @@ class Reference(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the layer's codes."""
-        outputs: Tensor = self.layer(*((codes.short() - OFFSET).to(torch.int8) for codes in inputs))
+        outputs: Tensor = self.layer(*map(signed, inputs))
         if outputs.dtype != torch.int8:
             return outputs
         return unsigned(outputs)
 
 
 def _codes(steps: Tensor) -> Tensor:
-    return steps.round_().clamp_(0, 255).to(torch.uint8)
+    return steps.round_().clamp_(0, LARGEST).to(torch.uint8)

@@ -7,15 +7,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.codes import LARGEST
+from compression.integer.agreement import CodesOf
+from compression.integer.codes import INT32_LIMIT, LARGEST
 from compression.integer.onednn import layers as k
 from compression.integer.onednn.aliases import Aliases
+from compression.integer.onednn.alone import LayersAlone
 from compression.integer.shapes import shapes_and_moves
 from compression.integer.windows import each, padding_of
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
+KERNELS = ("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise")
+"""The kernels that multiply codes, as torch's profiler names them."""
 CHUNK_BYTES = 2**24
 """The largest tensor that a chunk of a batch may make: from 32 MiB on glibc maps and clears fresh
 pages at every allocation, which took a sixth of the time of 64 images at 224x224."""
@@ -57,6 +61,10 @@ class IntegerModel(ExecutorModel):
             return outputs
         return torch.cat([self.network(part) for part in inputs.split(self.chunk)])
 
+    def codes_of(self, _: Tensor) -> CodesOf:
+        """Return the function that tells each node's codes, given the reference's own arguments."""
+        return LayersAlone(self.network)
+
 
 @torch.no_grad()
 def lower_onednn(
@@ -95,6 +103,13 @@ def lower_onednn(
     network = fx.GraphModule(modules, graph).eval()
     outputs = shapes[next(iter(reversed(model.network.graph.nodes)))]
     return IntegerModel(network, tuple(stayed), chunk, list(example.shape[1:]), outputs[1:])
+
+
+def missing() -> str | None:
+    """Say what the machine lacks for the oneDNN executor, None where it can run."""
+    if has_integer_kernels("cpu"):
+        return None
+    return "executor onednn needs a CPU with VNNI or AMX: on this one its products saturate"
 
 
 def _lowered(
@@ -159,7 +174,7 @@ def _meets(length: int, outputs: int, size: int, stride: int, padding: int, dila
 
 def _fits(layer: q.QuantizedLayer) -> bool:
     """Tell whether no sum of products, of the largest codes even, leaves int32."""
-    return int(layer.codes.long().abs().flatten(1).sum(1).max()) * LARGEST < 2**31
+    return int(layer.codes.long().abs().flatten(1).sum(1).max()) * LARGEST < INT32_LIMIT
 
 
 def _is_max_pool(pool: nn.MaxPool2d, shape: list[int]) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from compression.affine import INT8_MAX, INT8_MIN
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET
@@ -216,11 +217,11 @@ class _Builder:
     def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> str:
         codes = self.codes[node.args[0]]  # type: ignore[index]
         real, low, high = self._read(node.args[0]), int(layer.low), int(layer.high)
-        if codes.real(low) == 0 and high == OFFSET - 1:
+        if codes.real(low) == 0 and high == INT8_MAX:
             return self.graph.node("Relu", [real])
         bounds = [
             self.graph.constant(np.float32(codes.real(code))) if inside else ""
-            for code, inside in ((low, low > -OFFSET), (high, high < OFFSET - 1))
+            for code, inside in ((low, low > INT8_MIN), (high, high < INT8_MAX))
         ]
         return self.graph.node("Clip", [real, *bounds])
 

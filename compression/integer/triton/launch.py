@@ -28,6 +28,8 @@ from compression.integer.triton.arguments import (
 )
 from compression.integer.triton.config import DEFAULT, Config, candidates
 
+KERNEL = "int8_convolution"
+"""The kernel that multiplies codes on tensor cores, as the device reports it."""
 ROWS, CHANNELS = 32, 64
 """The tile of a kernel that multiplies no matrices."""
 
@@ -126,7 +128,7 @@ class Launch:
         blocks = weights.shape[1] // c.block_k
         tiles = -(-rows // c.block_m) * -(-channels // c.block_n)
         workspace, arrivals = self._workspace(step, rows, tiles)
-        self._kernel("int8_convolution")[(tiles, c.splits)](
+        self._kernel(KERNEL)[(tiles, c.splits)](
             step.input.memory, weights, step.bias, step.multiplier, *memories(step, outputs),
             workspace, arrivals, *offsets(step), rows, step.pixels, channels,
             packed.across, packed.down, packed.right, blocks // packed.weights.shape[1], blocks,

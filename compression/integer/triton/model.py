@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compression.errors import CompressionError
+from compression.integer.agreement import CodesOf, codes_by_name
 from compression.integer.codes import unsigned
 from compression.integer.shapes import shapes_of
 from compression.integer.steps import Buffers, Layout, Lowering, Target
@@ -20,6 +21,8 @@ from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
 TARGET = Target("triton", 0, triton_weights)
+COMPUTE_CAPABILITY = (8, 0)
+"""The first whose tensor cores Triton gives int8 products to."""
 COPIED_BYTES = 2**22
 """Inputs up to so large are copied for the graph: that is cheaper than a launch of its own."""
 
@@ -87,6 +90,11 @@ class TritonModel(ExecutorModel):
             self._launch(self.launches[0 if copied else 1 :], inputs, outputs)
         self._graph, self._captured = graph, (inputs, outputs)
 
+    def codes_of(self, inputs: Tensor) -> CodesOf:
+        """Predict, and return what tells each node's codes; of a model made with `keep` only."""
+        self(inputs.to(self.device))
+        return codes_by_name(self.codes())
+
     def codes(self) -> dict[str, Tensor]:
         """Return each node's codes, plus 128, in the latest batch; of a model made with `keep` only."""
         values = self._layout.values.items()
@@ -151,6 +159,13 @@ def lower_triton(
             torch.cuda.synchronize(device)
             lowered.capture()
     return lowered
+
+
+def missing() -> str | None:
+    """Say what the machine lacks for the Triton executor, None where it can run."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() >= COMPUTE_CAPABILITY:
+        return None
+    return "executor triton needs an NVIDIA GPU of compute capability 8.0 or more"
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:

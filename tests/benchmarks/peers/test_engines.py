@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.peers.competition import missing
 from benchmarks.peers.engines import BY_NAME, Engine, Setting
-from compression.integer import deployment
+from tests.support.executor_rows import put
 from tests.support.nets import images, residual
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torchao's and torch.export's own
@@ -62,8 +62,7 @@ def test_a_row_is_measured_on_its_own_executor_or_not_at_all(monkeypatch, tmp_pa
     def wrong(*_):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
 
-    monkeypatch.setitem(deployment._LOWER, "native", wrong)
-    monkeypatch.setattr(deployment, "lacking", lambda _: None)
+    put(monkeypatch, "native", lower=wrong)
     engine, path = BY_NAME["compression-int8-native"], tmp_path / "model.safetensors"
     engine.build(residual(), images(), path)
     with torch.no_grad(), pytest.raises(RuntimeWarning, match="executor native disagrees with the"):

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from benchmarks.baseline.networks import drawn
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer import IntegerModel, deploy, deployment, lacking
+from compression.integer import EXECUTORS, IntegerModel, deploy, device_of, lacking
 from compression.integer.onnx.engines import CompiledModel
-from compression.integer.verification import IMAGES, TOLERANCES, Verification
+from compression.integer.verification import IMAGES, Verification
 from compression.quantization import StaticQuantizedModel, quantize_static
+from tests.support.executor_rows import prefer, put
 from tests.support.nets import images, residual
 
 
@@ -41,10 +42,9 @@ class Fails(nn.Module):
 
 
 def use(monkeypatch: Any, **executors: Any) -> None:
-    """Lower to these instead, all of them on this machine."""
-    monkeypatch.setattr(deployment, "lacking", lambda _: None)
+    """Lower to these instead, all of them on this machine; their codes cannot be looked at."""
     for name, lower in executors.items():
-        monkeypatch.setitem(deployment._LOWER, name, lower)
+        put(monkeypatch, name, lower=lower, keep=None)
 
 
 def deployed(model: nn.Module, **options: Any) -> tuple[nn.Module, list[str]]:
@@ -72,7 +72,6 @@ def test_an_executor_that_disagrees_is_left_out_with_one_warning(
     monkeypatch: Any, model: StaticQuantizedModel, wrong: Any, said: str
 ) -> None:
     right = lambda m, _: Wrong(m, 0.0)  # noqa: E731
-    monkeypatch.setattr(deployment, "_KEEP", {})
     use(monkeypatch, native=wrong, onednn=right)
     for executor in (None, "native"):
         found, messages = deployed(model, executor=executor)
@@ -106,13 +105,12 @@ def test_the_layer_that_disagrees_is_named(
 ) -> None:
     if reason := lacking(executor):
         pytest.skip(reason)
-    monkeypatch.setitem(deployment.PREFERRED, "cpu", (executor,))
-    other = copy.deepcopy(model)
+    prefer(monkeypatch, executor)
+    other, row = copy.deepcopy(model), EXECUTORS[executor]
     other.network.get_submodule(layer).bias += 1_000
-    for table in (deployment._LOWER, deployment._KEEP):
-        if (lower := table.get(executor)) is None:
-            continue
-        monkeypatch.setitem(table, executor, lambda _, x, lower=lower: lower(other, x))
+    ways = {"lower": row.lower, "keep": row.keep}
+    wrong = {k: lambda _, x, way=way: way(other, x) for k, way in ways.items() if way is not None}
+    put(monkeypatch, executor, **wrong)
     found, (message,) = deployed(model, executor=executor)
     assert found is model
     assert f"disagrees with the reference executor at {layer}, of whose codes " in message
@@ -153,8 +151,11 @@ def test_the_first_and_the_last_images_are_compared(model: StaticQuantizedModel)
     assert Verification(model, images()[:3]).rows == [0, 1, 2]
 
 
-def test_every_executor_has_a_tolerance() -> None:
-    assert set(TOLERANCES) == set(deployment.EXECUTORS)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_every_executor_has_a_tolerance_and_its_reason(executor: str) -> None:
+    bound, reason = EXECUTORS[executor].tolerance
+    assert 0 <= bound <= 0.1
+    assert len(reason.split()) > 3
 
 
 def test_what_cannot_be_lowered_stays_with_the_reference() -> None:
@@ -240,7 +241,7 @@ def test_verification_runs_when_deployed_and_never_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", ["native", "onednn", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("executor", [e for e in EXECUTORS if device_of(e) == "cpu"])
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121", "vgg11_bn"]
 )

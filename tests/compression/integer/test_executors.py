@@ -14,7 +14,7 @@ from compression.quantization import quantize_static
 from tests.support.nets import images, residual
 from tests.support.places import ROOT
 
-# executor: (bound on the share of the largest output, reason)
+# executor: (bound on the share of the largest output, reason), where it is not that of its row
 TOLERANCES = {
     "native": (0.0, "the same integers, and the same operations on floats in the same order"),
     "onednn": (0.02, "a tie rounds to either side"),
@@ -47,7 +47,8 @@ def test_every_executor_gives_the_outputs_of_the_reference(executor: str) -> Non
         for count in (len(images()), 1):  # another shape than the example's too
             found = deployed(images()[:count].to(place)).cpu()
             error = (found - wanted[:count]).abs().max() / wanted.abs().max()
-            assert error <= TOLERANCES[executor][0]
+            bound, _ = TOLERANCES.get(executor, EXECUTORS[executor].tolerance)
+            assert error <= bound
 
 
 def test_a_cpu_whose_products_saturate_runs_the_reference(tmp_path: Path) -> None:

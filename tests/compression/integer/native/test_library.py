@@ -145,14 +145,17 @@ def test_without_a_compiler_any_good_library_of_these_sources_will_do(
         counted.loads()
 
 
-@pytest.mark.parametrize("changed", ["source", "a new header", "flags", "compiler", "version"])
+@pytest.mark.parametrize(
+    "changed", ["source", "a new header", "a new table", "flags", "compiler", "version"]
+)
 def test_what_a_library_is_made_of_names_its_file(
     counted: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     sources = tmp_path / "sources"
     sources.mkdir()
-    for path in Path(built.__file__).parent.glob("*.[ch]"):
-        shutil.copy(path, sources)
+    for path in Path(built.__file__).parent.iterdir():
+        if path.is_file():
+            shutil.copy(path, sources)
     monkeypatch.setattr(built, "__file__", str(sources / "library.py"))
     compiler = tmp_path / "bin" / "mycc"
     compiler.parent.mkdir()
@@ -160,12 +163,16 @@ def test_what_a_library_is_made_of_names_its_file(
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     assert [counted.loads(), counted.loads()] == [1, 0]
+    (sources / "step.py").write_text("what is Python's is no part of it")
+    assert counted.loads() == 0
     match changed:
         case "source":
             with (sources / "run.c").open("a") as file:
                 file.write("\n")
         case "a new header":
             (sources / "new.h").write_text("")
+        case "a new table":
+            (sources / "table.inc").write_text("")
         case "flags":
             monkeypatch.setenv(built.MORE_FLAGS, "-g")
         case "compiler":
