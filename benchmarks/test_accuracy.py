@@ -29,11 +29,10 @@ def test_accuracy(
     accuracy, base = (f["correct"] / f["total"] for f in (found, whole))
     limit = technique.target(workload.name).drop
     met = None if limit is None else base - accuracy <= limit
-    measured = {key: found[key] for key in ("correct", "total", "correct_images")}
-    measured |= {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
-    sizes = {"stored_bytes": artifact.account["stored_bytes"]}
-    sizes["baseline_stored_bytes"] = artifact_of(TECHNIQUES[0], device).account["stored_bytes"]
-    facts = {**artifact.facts, **measured, **sizes}
+    facts = artifact.facts | {key: found[key] for key in ("correct", "total", "correct_images")}
+    facts |= {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
+    facts["stored_bytes"] = artifact.account["stored_bytes"]
+    facts["baseline_stored_bytes"] = artifact_of(TECHNIQUES[0], device).account["stored_bytes"]
     record(benchmark, request, metric="accuracy", target=limit, target_met=met, **facts)
     assert met is not False, (
         f"a drop of {base - accuracy:.2%} to {accuracy:.2%}, at most {limit:.2%}"

@@ -26,14 +26,19 @@ def start(workload: str, data_root: Path | None, device: torch.device) -> Proces
     return Process("benchmarks.verifier", {**arguments, "num-threads": threads})
 
 
-def main() -> None:
-    """Serve until the requests end: the path of a file, and whether it holds the student."""
+def parse_options() -> argparse.Namespace:
+    """Return what `start` passes on the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workload", required=True)
     parser.add_argument("--device", required=True)
     parser.add_argument("--num-threads", type=int, required=True)
     parser.add_argument("--data-root", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Serve until the requests end: the path of a file, and whether it holds the student."""
+    options = parse_options()
     torch.set_num_threads(options.num_threads)
     workload = resolve(options.workload)
     device = torch.device(options.device)

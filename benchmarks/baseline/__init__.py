@@ -3,15 +3,15 @@
 from benchmarks.baseline.checks import check_outputs
 from benchmarks.baseline.data import Data
 from benchmarks.baseline.fingerprints import weights_fingerprint
-from benchmarks.baseline.training import (
+from benchmarks.baseline.store import (
     Baseline,
     cache_path,
     keep_baseline,
     obtain_baseline,
-    train,
     trainable_workload,
     with_start,
 )
+from benchmarks.baseline.training import train
 from benchmarks.baseline.workload import Workload
 
 __all__ = [

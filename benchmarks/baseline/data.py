@@ -192,18 +192,22 @@ def read_cifar10(data_root: Path | None) -> tuple[Images, Images, str]:
     if (data_root / "cifar-10-batches-py").is_dir():
         return *_torchvision_cifar10(data_root, download=False), "CIFAR-10"
     if (data_root / "train").is_dir() and (data_root / "test").is_dir():
-        train, test = read_folder(data_root / "train"), read_folder(data_root / "test")
-        if train[2] != test[2]:
-            raise CompressionError(
-                f"{data_root}: train and test must have the same class folders, found "
-                f"{', '.join(train[2])} and {', '.join(test[2])}"
-            )
-        jpeg = next((data_root / "train").glob("*/*.jpg"), None) is not None
-        return train[:2], test[:2], "CIFAR-10, JPEG copy" if jpeg else "CIFAR-10, image folders"
+        return _cifar10_folders(data_root)
     raise CompressionError(
         f"--data-root {data_root}: expected torchvision's cifar-10-batches-py, or image folders "
         "train/CLASS and test/CLASS; found neither"
     )
+
+
+def _cifar10_folders(root: Path) -> tuple[Images, Images, str]:
+    train, test = read_folder(root / "train"), read_folder(root / "test")
+    if train[2] != test[2]:
+        raise CompressionError(
+            f"{root}: train and test must have the same class folders, found "
+            f"{', '.join(train[2])} and {', '.join(test[2])}"
+        )
+    jpeg = next((root / "train").glob("*/*.jpg"), None) is not None
+    return train[:2], test[:2], "CIFAR-10, JPEG copy" if jpeg else "CIFAR-10, image folders"
 
 
 def _torchvision_cifar10(root: Path, *, download: bool) -> tuple[Images, Images]:

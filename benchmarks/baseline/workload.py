@@ -20,14 +20,14 @@ from compression.training import Recipe
 class Workload:
     """A network, the data it is measured on, and the recipes that train it and what it becomes.
 
-    `fine_tune` repairs what a technique did; `sparse`, or else `fine_tune`, trains a network of which
-    most is pruned.
-
-    `network` returns a fresh network with the state-dict keys of the baseline; `pretrained`, where
-    it is given, returns the one that training starts from. The batch sizes are those of the latency
-    rows: the smallest, and one for throughput. `cuda_recipe`, where it is given, is the baseline's
-    on a GPU. The recipe's coarse sizes were chosen for the network `coarse_for`, where it is given:
-    another trains on whole images, since fewer pixels may cost it accuracy.
+    - `network`: returns a fresh network with the state-dict keys of the baseline.
+    - `pretrained`: returns the network that training starts from; `network` by default.
+    - `recipe`: trains the baseline; `cuda_recipe`, where it is given, trains it on a GPU.
+    - `fine_tune`: repairs what a technique did.
+    - `sparse`: trains a network of which most is pruned; `fine_tune` by default.
+    - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
+    - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
+      images, since fewer pixels may cost it accuracy.
     """
 
     name: str
@@ -61,6 +61,11 @@ class Workload:
         if torch.device(device).type == "cuda" and self.cuda_recipe:
             return dataclasses.replace(self, cuda_recipe=recipe)
         return dataclasses.replace(self, recipe=recipe)
+
+    def initial_network(self, device: torch.device | str) -> nn.Module:
+        """Return the network that training on a device starts from, drawn by its recipe's seed."""
+        torch.manual_seed(self.recipe_on(device).seed)
+        return (self.pretrained or self.network)()
 
     def recipe_fingerprint(self, device: torch.device | str = "cpu") -> str:
         """Hash what training on `device` depends on, its data apart (SHA-256, 16 hex digits)."""

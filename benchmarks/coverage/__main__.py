@@ -23,12 +23,18 @@ efficientnet_v2_s regnet_x_400mf regnet_y_400mf convnext_tiny vit_b_16 swin_t ma
 """One network per family and kind of block, the smallest."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Make the table of the networks that are named."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="by default one per family")
     parser.add_argument("--all", action="store_true", help="every classification network")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="instead of stdout")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the table of the networks that are named."""
+    parser = argument_parser()
     options = parser.parse_args(arguments)
     known = torchvision.models.list_models(torchvision.models)
     names = known if options.all else options.names or FAMILIES.split()

@@ -31,16 +31,7 @@ def check_recalibrate(case: Case) -> str:
         dtype: recalibrate_batch_norm(copy.deepcopy(case.model).to(dtype), case.x.to(dtype))
         for dtype in STATISTICS
     }
-    network = copy.deepcopy(case.model).double()
-    wanted: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-
-            def remember(_: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
-                wanted[name] = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3))
-
-            module.train().register_forward_pre_hook(remember)
-    network(case.x.double())
+    wanted = _statistics_by_hand(copy.deepcopy(case.model).double(), case.x.double())
     for name, module in case.model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             old: Any = module
@@ -51,6 +42,20 @@ def check_recalibrate(case: Case) -> str:
                 at_least(STATISTICS[dtype], new.running_var, variance)
                 require(name in wanted or name in left_out(result), f"{name} is not listed")
     return f"{len(wanted)} norms"
+
+
+def _statistics_by_hand(network: nn.Module, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the mean and variance of what each batch norm reads, by its name."""
+    statistics: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+
+            def remember(_: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+                statistics[name] = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3))
+
+            module.train().register_forward_pre_hook(remember)
+    network(x)
+    return statistics
 
 
 class _Products(TorchDispatchMode):

@@ -13,7 +13,7 @@ COUNT = "num_benchmarks"
 """How many entries a run was saved with, so that one taken out is missed."""
 
 # A NaN here makes every `--benchmark-compare-fail` pass, and a field that is missing or no number ends
-# the run in a traceback, so that all are read before any test runs.
+# the run in a traceback. So all are read before any test runs.
 _TIMES = ("min", "max", "mean", "median")
 _SPREADS = ("stddev", "iqr")
 _RATES = ("ops",)
@@ -31,12 +31,7 @@ class History:
 
 def read_history(path: Path) -> History:
     """Return the saved run at `path`; CompressionError says in one sentence why it cannot be used."""
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CompressionError(f"{path}: expected a saved run, {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CompressionError(f"{path}: not a JSON file, or truncated ({error})") from error
+    saved = _read_json(path)
     benchmarks = saved.get("benchmarks") if isinstance(saved, dict) else None
     if not isinstance(benchmarks, list) or not benchmarks:
         raise CompressionError(
@@ -56,6 +51,15 @@ def read_history(path: Path) -> History:
     machine = saved.get("machine_info")
     suite = machine.get("suite") if isinstance(machine, dict) else None
     return History(path, entries, suite if isinstance(suite, dict) else {})
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CompressionError(f"{path}: expected a saved run, {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CompressionError(f"{path}: not a JSON file, or truncated ({error})") from error
 
 
 def _check_entry(path: Path, entry: Any) -> str:

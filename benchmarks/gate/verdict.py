@@ -70,13 +70,9 @@ class Gate:
         return f"{differing}: nothing can be compared" if differing else ""
 
     def _judge(self, benchmarks: Any) -> None:
+        """Fill regressions, unusable and advice, entry by entry."""
         ran = {entry.fullname for entry in benchmarks.benchmarks}
-        self.unusable += group_by_reason(self.scope.missing([*self.history.entries], ran))
-        self.unusable += group_by_reason(self._damages(ran))
-        self.advice += group_by_reason(
-            (name, "not in the history, so nothing gates it")
-            for name in sorted(ran - self.history.entries.keys())
-        )
+        self._judge_coverage(ran)
         advisory = [*self._other_machine(), *self._noisy_controls(benchmarks.benchmarks)]
         self.advice += [f"{reason}: times are advisory" for reason in advisory]
         noisy = {}
@@ -97,6 +93,15 @@ class Gate:
         if not self.compared:
             self.unusable.append("no benchmark of this run has an entry in the history")
 
+    def _judge_coverage(self, ran: set[str]) -> None:
+        """Name what only one of the two runs has, and damaged entries that nothing is compared with."""
+        self.unusable += group_by_reason(self.scope.missing([*self.history.entries], ran))
+        self.unusable += group_by_reason(self._damages(ran))
+        self.advice += group_by_reason(
+            (name, "not in the history, so nothing gates it")
+            for name in sorted(ran - self.history.entries.keys())
+        )
+
     def _compare(self, entry: Any, then: Any, checks: Any, times: list[str]) -> None:
         now, old = entry.extra_info, then.get("extra_info", {})
         # One round says what the machine did in it.
@@ -111,7 +116,7 @@ class Gate:
             found.append(f"{entry.fullname}: {verdict}")
 
     def _damages(self, ran: set[str]) -> Iterator[tuple[str, str]]:
-        """Name the entries of the history that this run does not compare and that are damaged too."""
+        """Name the damaged entries of the history that this run does not compare."""
         for name, entry in self.history.entries.items():
             if name not in ran and (why := damage(entry.get("extra_info", {}))):
                 yield name, f"the history has {why}"
@@ -140,7 +145,7 @@ class Gate:
         )
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print a line a failure and one of verdict."""
+        """Print one line per failure, then the verdict."""
         if self.config.option.collectonly:
             return
         terminalreporter.section(f"gate: {self.history.path}", sep="-")

@@ -40,29 +40,33 @@ def pruning(accuracy: list[Facts]) -> Figure | str:
     axes = figure.subplots()
     for i, family in enumerate(dict.fromkeys(f["family"] for f in points)):
         for tuned in (False, True):
-            line = sorted(
-                (f for f in points if f["family"] == family and bool(f["fine_tuned"]) == tuned),
-                key=lambda f: float(f["amount"]),
-            )
-            if line:
-                axes.errorbar(
-                    [100 * f["amount"] for f in line],
-                    [_percent(f) for f in line],
-                    yerr=[_standard_error(f) for f in line],
-                    color=PALETTE[i % 7],
-                    marker=MARKERS[i % 7],
-                    markersize=4,
-                    linestyle="--" if tuned else "-",
-                    markerfacecolor="white" if tuned else None,
-                    label=f"{family}{', fine-tuned' if tuned else ''}",
-                )
-    axes.axhline(
-        100 * points[0]["baseline_accuracy"], color="grey", linestyle=":", label="baseline"
-    )
+            _pruning_line(axes, points, family, i, tuned=tuned)
+    base = 100 * points[0]["baseline_accuracy"]
+    axes.axhline(base, color="grey", linestyle=":", label="baseline")
     axes.set(xlabel="weights (or filters) removed, %", ylabel="test accuracy, %")
     axes.set_title(_title(points, "Pruning and accuracy"), fontsize=10)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def _pruning_line(axes: Axes, points: list[Facts], family: str, i: int, *, tuned: bool) -> None:
+    """Draw a family, as pruned or fine-tuned, in the colour and with the marker number `i`."""
+    line = sorted(
+        (f for f in points if f["family"] == family and bool(f["fine_tuned"]) == tuned),
+        key=lambda f: float(f["amount"]),
+    )
+    if line:
+        axes.errorbar(
+            [100 * f["amount"] for f in line],
+            [_percent(f) for f in line],
+            yerr=[_standard_error(f) for f in line],
+            color=PALETTE[i % 7],
+            marker=MARKERS[i % 7],
+            markersize=4,
+            linestyle="--" if tuned else "-",
+            markerfacecolor="white" if tuned else None,
+            label=f"{family}{', fine-tuned' if tuned else ''}",
+        )
 
 
 def distillation(accuracy: list[Facts]) -> Figure | str:
@@ -75,25 +79,28 @@ def distillation(accuracy: list[Facts]) -> Figure | str:
     left, right = figure.subplots(1, 2)
     _by_epoch(left, points, control)
     for i, alpha in enumerate(sorted({f["alpha"] for f in points})):
-        line = sorted(
-            (f for f in points if f["alpha"] == alpha), key=lambda f: float(f["temperature"])
-        )
-        right.errorbar(
-            [f["temperature"] for f in line],
-            [_percent(f) for f in line],
-            yerr=[_standard_error(f) for f in line],
-            color=PALETTE[i % 7],
-            marker=MARKERS[i % 7],
-            markersize=4,
-            capsize=2,
-            label=f"alpha = {alpha:g}",
-        )
+        _alpha_line(right, points, alpha, i)
     if control:
         right.axhline(_percent(control), color="grey", linestyle="--", label="without a teacher")
     right.set(xscale="log", xlabel="temperature T", ylabel="test accuracy, %")
     right.legend(fontsize=8)
     figure.suptitle(_title(points, "Distillation into the five-layer CNN"), fontsize=10)
     return figure
+
+
+def _alpha_line(axes: Axes, points: list[Facts], alpha: float, i: int) -> None:
+    """Draw accuracy against temperature at one alpha, in the colour number `i`."""
+    line = sorted((f for f in points if f["alpha"] == alpha), key=lambda f: float(f["temperature"]))
+    axes.errorbar(
+        [f["temperature"] for f in line],
+        [_percent(f) for f in line],
+        yerr=[_standard_error(f) for f in line],
+        color=PALETTE[i % 7],
+        marker=MARKERS[i % 7],
+        markersize=4,
+        capsize=2,
+        label=f"alpha = {alpha:g}",
+    )
 
 
 def _by_epoch(axes: Axes, points: list[Facts], control: Facts | None) -> None:
@@ -118,10 +125,25 @@ def pareto(accuracy: list[Facts]) -> Figure | str:
         return "needs at least two techniques of the default run"
     figure = Figure(figsize=(WIDTH_IN, 4.6), layout="constrained")
     axes = figure.subplots()
-    front = _front(points)
-    largest = max(f["stored_bytes"] for f in points) / MIB
+    sizes_mib = [f["stored_bytes"] / MIB for f in points]
+    _front_line(axes, _front(points), max(sizes_mib))
+    best = max(_percent(f) for f in points)
+    lowest = max(min(_percent(f) for f in points), best - SHOWN_POINTS) - 0.5
+    for i, name in enumerate(dict.fromkeys(f["technique"] for f in points)):
+        _pareto_point(axes, next(f for f in points if f["technique"] == name), i, lowest)
+    axes.set_ylim(bottom=lowest)
+    axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
+    _size_axis(axes, min(sizes_mib), max(sizes_mib))
+    axes.set_title(_title(points, "Size and accuracy"), fontsize=10)
+    # A legend, not labels at the points: half of the techniques lie on top of one another.
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def _front_line(axes: Axes, front: list[Facts], largest_mib: float) -> None:
+    """Draw the steps of the front, as far as the largest file."""
     axes.step(
-        [*(f["stored_bytes"] / MIB for f in front), largest],
+        [*(f["stored_bytes"] / MIB for f in front), largest_mib],
         [*(_percent(f) for f in front), _percent(front[-1])],
         where="post",
         color="grey",
@@ -129,32 +151,30 @@ def pareto(accuracy: list[Facts]) -> Figure | str:
         label="Pareto front",
         zorder=1,
     )
-    best = max(_percent(f) for f in points)
-    lowest = max(min(_percent(f) for f in points), best - SHOWN_POINTS) - 0.5
-    for i, name in enumerate(dict.fromkeys(f["technique"] for f in points)):
-        fact = next(f for f in points if f["technique"] == name)
-        below = _percent(fact) < lowest
-        axes.errorbar(
-            fact["stored_bytes"] / MIB,
-            lowest if below else _percent(fact),
-            yerr=None if below else _standard_error(fact),
-            color=PALETTE[i % 7],
-            marker="v" if below else MARKERS[i // 7 % 7],
-            linestyle="none",
-            clip_on=not below,
-            label=f"{name} ({_percent(fact):.0f}%, off scale)" if below else name,
-        )
-    axes.set_ylim(bottom=lowest)
-    axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
-    smallest = min(f["stored_bytes"] for f in points) / MIB
+
+
+def _pareto_point(axes: Axes, fact: Facts, i: int, lowest: float) -> None:
+    """Draw a technique, at the lower edge where its accuracy is off scale."""
+    below = _percent(fact) < lowest
+    name = fact["technique"]
+    axes.errorbar(
+        fact["stored_bytes"] / MIB,
+        lowest if below else _percent(fact),
+        yerr=None if below else _standard_error(fact),
+        color=PALETTE[i % 7],
+        marker="v" if below else MARKERS[i // 7 % 7],
+        linestyle="none",
+        clip_on=not below,
+        label=f"{name} ({_percent(fact):.0f}%, off scale)" if below else name,
+    )
+
+
+def _size_axis(axes: Axes, smallest: float, largest: float) -> None:
+    """Give a logarithmic axis of sizes in MiB plain numbers at round places."""
     ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if t > smallest / 2]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_xlim(smallest * 0.8, largest * 1.25)
-    axes.set_title(_title(points, "Size and accuracy"), fontsize=10)
-    # A legend, not labels at the points: half of the techniques lie on top of one another.
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return figure
 
 
 def size_curve(accuracy: list[Facts]) -> Figure | str:
@@ -164,7 +184,19 @@ def size_curve(accuracy: list[Facts]) -> Figure | str:
         return "needs the sweep of pruned and shared weights: add -m sweep"
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     axes = figure.subplots()
-    line = sorted(points, key=_times_smaller)
+    _curve(axes, sorted(points, key=_times_smaller))
+    base = 100 * points[0]["baseline_accuracy"]
+    axes.axhline(base, color="grey", linestyle=":", label="baseline")
+    axes.axhline(base - 0.5, color="grey", linestyle="--", label="0.5 points below")
+    axes.set(xlabel="baseline's file / stored file", ylabel="test accuracy, %")
+    axes.set_title(_title(points, "Size of the file and accuracy"), fontsize=10)
+    axes.margins(x=0.2)  # room for the last label
+    axes.set_xlim(left=0)
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def _curve(axes: Axes, line: list[Facts]) -> None:
     axes.errorbar(
         [_times_smaller(f) for f in line],
         [_percent(f) for f in line],
@@ -182,15 +214,6 @@ def size_curve(accuracy: list[Facts]) -> Figure | str:
             xytext=(4, 6),
             fontsize=8,
         )
-    base = 100 * points[0]["baseline_accuracy"]
-    axes.axhline(base, color="grey", linestyle=":", label="baseline")
-    axes.axhline(base - 0.5, color="grey", linestyle="--", label="0.5 points below")
-    axes.set(xlabel="baseline's file / stored file", ylabel="test accuracy, %")
-    axes.set_title(_title(points, "Size of the file and accuracy"), fontsize=10)
-    axes.margins(x=0.2)  # room for the last label
-    axes.set_xlim(left=0)
-    axes.legend(fontsize=8, loc="lower left")
-    return figure
 
 
 def _times_smaller(fact: Facts) -> float:

@@ -25,9 +25,9 @@ MAX_WAIT_SHARE = 0.1
 """Of a round: one that waited longer for a core is preempted. Waking a thread takes less."""
 SHORT_S = 0.25
 MAX_SHORT_PAIRS = 5
-"""Times as many pairs of short predictions, until they took SHORT_S: a burst of noise is longer."""
+"""Times as many pairs of short predictions, until SHORT_S is spent: a burst of noise is longer."""
 PATIENCE_S = 1.5
-"""Or the budget where that is more: spent at most until enough pairs were not preempted."""
+"""Or the budget where that is more: the time after which too few undisturbed pairs are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,39 +64,33 @@ def interleave(
 ) -> Pairs:
     """Time the two in pairs, in random order within a pair: 80, or fewer when the budget is spent.
 
-    Short predictions in up to five times as many, a quarter of a second in all. At least 12 in any
-    case, and a wider interval then says so; the first few, and those of the first `warmup_s`, warm up
-    and are dropped. Preempted pairs are made up for while patience lasts.
+    - Short predictions: up to five times as many, a quarter of a second in all.
+    - At least 12 in any case, and a wider interval then says so.
+    - The first three, and those of the first `warmup_s`, warm up and are dropped.
+    - Preempted pairs are replaced by others while patience lasts.
     """
     if max_pairs < 1:
         raise CompressionError(f"max_pairs must be at least 1, found {max_pairs}")
     random = np.random.default_rng(seed)
-    started, warm = time.perf_counter(), 0
-    while warm < WARMUP_PAIRS or time.perf_counter() - started < warmup_s:
-        baseline(), technique()
-        warm += 1
-    least = min(MIN_PAIRS, max_pairs)
-    found: list[_Pair] = []
+    _warm_up(baseline, technique, warmup_s)
+    least, started = min(MIN_PAIRS, max_pairs), time.perf_counter()
+    all_pairs: list[_Pair] = []
     kept: list[_Pair] = []
-    measured_s, started = 0.0, time.perf_counter()
+    kept_s = 0.0
     with count_waits() as read:  # warm by now: the threads of the pools exist
-        while len(kept) < max_pairs * (MAX_SHORT_PAIRS if measured_s < SHORT_S else 1):
+        while len(kept) < max_pairs * (MAX_SHORT_PAIRS if kept_s < SHORT_S else 1):
             limit_s = budget_s if len(kept) >= least else max(budget_s, PATIENCE_S)
-            if time.perf_counter() - started >= limit_s and len(found) >= least:
+            if time.perf_counter() - started >= limit_s and len(all_pairs) >= least:
                 break
             pair = _time_pair(baseline, technique, read, baseline_first=random.random() < 0.5)
-            found.append(pair)
+            all_pairs.append(pair)
             if not pair.preempted:
                 kept.append(pair)
-                measured_s += pair.baseline_s + pair.technique_s
+                kept_s += pair.baseline_s + pair.technique_s
     noisy = len(kept) < least
-    used = found if noisy else kept
-    return Pairs(
-        tuple(pair.baseline_s for pair in used),
-        tuple(pair.technique_s for pair in used),
-        preempted=len(found) - len(kept),
-        noisy=noisy,
-    )
+    used = all_pairs if noisy else kept
+    times = (tuple(pair.baseline_s for pair in used), tuple(pair.technique_s for pair in used))
+    return Pairs(*times, preempted=len(all_pairs) - len(kept), noisy=noisy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +98,13 @@ class _Pair:
     baseline_s: float
     technique_s: float
     preempted: bool
+
+
+def _warm_up(baseline: Timer, technique: Timer, warmup_s: float) -> None:
+    started, pairs = time.perf_counter(), 0
+    while pairs < WARMUP_PAIRS or time.perf_counter() - started < warmup_s:
+        baseline(), technique()
+        pairs += 1
 
 
 def _time_pair(
@@ -135,9 +136,7 @@ def speed_up(pairs: Pairs, *, seed: int = 0) -> SpeedUp:
 def latency_facts(pairs: Pairs) -> dict[str, Any]:
     """Return what a latency row records of its pairs: lower quartiles in ms, their ratio, settings."""
     ratio = speed_up(pairs)
-    counted = (
-        {} if pairs.preempted is None else {"preempted": pairs.preempted, "noisy": pairs.noisy}
-    )
+    noise = {} if pairs.preempted is None else {"preempted": pairs.preempted, "noisy": pairs.noisy}
     base, own = (float(np.quantile(t, 0.25)) * 1e3 for t in (pairs.baseline_s, pairs.technique_s))
     return {
         "metric": "latency",
@@ -147,7 +146,7 @@ def latency_facts(pairs: Pairs) -> dict[str, Any]:
         "speed_up_low": ratio.low,
         "speed_up_high": ratio.high,
         "pairs": len(pairs.technique_s),
-        **counted,
+        **noise,
         "num_threads": torch.get_num_threads(),
         "tf32": tf32_matmul(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -25,12 +25,6 @@ from tests.support.places import ROOT
 from tests.support.workloads import CPU, TINY, tiny_data, train_baseline
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path
-
-
 def test_it_trains_once_and_says_how_long() -> None:
     first, lines = train_baseline()
     assert len(lines) == 1 + RECIPE.epochs
@@ -70,7 +64,7 @@ def test_pretrained_weights_are_read_once_and_named_as_before() -> None:
     def start() -> torch.nn.Module:
         calls.append(1)
         model = residual(seed=1)
-        torch.nn.init.normal_(model.fc.weight)  # a new head, drawn behind the recipe's seed
+        torch.nn.init.normal_(model.fc.weight)  # a new head, drawn after the recipe's seed
         return model
 
     wanted = replace(TINY, pretrained=start)
@@ -166,7 +160,7 @@ torch.set_num_threads(1)
 from dataclasses import replace
 import compression.training as training
 import benchmarks.baseline.training as baseline
-from benchmarks.baseline import weights_fingerprint
+from benchmarks.baseline import obtain_baseline, weights_fingerprint
 from tests.support.workloads import CPU, TINY, tiny_data
 from compression.storage import load_checkpoint
 workload = replace(TINY, recipe=replace(TINY.recipe, epochs=4))
@@ -178,7 +172,7 @@ def slow(*args, on_epoch, **options):
         time.sleep({pause})
     fit(*args, on_epoch=lambda r: watched(r), **options)
 baseline.fit = slow
-model = baseline.obtain_baseline(workload, tiny_data(), CPU, load=load_checkpoint, report=print)
+model = obtain_baseline(workload, tiny_data(), CPU, load=load_checkpoint, report=print)
 print("weights", weights_fingerprint(model), flush=True)
 """
 
@@ -196,7 +190,7 @@ def test_two_processes_train_once_and_agree() -> None:
     assert sum("epoch 3" in text for text in outputs) == 1
 
 
-def test_training_goes_on_behind_kill_9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_goes_on_after_kill_9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = start(60)
     assert process.stdout is not None
     while "epoch 0" not in process.stdout.readline():
@@ -205,7 +199,7 @@ def test_training_goes_on_behind_kill_9(tmp_path: Path, monkeypatch: pytest.Monk
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     resumed = start(0).communicate(timeout=120)[0]
-    assert "goes on behind epoch 1" in resumed
+    assert "goes on after epoch 1" in resumed
     assert "epoch 0" not in resumed
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     whole = start(0).communicate(timeout=120)[0]
