@@ -16,8 +16,9 @@ from benchmarks.technique import Technique
 from benchmarks.timing.speed_up import MAX_PAIRS
 from benchmarks.workloads import WORKLOADS, Workload
 from compression import Architecture, Recipe, Split
-from compression.quantization import StaticQuantizedModel
-from tests.support.nets import residual, split
+from compression.integer import Executor, has_integer_kernels, lower_native
+from compression.quantization import StaticQuantizedModel, quantize_static
+from tests.support.nets import images, residual, split
 from tests.support.places import ROOT
 
 READMES = readmes(ROOT)
@@ -87,6 +88,17 @@ def a_row_of_your_own(found: Names, printed: str) -> None:
     assert row.targets["digits"].drop == 0.01
 
 
+def an_executor_of_your_own(found: Names, printed: str) -> None:
+    assert isinstance(found["row"], Executor)
+    assert found["row"].lower is lower_native
+
+
+def a_bug_looked_for(found: Names, printed: str) -> None:
+    assert found["node"] in {n.name for n in found["small"].network.graph.nodes}
+    if has_integer_kernels("cpu"):
+        assert printed == ""
+
+
 def student() -> nn.Module:
     torch.manual_seed(0)
     return Architecture("five-layer-cnn", 10)().eval()
@@ -120,6 +132,11 @@ BLOCKS: dict[str, tuple[Callable[[], Names], Callable[[Names, str], None]]] = {
     "MINE = replace": (lambda: {"build": residual, "read": read}, your_own_workload),
     "def prune_threshold_unstructured": (no_names, a_technique_of_your_own),
     "row = Technique(": (no_names, a_row_of_your_own),
+    "row = Executor(": (lambda: {"lower": lower_native}, an_executor_of_your_own),
+    "code_differences(small": (
+        lambda: {"small": quantize_static(residual(), images()), "images": images()},
+        a_bug_looked_for,
+    ),
 }
 
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from compression.errors import CompressionError
-from compression.integer import EXECUTORS, deploy, device_of, has_integer_kernels, lacking
+from compression.integer import (
+    EXECUTORS,
+    Executor,
+    deploy,
+    device_of,
+    has_integer_kernels,
+    lacking,
+)
 from compression.quantization import quantize_static
 from tests.support.nets import images, residual
 from tests.support.places import ROOT
@@ -90,6 +97,25 @@ def test_without_a_gpu_the_triton_executor_says_what_it_lacks(monkeypatch) -> No
     assert lacking("triton") is not None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert lacking("triton") is None
+
+
+def test_the_readmes_table_is_that_of_the_rows() -> None:
+    readme = (ROOT / "compression" / "integer" / "README.md").read_text()
+    section = readme.partition("\n## The executors\n")[2].partition("\n## ")[0]
+    found = [line for line in section.splitlines() if line.startswith("| `")]
+    assert found == [line(e) for line in (what_it_is, how_near_it_is) for e in EXECUTORS.values()]
+
+
+def what_it_is(executor: Executor) -> str:
+    place = {"cpu": "CPU", "cuda": "NVIDIA GPU"}[executor.device]
+    needs = ", ".join(executor.packages) or "-"
+    unasked = "yes" if executor.preferred else "no"
+    return f"| `{executor.name}` | {executor.about} | {place} | {needs} | {unasked} |"
+
+
+def how_near_it_is(executor: Executor) -> str:
+    bound, reason = executor.tolerance
+    return f"| `{executor.name}` | {bound:g} | {reason} |"
 
 
 def test_a_cuda_device_has_no_integer_kernels_here() -> None:
