@@ -3,8 +3,9 @@
 from compression.training.checks import check_labels
 from compression.training.evaluation import BATCH_SIZES, correct_images, predict
 from compression.training.inputs import input_batches
-from compression.training.loop import EpochReport, Loss, feed_of, fit
+from compression.training.loop import EpochReport, feed_of, fit
 from compression.training.recipe import Recipe, has_bfloat16
+from compression.training.run import Loss
 from compression.training.split import Split
 
 __all__ = [

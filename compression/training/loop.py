@@ -1,34 +1,22 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.errors import CompressionError, UnsupportedTypeError
 from compression.training.batches import Feed, batches
-from compression.training.checks import (
-    check_labels,
-    check_logits,
-    describe,
-    named_errors,
-    training_device,
-)
+from compression.training.checks import check_labels, check_logits, training_device
 from compression.training.probe import Trial
 from compression.training.recipe import Recipe, has_bfloat16, optimizer_of, rate_of, seed_of
+from compression.training.run import Check, Loss, Run
 from compression.training.split import Split
-
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits, labels, inputs) -> scalar loss."""
-
-CHECK_EVERY = {"cpu": 1}
-"""Steps between looks at the loss, by kind of device: free on a CPU, elsewhere the device waits."""
-CHECK_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,35 +69,20 @@ def fit(
     if loss is None:
         check_labels(train.labels, shape)
         loss = _cross_entropy(recipe)
-    forward = forward_of(model, recipe, device)
     steps = feed.steps(len(train), recipe.batch_size)
     optimizer = optimizer_of(model, recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_of(recipe, step / (steps * recipe.epochs))
     )
-    first = 0
-    if resume_from is not None:
-        first = _resume(resume_from, model, optimizer, scheduler)
-
-    for epoch in range(first, recipe.epochs):
+    run = Run(model, forward_of(model, recipe, device), loss, optimizer, scheduler, after_step)
+    for epoch in range(0 if resume_from is None else run.resume(resume_from), recipe.epochs):
         started = time.perf_counter()
-        model.train()
         with _seed_generators(seed_of(recipe, epoch), device):
             data = batches(train, recipe, epoch, device, feed)
-            check = _Check(recipe, epoch, steps, device)
-            total = _epoch(model, forward, data, loss, optimizer, scheduler, after_step, check)
+            total = run.epoch(data, Check(recipe, epoch, steps, device))
             mean_loss = total.item() / len(train)
-
-        def state(epoch: int = epoch) -> dict[str, Any]:
-            return {
-                "epoch": epoch,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-            }
-
         if on_epoch is not None:
-            seconds = time.perf_counter() - started
+            seconds, state = time.perf_counter() - started, partial(run.state, epoch)
             on_epoch(EpochReport(epoch, recipe.epochs, mean_loss, seconds, model, state))
     model.eval()
 
@@ -131,87 +104,6 @@ def _cross_entropy(recipe: Recipe) -> Loss:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     return loss
-
-
-def _resume(
-    state: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-) -> int:
-    """Put everything as `state` holds it, and return the epoch to go on with."""
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        return int(state["epoch"]) + 1
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CompressionError(
-            f"resume_from is no state of this network and recipe ({type(error).__name__}: {error}); "
-            "pass what an EpochReport's state() gave, or nothing to train from the start"
-        ) from error
-
-
-def _epoch(
-    model: nn.Module,
-    forward: Callable[[Tensor], Tensor],
-    data: Iterable[tuple[Tensor, Tensor]],
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    after_step: Callable[[], None] | None,
-    check: "_Check",
-) -> Tensor:
-    """Return the sum of the losses, still on the device: within a step nothing waits for it."""
-    total = torch.zeros((), device=check.device)
-    for inputs, labels in data:
-        optimizer.zero_grad(set_to_none=True)
-        what = f"{check.where}: inputs {describe(inputs)}, labels {describe(labels)}"
-        with named_errors(model, what):
-            value = _scalar(loss(forward(inputs), labels, inputs))
-        total += value.detach() * len(labels)
-        check(total, optimizer.param_groups[0]["lr"])
-        with named_errors(model, what):
-            value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        scheduler.step()
-        if after_step is not None:
-            after_step()
-    return total
-
-
-def _scalar(value: Any) -> Tensor:
-    """Return the loss where a step can be taken by it."""
-    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
-        found = describe(value) if isinstance(value, Tensor) else type(value).__name__
-        raise UnsupportedTypeError(
-            f"the loss must be one number in a tensor of shape (), found {found}; take its mean"
-        )
-    if not value.requires_grad:
-        raise CompressionError(
-            "the loss does not depend on any parameter that is trained: was it detached, or is all "
-            "that it comes from frozen?"
-        )
-    return value
-
-
-class _Check:
-    """Stops an epoch whose losses are not finite, looking every so many steps and at the last."""
-
-    def __init__(self, recipe: Recipe, epoch: int, steps: int, device: torch.device) -> None:
-        self.where = f"epoch {epoch + 1} of {recipe.epochs}"
-        self.steps, self.device, self.step = steps, device, 0
-        self.every = CHECK_EVERY.get(device.type, CHECK_STEPS)
-
-    def __call__(self, total: Tensor, rate: float) -> None:
-        self.step += 1
-        if self.step % self.every and self.step != self.steps:
-            return
-        if not torch.isfinite(total):  # a sum stays infinite or NaN once one loss was
-            raise CompressionError(
-                f"training stopped: the loss became {total.item()} in {self.where} at learning rate "
-                f"{rate:.4g}; lower the recipe's learning_rate"
-            )
 
 
 def forward_of(

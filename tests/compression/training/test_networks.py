@@ -1,4 +1,4 @@
-"""Training takes networks as people write them, and names what it cannot train."""
+"""Training takes networks as people write them."""
 
 import random
 from collections.abc import Callable
@@ -13,61 +13,19 @@ from torch.nn.utils import parametrizations, prune
 
 from compression.architectures import Architecture
 from compression.distillation import distill
-from compression.errors import CompressionError, UnsupportedTypeError
+from compression.errors import CompressionError
 from compression.pruning import fine_tune
 from compression.quantization import quantize_aware
-from compression.training import EpochReport, Recipe, Split, correct_images, feed_of, fit, predict
+from compression.training import EpochReport, Split, feed_of, fit
 from compression.training.batches import Feed
-from tests.support.nets import RECIPE, mlp, residual, split
-
-ONE = Recipe(epochs=1, batch_size=4, learning_rate=0.01)
-
-
-class Viewed(nn.Module):
-    """Flattens by view, which has no meaning for images that lie channels last."""
-
-    def __init__(self, *, norm: bool = False) -> None:
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(144, 5)
-        self.norm = nn.BatchNorm1d(5) if norm else nn.Identity()
-        self.seen: list[bool] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.seen.append(x.is_contiguous())
-        return self.norm(self.fc(self.conv(x).view(x.size(0), -1)))  # type: ignore[no-any-return]
-
-
-class Called(nn.Module):
-    """Calls a function of itself and its inputs."""
-
-    def __init__(self, how: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
-        super().__init__()
-        self.how = how
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.how(self, x)
-
-
-def noise(*shape: int, classes: int = 5, labels: tuple[int, ...] = ()) -> Split:
-    torch.manual_seed(0)
-    wanted = torch.randint(0, classes, (shape[0], *labels))
-    return Split(torch.randn(shape), wanted, lambda x: x)
-
-
-def changed(model: nn.Module, before: dict[str, Tensor]) -> bool:
-    return any(not torch.equal(t, before[n]) for n, t in model.state_dict().items())
-
-
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
+from tests.support.functional import Net
+from tests.support.nets import mlp, residual, split
+from tests.support.training_nets import ONE, Viewed, changed, noise, state
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Split]] = {
     "a view": (Viewed, noise(9, 3, 8, 8)),
     "a view behind a permutation": (
-        lambda: Called(lambda s, x: s.fc(x.permute(0, 3, 2, 1).reshape(len(x), -1)).view(-1, 5),
+        lambda: Net(lambda s, x: s.fc(x.permute(0, 3, 2, 1).reshape(len(x), -1)).view(-1, 5),
                        fc=nn.Linear(192, 5)),
         noise(9, 3, 8, 8),
     ),
@@ -81,12 +39,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Split]] = {
         noise(9, 1, 4, 4, 4),
     ),
     "a sequence": (
-        lambda: Called(lambda s, x: s.fc(s.lstm(x)[0][:, -1]),
+        lambda: Net(lambda s, x: s.fc(s.lstm(x)[0][:, -1]),
                        lstm=nn.LSTM(3, 8, batch_first=True), fc=nn.Linear(8, 5)),
         noise(9, 7, 3),
     ),
     "tokens": (
-        lambda: Called(lambda s, x: s.fc(s.embedding(x).mean(1)),
+        lambda: Net(lambda s, x: s.fc(s.embedding(x).mean(1)),
                        embedding=nn.Embedding(5, 8), fc=nn.Linear(8, 5)),
         replace(noise(9, 7), images=torch.randint(0, 5, (9, 7))),
     ),
@@ -99,7 +57,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Split]] = {
         split(9),
     ),
     "attention": (
-        lambda: Called(lambda s, x: s.fc(s.layer(x).mean(1)), fc=nn.Linear(16, 5),
+        lambda: Net(lambda s, x: s.fc(s.layer(x).mean(1)), fc=nn.Linear(16, 5),
                        layer=nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)),
         noise(9, 7, 16),
     ),
@@ -164,7 +122,7 @@ def test_a_network_is_fed_channels_last_where_it_can_be_and_is_not_touched_by_th
         (residual, torch.channels_last),
         (Viewed, torch.contiguous_format),
     ):
-        model = Called(watched, net=build())
+        model = Net(watched, net=build())
         model.calls = 0  # type: ignore[assignment]
         before = state(model)
         torch.set_rng_state(drawn[2])
@@ -185,7 +143,7 @@ def test_a_trained_view_has_the_weights_of_the_same_network_without_one() -> Non
         def flat(s: Any, x: Tensor, how: Any = how) -> Any:
             return s.fc(how(s.conv(x.contiguous()), (len(x), -1)))
 
-        model = Called(
+        model = Net(
             flat,
             conv=nn.Conv2d(3, 4, 3), fc=nn.Linear(144, 5),
         )  # fmt: skip
@@ -200,7 +158,7 @@ NORMED: dict[str, Callable[[], nn.Module]] = {
     "(1, C, 1, 1)": lambda: nn.Sequential(
         nn.Conv2d(3, 8, 8), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 5)
     ),
-    "squeezed": lambda: Called(
+    "squeezed": lambda: Net(
         lambda s, x: s.pool(s.conv(x)).squeeze(), conv=nn.Conv2d(3, 5, 3),
         pool=nn.AdaptiveAvgPool2d(1),
     ),
@@ -233,97 +191,6 @@ def test_batches_of_one_that_cannot_be_trained_are_refused(name: str) -> None:
         fit(NORMED[name](), noise(1, 3, 8, 8), ONE)
 
 
-def frozen() -> nn.Module:
-    return mlp().requires_grad_(False)
-
-
-def two_devices() -> nn.Module:
-    model = nn.Sequential(mlp(), nn.Linear(4, 4))
-    model.register_buffer("elsewhere", torch.ones(1, device="meta"))
-    return model
-
-
-def twice(x: Tensor) -> Any:
-    return x, x
-
-
-def wrong_inside() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Flatten(), nn.Linear(99, 5)))
-
-
-REFUSED: dict[str, tuple[Callable[[], nn.Module], Split, str]] = {
-    "no parameters": (nn.Flatten, split(8), "Flatten has no parameters: there is nothing to train"),
-    "all frozen": (frozen, split(8), "all 4 parameters of Sequential are frozen: set requires_grad"),
-    "two devices": (two_devices, split(8), r"several devices \(0.1.weight on cpu, elsewhere on meta"),
-    "lazy": (lambda: nn.LazyLinear(4), noise(8, 6), "weight: expected a parameter with values"),
-    "a tuple": (lambda: nn.LSTM(3, 4), noise(8, 3), r"LSTM: expected one tensor .*found a tuple of 2"),
-    "a dict": (
-        lambda: Called(lambda s, x: {"out": s.fc(x)}, fc=nn.Linear(6, 5)),
-        noise(8, 6),
-        "found a dict with 'out'; wrap it in a module",
-    ),
-    "choices for logits": (
-        lambda: Called(lambda s, x: s.fc(x).argmax(1), fc=nn.Linear(6, 5)),
-        noise(8, 6),
-        "expected one tensor of floating-point logits, found a tensor of int64",
-    ),
-    "float64": (
-        lambda: nn.Linear(6, 5),
-        replace(noise(8, 6), prepare=lambda x: x.double()),
-        r"a batch of inputs \(4, 6\) float64",
-    ),
-    "pixels as they are": (
-        lambda: nn.Conv2d(3, 5, 3),
-        replace(split(8), prepare=lambda x: x.mul(99).to(torch.uint8)),
-        r"a batch of inputs \(4, 3, 8, 8\) uint8",
-    ),
-    "a shape within": (wrong_inside, split(8), r"1.1 \(Linear\): the network cannot train on a batch"),
-    "a line": (
-        lambda: Called(lambda s, x: s.fc(x.view(7, 3)), fc=nn.Linear(6, 5)), noise(8, 6),
-        r"Called, line \d+ of test_training_networks.py: the network cannot train",
-    ),
-    "a label too many": (mlp, replace(split(8), labels=torch.arange(8)), r"in 0\.\.3.*found 0 to 7"),
-    "a label below": (mlp, replace(split(8), labels=-split(8).labels - 1), "found -2 to -1"),
-    "labels of another shape": (
-        mlp, replace(split(8), labels=torch.zeros(8, 2).long()),
-        r"epoch 1 of 1: inputs \(4, 3, 8, 8\) float32, labels \(4, 2\) int64",
-    ),
-    "a prepare of two": (mlp, replace(split(8), prepare=twice), "found tuple"),
-    "a prepare that fails": (
-        mlp, replace(split(8), prepare=lambda x: x.view(3, 5)),
-        r"a batch \(4, 3, 8, 8\) float32 cannot be made into inputs \(prepare and augment\)",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_trained_is_named(name: str) -> None:
-    build, data, message = REFUSED[name]
-    model = build()
-    with pytest.raises(CompressionError, match=message):
-        fit(model, data, ONE)
-
-
-def test_a_coarse_size_that_the_network_cannot_take_is_named() -> None:
-    with pytest.raises(CompressionError, match=r"images of 6 pixels.*leave the recipe's coarse_si"):
-        fit(mlp(), split(8), replace(ONE, coarse_sizes=(6,)))
-
-
-LOSSES: dict[str, tuple[Callable[..., Any], str]] = {
-    "a loss per image": (lambda logits, *_: logits.sum(1), r"shape \(\), found \(4,\) float32"),
-    "a number": (lambda *_: 1.0, "found float"),
-    "a loss that is detached": (lambda logits, *_: logits.detach().sum(), "was it detached"),
-    "a loss that fails": (lambda logits, *_: logits["x"], "epoch 1 of 1: inputs .*IndexError|Type"),
-}
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_without_a_step_is_named(name: str) -> None:
-    loss, message = LOSSES[name]
-    with pytest.raises(CompressionError, match=message):
-        fit(mlp(), split(8), ONE, loss=loss)
-
-
 def test_ignored_labels_and_frozen_layers_train_the_rest() -> None:
     model, data = mlp(), split(9)
     model[1].requires_grad_(False)  # type: ignore[operator]
@@ -348,49 +215,3 @@ def test_training_learns_where_gradients_are_turned_off() -> None:
         pytest.raises(CompressionError, match=r"within torch\.inference_mo"),
     ):
         fit(model, split(8), ONE)
-
-
-@pytest.mark.parametrize("given", [{}, {"model": 3}, {"epoch": 0}])
-def test_a_state_of_something_else_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(
-        CompressionError, match="resume_from is no state of this network and recipe"
-    ):
-        fit(mlp(), split(8), ONE, resume_from=given)
-
-
-@pytest.mark.parametrize("options", [
-    {"warmup": 1.0}, {"momentum": -0.1}, {"weight_decay": float("nan")}, {"label_smoothing": 2.0},
-    {"seed": 0.5}, {"batch_size": True}, {"coarse_sizes": (6.5,)},
-])  # fmt: skip
-def test_numbers_that_no_optimizer_can_use_are_refused(options: dict[str, Any]) -> None:
-    (field,) = options
-    with pytest.raises(CompressionError, match=field):
-        replace(RECIPE, **options)
-
-
-def test_a_split_holds_tensors_and_gives_at_least_one_image() -> None:
-    data = split(8)
-    with pytest.raises(
-        UnsupportedTypeError, match=r"labels must be a tensor \(N, \.\.\.\), found list"
-    ):
-        Split(data.images, [0] * 8, data.prepare)  # type: ignore[arg-type]
-    with pytest.raises(
-        UnsupportedTypeError, match=r"images must be a tensor .* found a 0-dim tensor"
-    ):
-        Split(torch.ones(()), data.labels, data.prepare)
-    for count in (0, -1):
-        with pytest.raises(CompressionError, match=f"at least one image, asked for {count}"):
-            data.take(count)
-
-
-def test_predictions_that_are_none_are_named() -> None:
-    with pytest.raises(UnsupportedTypeError, match="LSTM: expected one tensor"):
-        predict(nn.LSTM(3, 4), noise(8, 3))
-    with pytest.raises(CompressionError, match=r"1.1 \(Linear\): the model cannot take a batch"):
-        predict(wrong_inside(), split(8))
-    with pytest.raises(CompressionError, match=r"expected logits \(8, classes"):
-        predict(Called(lambda _, x: x.sum(0)), split(8))
-    with pytest.raises(CompressionError, match=r"a label for each choice .* found labels \(8, 4\)"):
-        correct_images(mlp(), replace(split(8), labels=torch.zeros(8, 4)))
-    pixels = noise(9, 3, 8, 8, labels=(8, 8))
-    assert correct_images(nn.Conv2d(3, 5, 3, padding=1), pixels).shape == (9, 8, 8)

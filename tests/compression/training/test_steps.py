@@ -84,7 +84,7 @@ def reads_of(images: int) -> int:
 
 def test_reads_of_the_loss_do_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reads_of(64) > reads_of(32), "on a CPU each step looks"
-    monkeypatch.setattr("compression.training.loop.CHECK_EVERY", {})  # a CPU as other devices
+    monkeypatch.setattr("compression.training.run.CHECK_EVERY", {})  # a CPU as other devices
     assert reads_of(64) == reads_of(32) <= 2, "the check at the end of the epoch, and its mean"
 
 
@@ -93,7 +93,7 @@ def test_reads_of_the_loss_do_not_grow_with_the_steps(monkeypatch: pytest.Monkey
 def test_a_diverged_epoch_is_never_reported(
     monkeypatch: pytest.MonkeyPatch, every: int, step: int
 ) -> None:
-    monkeypatch.setattr("compression.training.loop.CHECK_EVERY", {"cpu": every})
+    monkeypatch.setattr("compression.training.run.CHECK_EVERY", {"cpu": every})
     epochs: list[int] = []
     poison = Poison(step)
     with pytest.raises(CompressionError, match=r"became nan in epoch 2 of 3 at learning rate 0\.0"):
