@@ -44,10 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--figures", type=Path, metavar="DIR", help="write figures 2, 6 and Pareto")
 
 
-# Before xdist's own, which would choose --dist=load: one worker compresses a case once.
+# Before xdist's own hook, which would choose --dist=load: one worker compresses a technique once.
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Keep the tests of one case on one worker."""
+    """Keep the tests of one technique on one worker."""
     if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
         config.option.dist = "loadgroup"
 
@@ -73,14 +73,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if figures is not None:
         from benchmarks.report.figures import make_folder  # matplotlib costs half a second
 
-        try:  # now, not behind hours of measuring
+        try:  # now, not after hours of measuring
             make_folder(figures)
         except CompressionError as error:
             raise pytest.UsageError(str(error)) from error
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Name what a number depends on."""
+    """Say what the numbers depend on."""
     asked = [f"cuda ({describe_cuda()})" if d == "cuda" else d for d in devices(config)]
     return (
         f"compression: workload {config.stash[WORKLOAD].name}, "

@@ -163,7 +163,7 @@ def evaluation_of(
     """Return a function that has a technique's file loaded and evaluated by another process."""
     name, root = (request.config.getoption(f"--{o}") for o in ("workload", "data-root"))
     places = [place_of(kind) for kind in devices(request.config)]
-    # Now, so that it is ready when the first technique is compressed.
+    # Started now, to be ready when the first technique is compressed.
     processes = {place: verifier.start(name, root, place) for place in places}
 
     @cache

@@ -1,4 +1,4 @@
-"""What the command line chose, for the conftests: a conftest is no module to import from."""
+"""What the command line chose, for both conftests: no module can import from those."""
 
 import os
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ def place_of(kind: str) -> torch.device:
 def training_kind(kinds: Sequence[str]) -> str:
     """Return where the baseline is trained: on a GPU where one is asked for.
 
-    Its weights serve every device: the rows of one table are about one network.
+    Its weights serve every device: all rows of a table are about one network.
     """
     return "cuda" if "cuda" in kinds else "cpu"
 
 
 def device_names(kinds: Sequence[str]) -> str:
-    """Return the models of the devices asked for, whichever a test came to first."""
+    """Return the models of the devices asked for, in the order of the options."""
     return " + ".join(device_name(place_of(kind)) for kind in kinds)

@@ -15,7 +15,7 @@ from compression.errors import CompressionError
 
 @contextmanager
 def end_on_error(session: pytest.Session) -> Iterator[None]:
-    """End the run with one sentence where what every test needs cannot be had."""
+    """End the run with one sentence where something that every test needs is missing."""
     try:
         yield
         return

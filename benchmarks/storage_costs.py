@@ -1,4 +1,7 @@
-"""Networks to store, and what storing one takes; `python -m benchmarks.storage_costs` serves memory."""
+"""Networks to store, and the cost of storing them.
+
+`python -m benchmarks.storage_costs` answers with the memory.
+"""
 
 import os
 import time
@@ -19,7 +22,7 @@ from compression.storage import load, save
 
 Compress = Callable[[nn.Module], nn.Module]
 KINDS: dict[str, tuple[Compress, bool]] = {
-    # name: what is done to the network, and whether its file is entropy-coded
+    # name: how the network is compressed, and whether its file is entropy-coded
     "dense": (lambda m: m, False),
     "sparse": (lambda m: prune_l1_unstructured(m, amount=0.6), False),
     "dense-coded": (lambda m: m, True),
@@ -44,7 +47,7 @@ def make_network(network: str, kind: str) -> nn.Module:
 
 
 def save_seconds(model: nn.Module, path: Path, *, entropy_coded: bool) -> float:
-    """Return the seconds of a save, those of fsync apart: they are the disk's."""
+    """Return the seconds of a save without those of fsync, which are the disk's."""
     apart = [0.0]
     sync = os.fsync
 
@@ -60,7 +63,7 @@ def save_seconds(model: nn.Module, path: Path, *, entropy_coded: bool) -> float:
 
 
 def load_seconds(path: Path, network: str) -> float:
-    """Return the seconds of a load, those of building the network apart: they draw its weights."""
+    """Return the seconds of a load without those of building the network and its weights."""
     apart = [0.0]
 
     def timed() -> nn.Module:
@@ -76,7 +79,7 @@ def load_seconds(path: Path, network: str) -> float:
 
 def peak(network: str, kind: str, path: str, do: str) -> dict[str, Any]:
     """Answer with the bytes of memory that a save or load takes beyond those before it."""
-    save(nn.Linear(2, 2), f"{path}.warm")  # what is made once in a process is not the network's
+    save(nn.Linear(2, 2), f"{path}.warm")  # to leave out what is made once per process
     load(f"{path}.warm", lambda: nn.Linear(2, 2))
     if do == "load":
         with PeakMemory(CPU) as memory:

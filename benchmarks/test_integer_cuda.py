@@ -1,4 +1,4 @@
-"""INT8 on a GPU against the best float16 path, and each layer against its floor.
+"""INT8 on a GPU compared with the best float16 path, and each layer with its floor.
 
 `pytest benchmarks/test_integer_cuda.py -m integer`, on torchvision's networks at 224x224.
 """
@@ -34,7 +34,7 @@ NETWORKS = ("resnet18", "resnet50")
 # memory and launches; at 128 tensor cores do twice as many int8 products.
 AT_LEAST = {1: 1.0, 128: 1.5}
 FAR = 2.0
-"""A layer that takes more times its floor is named in the record."""
+"""A layer that takes more than this many times its floor is named in the record."""
 CALIBRATION_IMAGES = 64
 BUDGET_S = 20.0
 LAYER_ROUNDS = 30
@@ -67,7 +67,7 @@ def integer_network(name: str, data: Data, images: Tensor) -> TritonModel:
 
 
 def float16_paths(name: str, images: Tensor) -> dict[str, Timer]:
-    """Return the float16 ways to predict: batch norm folded, channels last, as an engineer would."""
+    """Return float16 ways to predict as an engineer would: batch norm folded, channels last."""
     model = fold_batch_norm(drawn(name)).to(DEVICE, torch.float16)
     model = model.to(memory_format=torch.channels_last)
     inputs = images.half().contiguous(memory_format=torch.channels_last)
@@ -150,7 +150,7 @@ def layer_facts(launch: Launch, images: Tensor, outputs: Tensor) -> dict[str, An
 
 
 def print_layers(request: Any, layers: list[dict[str, Any]]) -> None:
-    """Print a line a layer: its time, both floors, and the tile that was chosen."""
+    """Print one line per layer: its time, both floors, and the tile that was chosen."""
     write = partial(print, flush=True)
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         write(f"\n{'layer':<24}{'ms':>9}{'bytes ms':>10}{'int8 ms':>9}{'x floor':>9}  tile")

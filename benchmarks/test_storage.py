@@ -18,8 +18,8 @@ from compression.storage import contents, save
 NETWORKS = ("resnet18", "resnet50", "resnet152")
 ROUNDS = 9
 MB = 10**6
-# Float32 bytes of the network a second, in MB: saved and loaded at least. The fastest of the rounds
-# counts, since another process can only add to it.
+# Float32 megabytes of the network that are saved or loaded per second, at least. The fastest round
+# counts: other processes can only slow it down.
 LEAST_MB_PER_S = {
     "dense": {"save": 300, "load": 300},
     "sparse": {"save": 150, "load": 150},
@@ -28,7 +28,7 @@ LEAST_MB_PER_S = {
     "shared-coded": {"save": 150, "load": 60},
 }
 MOST_MEMORY = 2.0
-"""Sizes of the float32 network in memory at once, the network itself among them."""
+"""Float32 sizes of the network in memory at once, the network itself included."""
 
 pytestmark = [pytest.mark.storage, pytest.mark.benchmark(timer=CLOCK)]
 every_file = pytest.mark.parametrize("kind", KINDS)
@@ -100,7 +100,8 @@ def test_memory(
     if peak_bytes is None:
         pytest.skip("peak memory is read from Linux's /proc")
     about = facts(network, kind, do, model, path)
-    sizes = peak_bytes / about["dense_bytes"] + (do == "save")  # which has the network before it
+    # Before a save starts, the network is in memory.
+    sizes = peak_bytes / about["dense_bytes"] + (do == "save")
     replay(benchmark, [max(sizes, 1e-9)])
     met = sizes <= MOST_MEMORY
     record(

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.training,
     pytest.mark.gpu,
     pytest.mark.benchmark(timer=CLOCK),
-    pytest.mark.filterwarnings("default"),  # a compiler's warning is no failed training
+    pytest.mark.filterwarnings("default"),  # a compiler's warning fails no training
 ]
 
 
@@ -58,9 +58,9 @@ def test_training(
     data = images(row.workload)
     workload = with_start(row.workload, card)
     if (workload.pretrained is None) != (row.workload.pretrained is None):
-        pytest.skip("its pretrained weights cannot be had")
+        pytest.skip("its pretrained weights are not available")
     model, found = time_training(workload, data, card, print)
-    if row.recipe is None:  # else it is not what a run would look for
+    if row.recipe is None:  # a run looks for no other recipe's weights
         keep_baseline(model, workload, data, card)
     replay(benchmark, [found["seconds"]])
     met = found["seconds"] <= row.seconds and found["accuracy"] >= row.accuracy

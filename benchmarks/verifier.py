@@ -1,6 +1,6 @@
 """A process of its own that loads saved models and evaluates them: `python -m benchmarks.verifier`.
 
-It has never seen the models.
+It has never seen the models before.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The four workloads that are built in, and how yours is found."""
+"""The four built-in workloads, and how yours is found."""
 
 import dataclasses
 import importlib
@@ -37,13 +37,13 @@ DIGITS_224 = dataclasses.replace(
     batch_sizes=(1, 64),
     coarse_for=networks.resnet18_10,
 )
-"""The default's network at the paper's image size, for what an image costs there."""
+"""The default's network at the paper's image size, to measure the cost of an image there."""
 
-# An estimate, not a measurement: forward and backward are 3.3 GFLOP an image, so that an epoch of
-# 48,000 takes 0.6 to 0.8 s at 25 to 35% of an H100's 800 TFLOP/s; batch norm, ReLU and additions
-# move some 25 MB an image, 0.4 s at 3 TB/s. With 1.0 to 1.5 s an epoch, 40 epochs take about a
-# minute, and stay below three at three times that. Eager: compiling costs 30 to 60 s, and fusing
-# saves at most 0.4 s an epoch. The batch divides the images; its rate is 0.1 at 128, scaled.
+# An estimate, not a measurement. Forward and backward are 3.3 GFLOP per image: an epoch of 48,000
+# takes 0.6 to 0.8 s at 25 to 35% of an H100's 800 TFLOP/s. Batch norm, ReLU and additions move some
+# 25 MB per image: 0.4 s at 3 TB/s. With 1.0 to 1.5 s per epoch, 40 epochs take about a minute, and
+# stay below three minutes at three times that. Eager, because compiling costs 30 to 60 s, and fusing
+# saves at most 0.4 s per epoch. The batch divides the images; its rate is that of 128, 0.1, scaled.
 CIFAR10_CUDA = Recipe(
     epochs=40,
     batch_size=500,

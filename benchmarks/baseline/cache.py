@@ -20,7 +20,7 @@ _ZEROS = b"0" * _DIGITS
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the lock on `path` among all processes; CompressionError where it cannot be had."""
+    """Hold the lock on `path` among all processes; CompressionError where that is impossible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
@@ -38,7 +38,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file whose metadata holds the SHA-256 of it, those digits taken as zeros."""
+    """Write a safetensors file whose metadata holds its SHA-256, computed with zeros in its place."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = to_bytes(plain, metadata={"sha256": _ZEROS.decode()})
     start = data.index(_MARK + _ZEROS) + len(_MARK)
@@ -47,7 +47,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def holds_weights(path: Path) -> bool:
-    """Tell whether `path` is what `write_weights` wrote, every bit of it; a missing file is not."""
+    """Tell whether `path` is what `write_weights` wrote, bit for bit; a missing file is not."""
     data = _bytes_of(path)
     start = -1 if data is None else data.find(_MARK)
     if data is None or start < 0:
@@ -65,7 +65,7 @@ def write_checked(path: Path, data: bytes) -> None:
 
 
 def read_checked(path: Path) -> bytes | None:
-    """Return what `write_checked` wrote, None where a bit of it is not as it was written."""
+    """Return what `write_checked` wrote, None where any bit has changed."""
     found = _bytes_of(path) or b""
     line, data = found[: _DIGITS + 1], found[_DIGITS + 1 :]
     return data if line == hashlib.sha256(data).hexdigest().encode() + b"\n" else None

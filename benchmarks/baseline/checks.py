@@ -1,4 +1,4 @@
-"""What is looked at of a workload before anything is trained: whether its parts fit together."""
+"""Checks before anything is trained: do the parts of a workload fit together?"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def check_outputs(workload: Workload, data: Data) -> None:
 def with_fitting_sizes(
     workload: Workload, data: Data, device: torch.device, report: Callable[[str], None]
 ) -> Workload:
-    """Return the workload without coarse sizes where its network cannot take them; `report` is told."""
+    """Return the workload without coarse sizes that its network cannot take, and report them."""
     recipe = workload.recipe_on(device)
     if not recipe.coarse_sizes:
         return workload

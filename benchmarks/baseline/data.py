@@ -20,7 +20,7 @@ CIFAR10_VALIDATION_IMAGES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Three disjoint splits; choices and calibration see train and validation only."""
+    """Three disjoint splits; choices and calibration use train and validation only."""
 
     train: Split
     validation: Split
@@ -59,7 +59,7 @@ class Normalize:
 
 
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    # Filled there: a copy from the host would stop a GPU at every batch.
+    # Filled on the device: a copy from the host would stop a GPU at every batch.
     column = torch.empty(len(values), 1, 1, device=device)
     for channel, value in zip(column, values, strict=True):
         channel.fill_(value)
@@ -183,7 +183,7 @@ def read_cifar10(data_root: Path | None) -> tuple[Images, Images, str]:
 
     `data_root` holds torchvision's layout (cifar-10-batches-py) or image folders train/CLASS and
     test/CLASS; None means torchvision's download into the cache folder. CompressionError says what
-    to pass where neither can be had.
+    to pass where both are missing.
     """
     if data_root is None:
         return *_torchvision_cifar10(cache_folder() / "data", download=True), "CIFAR-10"

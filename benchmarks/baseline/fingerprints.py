@@ -17,9 +17,9 @@ from compression.errors import CompressionError
 from compression.training import Recipe, Split, fit
 
 IMAGES = 64
-"""Through `prepare` and `augment`, over the whole split."""
+"""That go through `prepare` and `augment`, spread over the split."""
 DRAWS = 8
-"""Augmentations of each: 512 draws find a probability changed by one in a hundred."""
+"""Augmentations of each image: 512 draws notice a probability that changed by 1%."""
 TRAINED_IMAGES = 4
 
 
@@ -33,12 +33,12 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 
 def training_fingerprint(workload: Workload, data: Data, recipe: Recipe) -> str:
-    """Hash what the code behind a workload does (SHA-256, 16 hex digits): the code itself may change.
+    """Hash what a workload's code does, not how it is written (SHA-256, 16 hex digits).
 
     Some training images go through `prepare` and `augment` with fixed draws, and through a few steps
     of the seeded network: its first weights, its logits and its weights after these steps count.
-    Always on a CPU, in float32 and by one thread, so that each process finds the same. Pretrained
-    weights are not read: they count by their factory's name, in the recipe's fingerprint.
+    All runs on a CPU, in float32 and with one thread, so that each process computes the same.
+    Pretrained weights are not read: their factory's name counts, in the recipe's fingerprint.
     """
     digest = hashlib.sha256()
     train = data.train.to("cpu")
@@ -74,7 +74,7 @@ def _network_seen(workload: Workload, train: Split, recipe: Recipe) -> Iterator[
     )  # fmt: skip
     try:
         fit(model, few_images, short)
-    except CompressionError as error:  # to be said by the training itself
+    except CompressionError as error:  # the training itself will report it
         yield str(error).encode()
     yield weights_fingerprint(model).encode()
 
@@ -87,7 +87,7 @@ def _outcome(step: Callable[[], Any]) -> Iterator[bytes | memoryview]:
     try:
         with torch.no_grad():
             found = step()
-    except Exception as error:  # to be said by the training itself
+    except Exception as error:  # the training itself will report it
         yield type(error).__name__.encode()
         return
     if isinstance(found, Tensor):
@@ -102,7 +102,7 @@ def _octets(tensor: Tensor) -> memoryview:
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """Fix every generator and the threads, and give them back as they were."""
+    """Fix every generator and the number of threads, and restore them."""
     threads, ours, numpys = torch.get_num_threads(), random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():

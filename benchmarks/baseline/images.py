@@ -14,7 +14,7 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     """Return the images of CLASS folders below `root`, sorted by name, with labels and classes."""
     classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     if not classes:
-        raise CompressionError(f"{root}: expected one folder a class, found none")
+        raise CompressionError(f"{root}: expected one folder per class, found none")
     images: list[Tensor] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -44,7 +44,7 @@ def _read_image(file: Path) -> Tensor:
 
 
 def _rgb(image: Image.Image, file: Path) -> Tensor:
-    """Return an image's pixels (H, W, 3) as uint8; refuse what has no one such value."""
+    """Return an image's pixels (H, W, 3) as uint8; refuse those whose value is not known."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         wide = np.array(image).astype(np.int64)  # of 16 bits: Pillow would clip them to white
         grey = torch.from_numpy(((wide + 128) // 257).astype(np.uint8))

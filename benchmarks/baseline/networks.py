@@ -17,8 +17,8 @@ def resnet18_cifar() -> nn.Module:
 
 
 def resnet18_imagenet() -> nn.Module:
-    """ResNet-18 from ImageNet weights where they can be had, with a new head of 10 classes."""
-    from torchvision.models import resnet18  # a second, which other networks need not wait for
+    """ResNet-18 from ImageNet weights, with a new head of 10 classes."""
+    from torchvision.models import resnet18  # it takes a second, which other networks save
 
     model = resnet18(weights="IMAGENET1K_V1")
     model.fc = nn.Linear(model.fc.in_features, 10)
@@ -43,7 +43,7 @@ def uneven_norms(model: nn.Module) -> nn.Module:
 def drawn(name: str, num_classes: int = 1000) -> nn.Module:
     """Return torchvision's network with weights drawn by seed 0, its batch norms not the identity.
 
-    What an image costs and how codes round depends on the architecture, not on training.
+    The cost of an image and the rounding of codes depend on the architecture, not on training.
     """
     torch.manual_seed(0)
     return uneven_norms(Architecture(name, num_classes)().eval())

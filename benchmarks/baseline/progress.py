@@ -1,4 +1,4 @@
-"""The time left of a long training, behind each epoch and every minute."""
+"""The time left of a long training, after each epoch and every minute."""
 
 import math
 import time
@@ -10,7 +10,7 @@ LINE_EVERY_S = 60.0
 
 
 class Progress:
-    """Says the time left of a training that begins at epoch `first`."""
+    """Reports the time left of a training that begins at epoch `first`."""
 
     def __init__(
         self, title: str, recipe: Recipe, train: Split, first: int, report: Callable[[str], None]
@@ -24,7 +24,7 @@ class Progress:
         self.started = self.said = time.monotonic()
 
     def on_step(self) -> None:
-        """Count a step, and say so where nothing was said for long."""
+        """Count a step, and report it where nothing was reported for a minute."""
         self.steps += 1
         if time.monotonic() - self.said >= LINE_EVERY_S:
             epoch, step = divmod(self.steps - 1, self.steps_per_epoch)

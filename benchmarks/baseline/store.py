@@ -60,8 +60,8 @@ def trainable_workload(
 ) -> Workload:
     """Return the workload as it can be trained here.
 
-    That is without coarse sizes that its network cannot take, and without pretrained weights that
-    cannot be had; `report` is told.
+    Coarse sizes that its network cannot take and pretrained weights that are not available are left
+    out, and reported.
     """
     workload = with_fitting_sizes(workload, data, device, report)
     if holds_weights(cache_path(workload, data, device)):
@@ -72,9 +72,9 @@ def trainable_workload(
 def with_start(
     workload: Workload, device: torch.device, report: Callable[[str], None] = log.info
 ) -> Workload:
-    """Return the workload with its pretrained weights read, or without where they cannot be had.
+    """Return the workload with its pretrained weights read, or without where they are not available.
 
-    A baseline from random weights is another recipe, with a fingerprint and a place of its own.
+    A baseline from random weights has another recipe, with its own fingerprint and place.
     """
     if workload.pretrained is None:
         return workload
@@ -82,7 +82,7 @@ def with_start(
         start = workload.initial_network(device)
     except (OSError, RuntimeError) as error:  # unreachable; or a download that is damaged
         report(
-            f"{workload.name} baseline: pretrained weights cannot be had ({error}); it starts from "
+            f"{workload.name} baseline: pretrained weights are not available ({error}); it starts from "
             "random weights"
         )
         return replace(workload, pretrained=None)
@@ -141,7 +141,7 @@ def _train_into(
 
 
 def keep_baseline(model: nn.Module, workload: Workload, data: Data, device: torch.device) -> Path:
-    """Cache weights that `train` gave, unless there are some; return their place."""
+    """Cache weights that `train` returned, unless some are cached; return their place."""
     path = cache_path(workload, data, device)
     with lock(path):
         if not holds_weights(path):

@@ -19,8 +19,10 @@ from compression.training import EpochReport, Recipe, Split, correct_images, fee
 
 log = logging.getLogger(__name__)
 
-RESUME_EVERY_S = 20.0  # of training, at most an epoch more: what a kill may cost
-PROGRESS_IMAGES = 1_000  # of the validation images: an epoch's line need not cost a test
+RESUME_EVERY_S = 20.0
+"""Of training that a kill may cost, and at most one epoch more."""
+PROGRESS_IMAGES = 1_000
+"""Validation images per epoch: its line need not cost a test of all."""
 
 
 def train(
@@ -34,8 +36,8 @@ def train(
 ) -> nn.Module:
     """Return the workload's network, trained on `device` with the images there.
 
-    A training of more than seconds writes `resume`, where it is given, and goes on from it; where it
-    cannot be written, `report` is told once and the training goes on.
+    A training of more than 20 s writes `resume`, where it is given, and goes on from it. Where it
+    cannot be written, that is reported once and the training goes on.
     """
     recipe, title = workload.recipe_on(device), f"{workload.name} baseline"
     images, validation = (s.to(device) for s in (data.train, data.validation))
@@ -67,19 +69,19 @@ def _report_epoch(
     correct = correct_images(model, validation.take(PROGRESS_IMAGES))
     progress.say(
         f"epoch {epoch.epoch + 1}/{epoch.epochs}, loss {epoch.mean_loss:.3f}, "
-        f"validation {correct.float().mean():.2%}, {epoch.seconds:.1f} s an epoch"
+        f"validation {correct.float().mean():.2%}, {epoch.seconds:.1f} s per epoch"
     )
 
 
 class _Keeper:
-    """Writes what a training goes on with, once enough seconds of it would be lost."""
+    """Writes the file that a training goes on from, once enough seconds would be lost."""
 
     def __init__(self, path: Path | None, title: str, report: Callable[[str], None]) -> None:
         self.path, self.title, self.report = path, title, report
         self.unsaved_s, self.unwritable = 0.0, False
 
     def keep(self, epoch: EpochReport) -> None:
-        """Note an epoch, and write it where it is due; say once where it cannot be written."""
+        """Count an epoch, and write it where it is due; report once where it cannot be written."""
         self.unsaved_s += epoch.seconds
         if self.path is None or self.unsaved_s <= RESUME_EVERY_S:
             return
@@ -92,7 +94,7 @@ class _Keeper:
 
 
 def _lay_out(model: nn.Module, images: Split, recipe: Recipe) -> nn.Module:
-    """Return `model` with its images' weights channels last, where it trains so."""
+    """Return `model` with its 4-dimensional tensors channels last, where it trains so."""
     tensors = [t for t in [*model.parameters(), *model.buffers()] if t.ndim == 4]
 
     def lay(memory_format: torch.memory_format) -> None:
@@ -102,7 +104,7 @@ def _lay_out(model: nn.Module, images: Split, recipe: Recipe) -> nn.Module:
     lay(torch.channels_last)
     try:
         fits = feed_of(model, images, recipe).memory_format is torch.channels_last
-    except CompressionError:  # as it may without
+    except CompressionError:  # which contiguous weights may avoid
         fits = False
     if not fits:
         lay(torch.contiguous_format)
@@ -122,7 +124,7 @@ def _read_resume(path: Path, report: Callable[[str], None]) -> dict[str, Any] | 
 
 
 def _write_resume(path: Path, epoch: EpochReport) -> str:
-    """Write what training goes on with; return why it cannot be written."""
+    """Write the file that training goes on from; return why it cannot be written."""
     buffer = io.BytesIO()
     torch.save(epoch.state(), buffer)
     try:

@@ -1,4 +1,4 @@
-"""What is compressed and measured: a network, its data, and the recipes that train both."""
+"""What is compressed and measured: a network, its data, and the recipes of its trainings."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from compression.training import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A network, the data it is measured on, and the recipes that train it and what it becomes.
+    """A network, the data that it is measured on, and the recipes that train it and its results.
 
     - `network`: returns a fresh network with the state-dict keys of the baseline.
     - `pretrained`: returns the network that training starts from; `network` by default.
@@ -72,7 +72,7 @@ class Workload:
         start = self.pretrained or self.network
         parts = [self.name, name_of(self.network), name_of(start)]
         recipe = dataclasses.asdict(self.recipe_on(device))
-        # Unused, a field newer than the saved runs is left out: their fingerprints stay.
+        # Fields newer than the saved runs are left out where they are unused: fingerprints stay.
         for field in ("cutout", "compiled"):
             if not recipe[field]:
                 del recipe[field]

@@ -1,4 +1,4 @@
-"""A network to try a function on, and what is said of the outcome."""
+"""A network to try a function on, and the outcome."""
 
 import copy
 import traceback
@@ -65,14 +65,14 @@ def draw_statistics(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What became of a function on a network, and a number or a sentence about it."""
+    """The outcome of a function on a network, and a number or a sentence about it."""
 
     outcome: Literal["ok", "refused", "WRONG"]
     about: str = ""
 
 
 def cell_of(check: Callable[[Case], str], case: Case) -> Cell:
-    """Return what becomes of a check, which raises WrongResultError, and whose function may refuse."""
+    """Return the outcome of a check, which raises WrongResultError; its function may refuse."""
     try:
         with torch.no_grad():
             return Cell("ok", check(case))

@@ -23,7 +23,7 @@ QUANTIZED_WEIGHTS = (nn.Linear, nn.Conv2d)
 
 
 def check_fold_batch_norm(case: Case) -> str:
-    """Batch norms that follow a layer are gone, the outputs are the same."""
+    """Batch norms after a layer are gone, and the outputs are the same."""
     result = fold_batch_norm(case.model)
     at_least(EXACT, result(case.x), case.wanted)
     count = [

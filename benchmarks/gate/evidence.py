@@ -1,7 +1,7 @@
-"""Can what a saved run or this one says of a benchmark be believed?
+"""Can the facts of a benchmark be believed, those of a saved run and those of this one?
 
-A NaN loses no comparison and a count that contradicts its record wins every one, so that the gate
-looks at both sides before it compares them.
+A NaN loses no comparison, and a count that contradicts its record wins every one. So the gate looks
+at both sides before it compares them.
 """
 
 import reprlib
@@ -18,7 +18,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "latency": ("speed_up", "speed_up_low", "speed_up_high"),
 }
 LARGEST = 1e15
-"""No byte, second or ratio is more; a larger integer overflows what is computed with it."""
+"""No count of bytes, seconds or ratio is more; larger integers overflow in the computations."""
 MOST_IMAGES = 10**9
 ROUNDING = 1e-6
 READ = (
@@ -43,7 +43,7 @@ def comparison_problem(now: Facts, then: Facts) -> str | None:
 
 
 def damage(facts: Facts) -> str | None:
-    """Return which field of a gated metric cannot be used, None where each can."""
+    """Return which field of a gated metric cannot be used, None where all can."""
     metric = facts.get("metric")
     if not isinstance(metric, str) or metric not in REQUIRED:
         return None
@@ -65,13 +65,13 @@ def images_of(facts: Facts) -> Tensor:
 
 
 def is_number(value: Any, *, least: float = 0.0) -> bool:
-    """Tell a number within what can be computed with from all else; NaN and true are none."""
+    """Tell whether `value` is a number that can be computed with; NaN and true are not."""
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     return usable and least <= value <= LARGEST
 
 
 def shorten(value: Any) -> str:
-    """Return a value for a sentence, however large or deep."""
+    """Return a value as a short text for a sentence, however large or deep it is."""
     return reprlib.repr(value)
 
 

@@ -22,7 +22,7 @@ _COUNTS = ("rounds", "iterations")
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The entries of one saved run by node id, and what it says of its machine and data."""
+    """The entries of a saved run by node id, and what it says of its machine and data."""
 
     path: Path
     entries: Mapping[str, Mapping[str, Any]]

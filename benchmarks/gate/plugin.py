@@ -1,8 +1,8 @@
 """The gate: a pytest plugin that fails a run which is larger, worse or slower than a saved one.
 
 `--benchmark-compare=FILE --benchmark-compare-fail=mean:25%` gates the plugin's own times as ever,
-and with them size, accuracy and speed-up (rules.py). Evidence that cannot be used fails too: nothing
-matched, an entry gone, benchmarks disabled, other data. On another machine times are advisory.
+and with them size, accuracy and speed-up (rules.py). Unusable evidence fails too: nothing matched, an
+entry gone, benchmarks disabled, other data. On another machine times are advisory.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ from benchmarks.gate.verdict import Gate
 from compression.errors import CompressionError
 
 KEY = pytest.StashKey[Gate]()
-"""The gate of a run that has one; its history tells a test what to measure twice."""
+"""The gate of a gated run; its history says which tests must measure twice."""
 SUITE: Any = pytest.StashKey[dict[str, Any]]()
-"""What this run says of itself; benchmarks/conftest.py fills it."""
+"""What this run says of itself; benchmarks/conftest.py fills it in."""
 
 # They differ from run to run on one machine.
 _VARYING = ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly")
@@ -82,7 +82,7 @@ def pytest_benchmark_compare_machine_info(
 ) -> None:
     """Leave the comparison of machines to the gate; without one the plugin still warns of another.
 
-    Both compare before the first test has filled this run's `suite`, so that it always differs.
+    Both compare before the first test fills this run's `suite`: it would always differ.
     """
     if KEY in config.stash:
         compared_benchmark["machine_info"] = machine_info

@@ -1,4 +1,4 @@
-"""Is one result worse than its history? One-sided: a better one never is."""
+"""Is a result worse than its history? The rules are one-sided: a better result never fails."""
 
 import math
 from collections.abc import Callable
@@ -22,9 +22,9 @@ TOLERANCES = {
     ),
     "waking": (
         0.35,
-        "that much of 0.30 ms and the tolerance above cover it: less than twice as slow",
+        "with the tolerance above it stays below twice as slow",
     ),
-    "width": (2.0, "a speed-up of which the interval reaches so many times as far says nothing"),
+    "width": (2.0, "a speed-up says nothing where its interval reaches this many times as far"),
 }
 
 
@@ -58,9 +58,9 @@ def accuracy_regression(now: Facts, then: Facts) -> str | None:
 
 
 def speed_up_regression(now: Facts, then: Facts) -> str | None:
-    """Return the sentence where the whole interval is slower than history's, None where it is not.
+    """Return the sentence where the whole interval is below the history's, None where it is not.
 
-    The history's time may grow by the tolerance, and by what waking several threads takes.
+    The history's time may grow by the tolerance, and by the time that it takes to wake threads.
     """
     tolerance = TOLERANCES["speed-up"][0]
     share = 1 / (1 / (1 - tolerance) + _waking(now, then))
@@ -71,7 +71,7 @@ def speed_up_regression(now: Facts, then: Facts) -> str | None:
 
 
 def _waking(now: Facts, then: Facts) -> float:
-    """Return the share of the history's time that waking threads may take: none has none to wake."""
+    """Return the share of the history's time that it may take to wake threads: 0 with one thread."""
     if max(facts.get("num_threads", 2) for facts in (now, then)) == 1:
         return 0.0
     waking_ms, most = (TOLERANCES[name][0] for name in ("waking, ms", "waking"))

@@ -1,4 +1,4 @@
-"""What a run was asked to leave out, however pytest was told: what it then lacks is not gone."""
+"""What a run was asked to leave out, by any option of pytest: that is missing, but not gone."""
 
 import importlib.util
 import os
@@ -13,12 +13,14 @@ import pytest
 _NARROWING = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf")
 _STEPWISE = ("stepwise", "stepwise_skip", "stepwise_reset")
 _UNCOLLECTED = ("ignore", "ignore_glob", "lf")
-"""What they leave out pytest does not even collect, so that it cannot tell."""
+"""Options whose tests pytest does not collect, so that it cannot say what was left out."""
 
 
 def arguments(config: pytest.Config, *, of_project: bool = True) -> list[str]:
-    """Return the arguments of this run with argument files read, without the project's own addopts
-    where asked: what `-o addopts=` gives in their place is this run's.
+    """Return the arguments of this run, with argument files read.
+
+    Without `of_project` the project's own addopts are left out; what `-o addopts=` gives in their
+    place belongs to this run.
     """
     overridden = any(o.startswith("addopts=") for o in config.getoption("override_ini") or ())
     addopts = [str(a) for a in config.getini("addopts")] if of_project or overridden else []
@@ -28,7 +30,7 @@ def arguments(config: pytest.Config, *, of_project: bool = True) -> list[str]:
 
 
 def _expand(given: Sequence[str]) -> Iterator[str]:
-    """Read argument files as argparse does: a line an argument."""
+    """Read argument files as argparse does: one argument per line."""
     for argument in given:
         if argument.startswith("@"):
             text = Path(argument[1:]).read_text(encoding=sys.getfilesystemencoding())
@@ -48,14 +50,14 @@ class Scope:
     deselected: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Let pytest's own parser read the arguments: it knows what `-vk NAME` means."""
+        """Parse the arguments with pytest's own parser: it knows what `-vk NAME` means."""
         given = arguments(self.config, of_project=False)
         options = self.config._parser.parse_known_args(given)
         self.narrowed = any(getattr(options, n, None) for n in (*_NARROWING, *_STEPWISE))
         self.uncollected = any(getattr(options, name, None) for name in _UNCOLLECTED)
 
     def missing(self, names: Sequence[str], ran: set[str]) -> Iterator[tuple[str, str]]:
-        """Give the names of a history that should have run and did not, each with its reason."""
+        """Yield the names of a history that should have run and did not, each with the reason."""
         places = [_place(self.config, str(argument)) for argument in self.config.args]
         for name in names:
             file, _, test = name.partition("::")

@@ -1,4 +1,4 @@
-"""Many lines of one reason as one: a hundred rows that failed alike have one thing to say."""
+"""One line for many rows that failed for the same reason."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ MOST = 3
 
 
 def group_by_reason(reasons: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a line for each name and reason, and one for a reason that more than three names share."""
+    """Return a line per name and reason, but one line where more than three names share a reason."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons:
         names.setdefault(reason, []).append(name)

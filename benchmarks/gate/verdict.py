@@ -22,9 +22,10 @@ class Gate:
     def __init__(
         self, config: pytest.Config, history: History, suite: Mapping[str, Any], scope: Scope
     ) -> None:
-        """Gate the run of `config`; `suite` says of it what the history says of itself.
+        """Gate the run of `config`.
 
-        `scope`: what the run was asked for, so that what it leaves out on purpose is not gone.
+        `suite`: its machine and data, as the history names its own. `scope`: what it was asked to run;
+        what it leaves out on purpose is not gone.
         """
         self.config, self.history, self.suite, self.scope = config, history, suite, scope
         self.compared = 0
@@ -126,7 +127,7 @@ class Gate:
         return [differing] if differing else []
 
     def _noisy_controls(self, benchmarks: Any) -> Iterator[str]:
-        """Say which of the two runs was measured on a machine that was busy with other work."""
+        """Name the run whose machine was busy with other work."""
         sides = {
             "this run": {e.fullname: e.extra_info for e in benchmarks},
             "the history": {n: e.get("extra_info", {}) for n, e in self.history.entries.items()},

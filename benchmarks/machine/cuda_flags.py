@@ -1,4 +1,4 @@
-"""What a GPU's time depends on besides the card: TF32, cuDNN, and the versions below torch."""
+"""What a time on a GPU depends on besides the card: TF32, cuDNN, and the versions below torch."""
 
 import re
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ _CUDNN: Any = torch.backends.cudnn  # torch's annotations lack its newer members
 def tf32_matmul() -> bool:
     """Tell whether matrix products of float32 may round their inputs to TF32.
 
-    Read where torch's older and newer settings meet: to read an older one after a newer was set is
-    an error.
+    It is read where torch's older and newer settings meet: reading an older setting after a newer one
+    was set is an error.
     """
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
@@ -42,7 +42,7 @@ def cuda_flags() -> dict[str, Any]:
 def _matmul_precision() -> str:
     try:
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # it was set by fp32_precision, which has no word for it
+    except RuntimeError:  # it was set by fp32_precision, for which torch has no such word
         return str(torch.backends.cuda.matmul.fp32_precision)
 
 
@@ -57,7 +57,7 @@ def driver_version() -> str | None:
 
 
 def describe_cuda() -> str:
-    """Return what the run's header says of the GPU."""
+    """Return the GPU's part of the run's header."""
     matmul, convolutions = ("on" if on else "off" for on in (tf32_matmul(), tf32_cudnn()))
     return (
         f"{torch.cuda.get_device_name()}, TF32 {convolutions} for convolutions and {matmul} for matrix "
@@ -67,7 +67,7 @@ def describe_cuda() -> str:
 
 @contextmanager
 def autotune(device: torch.device) -> Iterator[None]:
-    """Let cuDNN time its algorithms on a GPU, so that none is compared with an untuned baseline.
+    """Let cuDNN time its algorithms on a GPU: no technique is compared with an untuned baseline.
 
     Not torch.backends.cudnn.flags, which also sets TF32, by default to on.
     """

@@ -1,4 +1,4 @@
-"""What a time depends on: the processor or the card, by name."""
+"""The processor or card that a time was measured on, by name."""
 
 import platform
 import re

@@ -15,7 +15,7 @@ Work = Callable[[], object]
 
 WINDOW_S = 1.0
 PORTION_S = 0.01
-"""Between two readings; NVML is read no faster than it could have changed."""
+"""Of work between two readings: NVML changes no faster than this."""
 AVERAGE_S = 1.0
 """Over which cards newer than the A100 average their power (NVML, nvmlDeviceGetPowerUsage)."""
 STEP_S = 1.0
@@ -23,7 +23,7 @@ STEP_S = 1.0
 
 
 class EnergyUnknownError(CompressionError):
-    """A card that does not tell its energy."""
+    """A card whose energy cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Energy:
 
 
 def energy_facts(work: Work, device: torch.device, *, images: int) -> dict[str, Any]:
-    """Return what a row records: mJ a prediction and an image, or None and why it is unknown."""
+    """Return what a row records: mJ per prediction and per image, or None and why it is unknown."""
     try:
         found = measure_energy(work, device)
     except EnergyUnknownError as error:
@@ -55,7 +55,7 @@ def measure_energy(work: Work, device: torch.device) -> Energy:
     """Repeat `work` for about a second, and return what NVML says of it.
 
     By the card's counter of energy, or else by its power, sampled and integrated. EnergyUnknownError
-    where NVML or its package is missing, or tells neither.
+    where NVML or its package is missing, or knows neither.
     """
     try:
         import pynvml
@@ -78,7 +78,7 @@ def _handle(pynvml: Any, device: torch.device) -> Any:
 
 
 def _portions(work: Work, device: torch.device) -> Callable[[], int]:
-    """Return what works for about PORTION_S, until the device has finished, and counts."""
+    """Return a function that works for about PORTION_S, until the device is done, and counts."""
 
     def run(count: int) -> int:
         for _ in range(count):
@@ -102,13 +102,13 @@ def _measure(pynvml: Any, handle: Any, portion: Callable[[], int]) -> Energy:
 
     try:
         counter_mj()
-    except pynvml.NVMLError:  # older than Volta, or not told to this user
+    except pynvml.NVMLError:  # older than Volta, or not permitted to this user
         return _by_power(power_mw, portion)
     return _by_counter(counter_mj, portion)
 
 
 def _by_counter(read_mj: Callable[[], int], portion: Callable[[], int]) -> Energy:
-    """Measure from one step of the counter to another: between steps it tells an old value."""
+    """Measure from one step of the counter to another: between steps its value is old."""
     first_mj, _ = _until_step(read_mj, portion)
     started, predictions = time.perf_counter(), 0
     while time.perf_counter() - started < WINDOW_S:

@@ -1,4 +1,4 @@
-"""How many kernels a prediction launches: at batch 1 a GPU waits for launches, not for arithmetic."""
+"""Kernels per prediction: at batch 1 a GPU waits for launches, not for arithmetic."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -46,7 +46,7 @@ class PeakMemory:
 
 
 def peak_memory_bytes(work: Callable[[], object], device: torch.device) -> int | None:
-    """Return the peak bytes of one run of `work`, beyond what stood in memory before it."""
+    """Return the peak bytes of one run of `work`, beyond those in use before it."""
     with PeakMemory(device) as memory:
         work()
     return memory.peak_bytes

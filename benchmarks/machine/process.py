@@ -1,4 +1,4 @@
-"""A module in a process of its own, asked by one line of JSON and answering with one."""
+"""A module in a process of its own: one line of JSON per request, one per answer."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from compression.errors import CompressionError
 
 
 class Process:
-    """The asking end: starts `python -m module`, asks it, ends it."""
+    """The client: starts `python -m module`, sends requests, ends it."""
 
     def __init__(self, module: str, arguments: dict[str, Any], *, log: Path | None = None) -> None:
         """Start it with this process's import path; what it prints on stderr goes to `log`.
@@ -71,7 +71,7 @@ class Process:
 def serve(answer: Callable[..., dict[str, Any]]) -> None:
     """Answer requests, whose fields are the arguments, until they end.
 
-    What a library prints on stdout goes to stderr, so that it cannot answer for us.
+    What a library prints on stdout goes to stderr: it must not look like an answer.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

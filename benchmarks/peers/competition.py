@@ -29,7 +29,7 @@ def missing(engine: Engine) -> str | None:
 
 
 class Competition:
-    """Each engine in its own process; everything is made once.
+    """Each engine in its own process; each file, evaluation and race is made once.
 
     `folder` holds baseline.safetensors (the workload's trained network) and images.safetensors
     (calibration, validation and test inputs, labels of the test).
@@ -44,7 +44,7 @@ class Competition:
         self._raced: dict[int, dict[str, tuple[float, ...]]] = {}
 
     def file_facts(self, engine: Engine) -> dict[str, Any]:
-        """Return path, bytes and seconds of the engine's file; it counts all that it consists of."""
+        """Return path, bytes and seconds of the engine's file, all its parts included."""
         if engine not in self._built:
             path = self.folder / engine.name / f"model{engine.suffix}"
             path.parent.mkdir()

@@ -1,8 +1,8 @@
 """How each engine makes its file of one checkpoint, and predicts from that file.
 
 Every engine gets the same network, calibration images, threads and batch, and its best settings for
-them. ONNX Runtime has no bfloat16 convolution on a CPU, so that it has no such row; torch-pruning
-removes channels and quantizes nothing, so that it has none at all.
+them. ONNX Runtime has no bfloat16 convolution on a CPU, and therefore no such row. torch-pruning
+removes channels and quantizes nothing, and therefore has no row at all.
 """
 
 import os
@@ -76,7 +76,7 @@ def _torch(path: Path, setting: Setting) -> Predict:
 
 
 def _executor(path: Path, setting: Setting, *, executor: str) -> Predict:
-    with warnings.catch_warnings():  # a row is its own executor's, or none
+    with warnings.catch_warnings():  # no row is measured on another executor than its own
         warnings.simplefilter("error", RuntimeWarning)
         return deploy(load(path, setting.factory), setting.example, executor=executor)
 
@@ -123,7 +123,7 @@ def _openvino(model: nn.Module, calibration: Tensor, path: Path, *, quantized: b
 
 
 def _exported(model: nn.Module, calibration: Tensor) -> torch.export.ExportedProgram:
-    # Not strict, it takes the calls of one nn.ReLU for one, and the quantizer refuses them.
+    # Without strict it takes several calls of one nn.ReLU for one, and the quantizer refuses them.
     return torch.export.export(
         model, (calibration[:2],), strict=True,
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
@@ -140,7 +140,7 @@ def _torchao_int8(model: nn.Module, calibration: Tensor, path: Path) -> None:
     for batch in calibration.split(CALIBRATION_BATCH):
         prepared(batch)
     converted = pt2e.convert_pt2e(prepared)
-    # It leaves the float weights beside their codes, which would make the file five times as large.
+    # It leaves the float weights beside their codes: the file would be five times as large.
     used = {node.target for node in converted.graph.nodes if node.op == "get_attr"}
     for name in [name for name, _ in converted.named_parameters() if name not in used]:
         owner, _, leaf = name.rpartition(".")
@@ -155,7 +155,7 @@ def _compile_torchao(path: Path, shape: torch.Size) -> Predict:
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
 
     # Ahead of time, without Python between the kernels: faster than torch.compile at batch 1.
-    # It trusts the strides of its example, so that predictions must be contiguous as this one is.
+    # It trusts the strides of its example: inputs must be contiguous, as this one is.
     with torch.inference_mode(False), torch.no_grad(), TemporaryDirectory() as folder:
         program = torch.export.export(torch.export.load(path).module(), (torch.zeros(shape),))
         package = torch._inductor.aoti_compile_and_package(

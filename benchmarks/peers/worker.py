@@ -1,6 +1,6 @@
-"""A process for each engine, woken in turn: `python -m benchmarks.peers.worker`.
+"""One process per engine, woken in turn: `python -m benchmarks.peers.worker`.
 
-Engines disturb each other in one process, where their thread pools spin; asleep in processes of
+In one process the engines' spinning thread pools would disturb each other; asleep in processes of
 their own they do not.
 """
 
@@ -22,7 +22,7 @@ from compression.storage import load_checkpoint
 
 EVALUATION_BATCH = 50
 SHORT_S = 0.1
-"""A prediction below this is repeated when a worker is woken; the median counts."""
+"""A shorter prediction is repeated each time its worker is woken; the median counts."""
 REPEATS = 3
 
 
@@ -63,7 +63,7 @@ class Worker:
         return {}
 
     def time(self) -> dict[str, Any]:
-        """Time a prediction, behind one that wakes threads and fills caches."""
+        """Time a prediction, after one that wakes threads and fills caches."""
         repeats = REPEATS if self._seconds(self.batch) < SHORT_S else 1
         times = sorted(self._seconds(self.batch) for _ in range(repeats))
         return {"seconds": times[repeats // 2]}

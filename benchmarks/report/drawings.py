@@ -9,13 +9,13 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmarks.facts.record import Facts
 
-# Okabe and Ito's palette, told apart by the colour-blind; markers say the same again.
+# Okabe and Ito's palette for the colour-blind; the markers repeat what the colours say.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 WIDTH_IN, HEIGHT_IN = 7.0, 3.8
 MIB = 2**20
 SHOWN_POINTS = 12.0
-"""Percentage points below the best that the Pareto plot shows; what lies lower is noted."""
+"""Percentage points below the best that the Pareto plot shows; lower points are noted."""
 
 
 def _title(facts: Sequence[Facts], what: str) -> str:

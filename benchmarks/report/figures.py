@@ -24,7 +24,7 @@ DRAWINGS = {
 def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], list[str]]:
     """Write what the facts allow; return the files, and a reason for each figure left out.
 
-    Of two devices each has a set of figures, named after it.
+    Each of two devices has a set of figures, named after it.
     """
     make_folder(folder)
     found = [f for f in facts if f["metric"] == "accuracy"]

@@ -1,4 +1,4 @@
-"""The table's rows: what a run found of one technique on one device."""
+"""The table's rows: the facts of one technique on one device."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ METRICS = ("size", "accuracy", "cost")
 
 @dataclass(slots=True)
 class Row:
-    """What was found of one technique on one device; a metric that did not run is empty.
+    """The facts of one technique on one device; a metric that did not run is empty.
 
     `unclaimed` says why it has no latency to claim: "simulated" or "size only"; else it is empty.
     `left_out` names the layers that the technique did not compress, where the run recorded them.

@@ -1,4 +1,4 @@
-"""A speed-up is measured once more where the first time says that it is missed, lost or noise."""
+"""A speed-up is measured again where it misses its target, is lost, or is noise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from benchmarks.timing.speed_up import Pairs, latency_facts
 
 ATTEMPTS = 3
 TRIES = 2
-"""Of the attempts, those that are no noise: one alone may be chance."""
+"""Attempts without noise that decide: one alone may be chance."""
 
 
 def measure_speed_up(
@@ -18,8 +18,8 @@ def measure_speed_up(
 ) -> tuple[Pairs, dict[str, Any], bool | None]:
     """Return the pairs that count, their facts, and whether the target is met.
 
-    `measure` takes the attempt's number; `then` is the history's entry. None for a target that there
-    is not, or that a busy machine has missed: that says nothing of it.
+    `measure` takes the attempt's number; `then` is the history's entry. Met is None where there is no
+    target, or where a busy machine missed it: that says nothing of the technique.
     """
     tries = 0
     for attempt in range(ATTEMPTS):

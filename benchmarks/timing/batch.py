@@ -11,7 +11,7 @@ from compression.training import Split
 def repeat_images(split: Split, count: int) -> Split:
     """Return `count` images (N, C, H, W) with their labels, from the first again where they end.
 
-    Real images, never zeros: what a kernel costs, and the power that it draws, depend on its values.
+    Real images, never zeros: the time of a kernel and the power that it draws depend on its values.
     """
     if count < 1:
         raise CompressionError(f"a batch needs at least 1 image, found {count}")

@@ -1,4 +1,4 @@
-"""What a card can do at most, measured: bytes moved, and products of int8 and of float16."""
+"""What a card reaches at most, measured: bytes moved, and products of int8 and of float16."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ ROUNDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """Bytes a second, read and written, and operations a second; a multiply-accumulate is two."""
+    """Bytes per second, read and written, and operations per second; a MAC is two."""
 
     bytes_per_s: float
     int8_ops_per_s: float

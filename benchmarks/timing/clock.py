@@ -1,4 +1,4 @@
-"""Clocks: what is timed, and how times measured elsewhere enter pytest-benchmark's own stats."""
+"""Clocks: timers of work, and measured times replayed into pytest-benchmark's own stats."""
 
 import math
 import time
@@ -16,7 +16,7 @@ Timer = Callable[[], float]
 
 
 class ReplayClock:
-    """A timer for pytest-benchmark that moves only when it is told to."""
+    """A timer for pytest-benchmark that moves only by `advance`."""
 
     __name__ = "replay"  # pytest-benchmark prints and saves a timer's name
 

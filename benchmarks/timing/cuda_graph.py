@@ -14,7 +14,7 @@ from torch import Tensor
 from compression.errors import CompressionError
 
 Work = Callable[[], Tensor]
-"""Reads what lies on the device, and returns a tensor there."""
+"""Reads tensors on the device, and returns one there."""
 
 WARMUPS = 3
 _SYNCHRONIZING = "called a synchronizing CUDA operation"
@@ -74,7 +74,7 @@ def capture(work: Work) -> GraphCapture:
 def obstacle(work: Work) -> str | None:
     """Return why no graph can hold `work`, None where nothing is known against it.
 
-    Asked before a capture: one that fails leaves torch's allocator in a capture that never ends.
+    To be asked before a capture: a failed one leaves torch's allocator in a capture that never ends.
     torch's check knows its own operations that wait for the device, not those of other libraries.
     """
     before = torch.cuda.get_sync_debug_mode()
@@ -101,5 +101,5 @@ def _refuse_synchronizing(mode: str | int) -> None:
 
 @cache
 def _side_stream(_: int) -> torch.cuda.Stream:
-    """Return one stream a device: cuBLAS keeps a workspace of 32 MiB for each that it has seen."""
+    """Return one stream per device: cuBLAS keeps a workspace of 32 MiB for each stream it sees."""
     return torch.cuda.Stream()

@@ -1,4 +1,4 @@
-"""A prediction: how it is timed, and what a GPU tells of it beside the time."""
+"""A prediction: how it is timed, and what is recorded of a GPU besides the time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ Predict = Callable[[], Tensor]
 
 
 def prediction(model: nn.Module, images: Tensor) -> Predict:
-    """Return what predicts `images`, which lie where the model does."""
+    """Return a function that predicts `images`, which are on the model's device."""
 
     def predict() -> Tensor:
         with torch.inference_mode():
@@ -52,7 +52,7 @@ def graph_timer(predict: Predict) -> Timer:
 
 
 def card_facts(predict: Predict, images: Tensor, *, timing: str, smallest: bool) -> dict[str, Any]:
-    """Return what a GPU tells beside the time: flags and memory in each row, the rest in one."""
+    """Return a GPU's facts besides the time: flags and memory in each row, the rest in one row."""
     if images.device.type != "cuda":
         return {}
     peak_bytes = peak_memory_bytes(predict, images.device)

@@ -1,8 +1,8 @@
 """How long the threads of this process waited for a core while they were ready to run.
 
-A neighbour stretches long predictions and not short ones, which fit between two time slices: a ratio
-of the two says then what the machine did, not what the code does. Linux counts each thread's wait,
-so that a thread of a pool, for which the others spin, shows as well.
+Another process stretches long predictions and not short ones, which fit between two time slices. A
+ratio of the two then says what the machine did, not what the code does. Linux counts the wait of each
+thread, also that of a pool's thread for which the others spin.
 """
 
 import os
@@ -18,10 +18,10 @@ TASKS = Path("/proc/self/task")
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """What has been counted so far: the wait of each thread, where the system tells it.
+    """Counts until now: the wait of each thread, where the system counts it.
 
-    Where it does not: the involuntary context switches of the process, and the seconds in which this
-    thread did not run.
+    Elsewhere: the involuntary context switches of the process, and the seconds in which this thread
+    did not run.
     """
 
     delays_s: tuple[float, ...]
@@ -31,7 +31,7 @@ class Waits:
 
 @contextmanager
 def count_waits() -> Iterator[Callable[[], Waits]]:
-    """Give what reads the waits of the threads that exist now, in microseconds for each reading."""
+    """Yield a function that reads the waits of the threads that exist now; it takes microseconds."""
     files = _files()
 
     def read() -> Waits:
@@ -52,7 +52,7 @@ def wait_s(before: Waits, after: Waits) -> float:
     """Return the longest wait of any thread between two readings."""
     if after.delays_s:
         return max(b - a for a, b in zip(before.delays_s, after.delays_s, strict=True))
-    # Without an involuntary switch it waited of its own will: for the device, or for the pool.
+    # Without an involuntary switch it waited by choice: for the device, or for the pool.
     return after.idle_s - before.idle_s if after.switches > before.switches else 0.0
 
 

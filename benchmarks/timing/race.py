@@ -19,9 +19,9 @@ def race(
     seed: int = 0,
     max_rounds: int = MAX_ROUNDS,
 ) -> dict[str, tuple[float, ...]]:
-    """Return each competitor's seconds, one a round: 60 rounds, or fewer when the budget is spent.
+    """Return each competitor's seconds per round: 60 rounds, or fewer when the budget is spent.
 
-    At least 12 in any case; the first round warms up and is dropped.
+    At least 12 in any case. The first round warms up and is dropped.
     """
     if max_rounds < 1:
         raise CompressionError(f"max_rounds must be at least 1, found {max_rounds}")

@@ -22,7 +22,7 @@ MIN_PAIRS = 12
 WARMUP_PAIRS = 3
 RESAMPLES = 1000
 MAX_WAIT_SHARE = 0.1
-"""Of a round: one that waited longer for a core is preempted. Waking a thread takes less."""
+"""Of a round: one that waited longer for a core is preempted; to wake a thread takes less."""
 SHORT_S = 0.25
 MAX_SHORT_PAIRS = 5
 """Times as many pairs of short predictions, until SHORT_S is spent: a burst of noise is longer."""
@@ -34,8 +34,8 @@ PATIENCE_S = 1.5
 class Pairs:
     """Seconds of the baseline and of the technique, pair by pair.
 
-    `preempted` counts the pairs in which another process took the core, None where nobody counted.
-    They are left out, unless too few were left: then all stand here, and the measurement is `noisy`.
+    `preempted` counts the pairs in which another process took the core; None: they were not counted.
+    These pairs are left out. Where too few would be left, all are kept and `noisy` is true.
     """
 
     baseline_s: tuple[float, ...]

@@ -45,14 +45,14 @@ def test_a_long_epoch_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "about 0.0 min left" in lines[-1]
 
 
-def test_weights_that_cannot_be_had_are_said() -> None:
+def test_weights_that_are_not_available_are_named() -> None:
     def unreachable() -> torch.nn.Module:
         raise OSError("Network is unreachable")
 
     lines: list[str] = []
     wanted = replace(TINY, pretrained=unreachable)
     usable = trainable_workload(wanted, tiny_data(), CPU, lines.append)
-    assert "pretrained weights cannot be had (Network is unreachable)" in lines[0]
+    assert "pretrained weights are not available (Network is unreachable)" in lines[0]
     assert "random weights" in lines[0]
     assert usable.recipe_fingerprint() != wanted.recipe_fingerprint(), "another recipe"
     train_baseline(usable)
