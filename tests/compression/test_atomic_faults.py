@@ -3,8 +3,6 @@
 import errno
 import fcntl
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
@@ -13,7 +11,7 @@ import pytest
 
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError
-from tests.support.places import ROOT
+from tests.support.processes import in_a_fresh_process
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 ORPHAN = ".model.0123456789abcdef.tmp"
@@ -28,20 +26,6 @@ def target(tmp_path: Path) -> Path:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def run(program: str, *arguments: Path) -> str:
-    """Run a program without torch, whose threads a fork would not survive."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("data", [b"", b"x", NEW])
@@ -115,7 +99,7 @@ print(step, ",".join(sorted(s.decode() for s in seen)), orphans)
 
 
 def test_kill_at_each_line_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
-    steps, seen, orphans = run(KILLED_AT_EACH_LINE, tmp_path).split()
+    steps, seen, orphans = in_a_fresh_process(KILLED_AT_EACH_LINE, tmp_path).split()
     assert int(steps) > 20
     assert seen == "new,old"  # killed on both sides of the rename
     assert int(orphans) > 3  # the sweep had something to sweep
@@ -136,7 +120,7 @@ print(sorted(p.name for p in path.parent.iterdir()), path.read_bytes() == b"old"
 
 
 def test_disk_full_half_way_leaves_the_old_file(target: Path) -> None:
-    error, left = run(FILE_SIZE_LIMITED, target).splitlines()
+    error, left = in_a_fresh_process(FILE_SIZE_LIMITED, target).splitlines()
     assert error.startswith(f"CheckpointError {target}: not written, disk full")
     assert left == "['model'] True"
 

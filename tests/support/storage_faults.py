@@ -16,15 +16,8 @@ from torch import Tensor, nn
 from compression.errors import CheckpointError
 from compression.storage import container, load, load_checkpoint, plan, save, streams
 from compression.storage.encoding import encode
-from tests.support.storage_nets import (
-    RAW_BITS,
-    Bag,
-    Factory,
-    coded_tensors,
-    digest,
-    empty,
-    raw_tensors,
-)
+from tests.support.golden_tensors import RAW_BITS, coded_tensors, raw_tensors
+from tests.support.storage_nets import Bag, Factory, digest, empty
 
 Entries = dict[str, Tensor]
 About = dict[str, Any]

@@ -15,8 +15,9 @@ from compression.errors import CheckpointError, CompressionError
 from compression.quantization import quantize_static
 from compression.storage import load, save
 from compression.storage.container import read
+from tests.support.processes import in_a_fresh_process
 from tests.support.storage_faults import FILES, forge, intact_bytes, loaded, refuses
-from tests.support.storage_nets import digest, in_a_fresh_process
+from tests.support.storage_nets import digest
 
 STUDENT = Architecture("five-layer-cnn", 10)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from compression.storage.entropy import encode_symbols
+from tests.support.golden_tensors import coded_tensors, raw_tensors
 from tests.support.storage_faults import FILES, About, Change, Entries, forge, loaded, refuses
-from tests.support.storage_nets import coded_tensors, digest, raw_tensors
+from tests.support.storage_nets import digest
 
 Forgeries = dict[str, tuple[Change, str]]
 OCTETS = torch.tensor([1, 2, 3], dtype=torch.uint8)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from compression.errors import CheckpointError
 from compression.storage.entropy import decode_symbols, encode_symbols
 from compression.storage.planes import decode_numbers, encode_numbers
+from tests.support.golden_tensors import coded_tensors, numbers
 from tests.support.storage_faults import (
     FILES,
     About,
@@ -20,7 +21,7 @@ from tests.support.storage_faults import (
     refuses_or_equals,
     unpack,
 )
-from tests.support.storage_nets import Bag, coded_tensors, digest, numbers
+from tests.support.storage_nets import Bag, digest
 from tests.support.strategies import examples
 
 Shape = tuple[int, int, int]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compression.storage import contents, load, save
 from compression.storage.encoding import DTYPES, same_bits
 from compression.storage.joined import is_small, join, joined_kinds, split
+from tests.support.golden_tensors import numbers
 from tests.support.storage_faults import (
     FILES,
     About,
@@ -23,7 +24,7 @@ from tests.support.storage_faults import (
     pack,
     refuses,
 )
-from tests.support.storage_nets import Bag, digest, empty, numbers
+from tests.support.storage_nets import Bag, digest, empty
 
 HUGE = 10**15  # elements that no machine has the memory for
 

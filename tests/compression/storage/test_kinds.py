@@ -11,8 +11,9 @@ from torch import nn
 
 from compression.storage import contents, load, load_checkpoint, save
 from compression.storage.container import read
+from tests.support.processes import in_a_fresh_process
 from tests.support.storage_faults import small_descriptions
-from tests.support.storage_nets import IMAGES, KINDS, digest, in_a_fresh_process, make
+from tests.support.storage_nets import IMAGES, KINDS, digest, make
 
 CODED = {"raw": False, "coded": True}
 SMALL = {"": nullcontext, "small": small_descriptions}

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from compression.storage.container import KEY
+from tests.support.processes import in_a_fresh_process
 from tests.support.storage_faults import About, Entries, forge
-from tests.support.storage_nets import in_a_fresh_process
 
 MIB = 2**20
 # One worker: all files are measured at once.

@@ -14,9 +14,10 @@ from compression.errors import CompressionError
 from compression.pruning import prune_l1_unstructured
 from compression.storage import contents, save
 from compression.storage.encoding import decode, encode, same_bits
+from tests.support.golden_tensors import RAW_BITS, coded_tensors, raw_tensors
 from tests.support.nets import mlp
 from tests.support.storage_faults import small_descriptions
-from tests.support.storage_nets import RAW_BITS, coded_tensors, raw, raw_tensors
+from tests.support.storage_nets import raw
 from tests.support.strategies import tensors
 
 

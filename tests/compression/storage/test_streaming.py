@@ -13,8 +13,9 @@ from torch import nn
 
 from compression.errors import CheckpointError
 from compression.storage import container, file, load, save
+from tests.support.processes import in_a_fresh_process
 from tests.support.storage_faults import net
-from tests.support.storage_nets import Small, digest, in_a_fresh_process
+from tests.support.storage_nets import Small, digest
 
 
 def old(path: Path) -> bytes:

@@ -1,0 +1,21 @@
+"""Programs in processes of their own."""
+
+import os
+import subprocess
+import sys
+
+from tests.support.places import ROOT
+
+
+def in_a_fresh_process(program: str, *arguments: object) -> str:
+    """Run a Python program that may import the tests, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
