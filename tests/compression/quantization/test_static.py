@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.errors import CompressionError, UnsupportedTypeError
+from compression.errors import UnsupportedTypeError
 from compression.integer import deploy, lacking
 from compression.pruning import prune_ln_structured
 from compression.quantization import quantize_static
@@ -207,67 +207,3 @@ def test_other_dtypes_of_networks_and_inputs(dtype: torch.dtype) -> None:
     for model in (small, deploy(small, x)):
         assert model(x).dtype == torch.float32
         assert (model(x) - wanted).norm() <= TOLERANCES["outputs"][0] * wanted.norm()
-
-
-def drawn_at_random(_: Any, x: Tensor) -> Tensor:
-    return x + torch.rand(1) + 1  # a constant of the trace, another at each call
-
-
-REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "two inputs": (lambda: TwoInputs(), "needs a network of one input tensor, found x, y"),
-    "two outputs": (block(lambda s, x: (x, s.a(x))), "one tensor as its output, found tuple"),
-    "an unknown operator": (block(lambda s, x: s.a(x).sigmoid()), r"sigmoid at \(test_static"),
-    "active dropout": (
-        block(lambda s, x: F.dropout(s.a(x))),
-        "stays active in eval|gives other outputs",
-    ),
-    "a parameter": (lambda: Shifted(), "of parameters or constants|of parameters, constants"),
-    "randomness": (
-        lambda: Net(drawn_at_random, a=conv(3, 3, 1)),
-        "parameters, constants|other out",
-    ),
-    "no layer": (lambda: nn.Sequential(nn.ReLU()), "no compressible layer"),
-    "infinite outputs": (block(lambda s, x: s.a(x) / 1e-45 / 1e-45), "NaN or infinite"),
-}
-
-
-class TwoInputs(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = conv(3, 3, 1)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.a(x) + y  # type: ignore[no-any-return]
-
-
-class Shifted(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.relu = conv(3, 3, 1), nn.Parameter(torch.ones(3, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.a(x) + self.relu  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("name", REFUSED)
-@torch.no_grad()
-def test_what_is_not_known_is_refused_by_name(name: str) -> None:
-    factory, match = REFUSED[name]
-    with pytest.raises(CompressionError, match=match):
-        quantize_static(factory().eval(), torch.rand(4, 3, 8, 8))
-
-
-@pytest.mark.parametrize(
-    ("calibration", "match"),
-    [
-        ([], "calibration set is empty"),
-        ([{"x": 1}], "batch 1: expected a tensor of inputs"),
-        (torch.rand(4, 5, 8, 8), r"cannot take calibration inputs of shape \(4, 5, 8, 8\)"),
-        (torch.full((4, 3, 8, 8), torch.nan), "NaN or infinite"),
-        (3, "expected a tensor of inputs or an iterable"),
-    ],
-    ids=["empty", "dictionaries", "channels", "nan", "number"],
-)
-def test_a_calibration_set_that_cannot_be_used_is_told(calibration: Any, match: str) -> None:
-    with pytest.raises(CompressionError, match=match):
-        quantize_static(conv(3, 3, 1), calibration)
