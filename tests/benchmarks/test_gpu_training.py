@@ -21,7 +21,7 @@ from tests.support.nets import RECIPE
 from tests.support.runs import run_pytest
 from tests.support.workloads import CPU, TINY, tiny_data
 
-TRAIN_IMAGES = 48_000  # of CIFAR-10, behind the 2,000 for validation
+TRAIN_IMAGES = 48_000  # of CIFAR-10, without the 2,000 for validation
 
 
 def test_the_clock_tells_what_a_training_took_and_reached(

@@ -78,14 +78,14 @@ class FakeCuda:
         return run
 
     def synchronize(self) -> None:
-        """Wait for the device, as `.item()` does: refused where torch is told to, and in a capture."""
+        """Wait for the device, as `.item()` does: refused in that mode of torch, and in a capture."""
         if self.mode == 2:
             raise RuntimeError("called a synchronizing CUDA operation")
         if self.capturing:
             raise RuntimeError("operation not permitted when stream is capturing")
 
 
-# Only --device cuda is let through: what else asks for a GPU is told that there is none.
+# Lets --device cuda through; afterwards torch says that there is no GPU.
 LET_THROUGH = """
 import pytest
 import torch

@@ -112,7 +112,7 @@ def _common(name: str, device: str) -> dict[str, Any]:
 
 
 def _epochs(last: float) -> dict[str, Any]:
-    # Each curve has a rate of its own, as trainings have: they would else lie on one another.
+    # Each curve has its own rate, as trainings have; with one rate they would cover one another.
     rate = 0.5 + 4 * (0.87 - last)
     return {"epoch_accuracy": [last - 0.4 * rate**epoch for epoch in range(1, 11)]}
 

@@ -1,4 +1,4 @@
-"""Tensors that say they are on a GPU and compute on the CPU: what mixes devices fails as there."""
+"""Tensors that claim to be on a GPU and compute on the CPU: mixed devices fail as on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,13 +50,14 @@ class OnCuda(Tensor):
 
 
 class Pretend(TorchDispatchMode):
-    """Makes what is asked for on a GPU there."""
+    """Puts what is asked for on a GPU onto the pretended one."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatch(func, args, kwargs or {})
 
 
 def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run an operator on the CPU; its result is on the pretended GPU where its inputs are."""
     if func is torch.ops.aten._has_compatible_shallow_copy_type.default:
         return False  # whether a tensor may become another in place
     flat = tree_flatten((args, kwargs))[0]
@@ -67,12 +68,7 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if wrapped and (name in READING or (asked is not None and torch.device(asked).type == "cpu")):
         WAITS.append(name)
     if wrapped and asked is None and not _copies(func):
-        strangers = [x for x in tensors if not isinstance(x, OnCuda) and x.ndim > 0]
-        if strangers:
-            raise RuntimeError(
-                f"{func}: expected all tensors on one device, found cuda and cpu, of shapes "
-                f"{[tuple(x.shape) for x in strangers]}"
-            )
+        _refuse_strangers(func, tensors)
     on_cuda = bool(wrapped) if asked is None else torch.device(asked).type == "cuda"
     if _copies(func):
         on_cuda = isinstance(args[0], OnCuda)
@@ -82,6 +78,15 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = func(*plain_args, **plain_kwargs)
     given = {id(x.inner): x for x in wrapped}
     return tree_map(lambda x: _outer(x, given, on_cuda), result)
+
+
+def _refuse_strangers(func: Any, tensors: list[Tensor]) -> None:
+    strangers = [x for x in tensors if not isinstance(x, OnCuda) and x.ndim > 0]
+    if strangers:
+        raise RuntimeError(
+            f"{func}: expected all tensors on one device, found cuda and cpu, of shapes "
+            f"{[tuple(x.shape) for x in strangers]}"
+        )
 
 
 def _copies(func: Any) -> bool:
@@ -98,7 +103,7 @@ def _outer(x: Any, given: dict[int, OnCuda], on_cuda: bool) -> Any:
     return given[id(x)] if id(x) in given else OnCuda(x)
 
 
-# What has no card to ask, and the answer.
+# Answers to what torch would ask the card.
 ANSWERS = {
     "_lazy_init": None,
     "synchronize": None,

@@ -10,10 +10,10 @@ from tests.support.places import ROOT
 
 
 def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in the project's folder, with more of an environment, and return what it said.
+    """Run pytest in the project's folder, with more of an environment, and return what it printed.
 
-    In a worker of xdist pytest-benchmark would disable the inner run's benchmarks too: the outer
-    run's variables are left out. It has as many threads as the outer one.
+    It has as many threads as the outer run. The outer run's variables of xdist are left out: in a
+    worker pytest-benchmark would disable the inner run's benchmarks too.
     """
     threads = f"--num-threads={torch.get_num_threads()}"
     mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}

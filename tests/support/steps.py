@@ -1,4 +1,4 @@
-"""What trainings step by step are tried on."""
+"""A recipe, images and a loss to try training step by step."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ from tests.support.nets import RECIPE, residual
 from tests.support.workloads import CPU, TINY, tiny_data, train_baseline
 
 
-def flipped(path: Path, bit: int) -> bytes:
+def flip_bit(path: Path, bit: int) -> bytes:
     whole = bytearray(path.read_bytes())
     whole[bit // 8] ^= 1 << bit % 8
     return bytes(whole)
@@ -33,7 +33,7 @@ def test_one_flipped_bit_anywhere_in_cached_weights_is_found(tmp_path: Path) -> 
     header = 8 * (8 + int.from_bytes(path.read_bytes()[:8], "little"))
     drawn = random.Random(0)
     for bit in [*drawn.sample(range(header), 150), *drawn.sample(range(header, size), 300)]:
-        damaged.write_bytes(flipped(path, bit))
+        damaged.write_bytes(flip_bit(path, bit))
         assert not holds_weights(damaged), bit
     for end in (0, 7, 100, size // 8 - 1):
         damaged.write_bytes(path.read_bytes()[:end])
@@ -48,12 +48,12 @@ def test_every_flipped_bit_of_a_resume_file_is_found(tmp_path: Path) -> None:
     assert read_checked(path) == b"epoch 3"
     for bit in range(8 * path.stat().st_size):
         damaged = tmp_path / "damaged"
-        damaged.write_bytes(flipped(path, bit))
+        damaged.write_bytes(flip_bit(path, bit))
         assert read_checked(damaged) is None, bit
 
 
 def damage_flip(path: Path) -> None:
-    path.write_bytes(flipped(path, 8 * path.stat().st_size - 77))
+    path.write_bytes(flip_bit(path, 8 * path.stat().st_size - 77))
 
 
 def damage_unchecked(path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_damaged_resume_file_is_said_and_not_gone_on_with(
     monkeypatch.setattr(training, "RESUME_EVERY_S", -1.0)
     whole, resume = training.train(TINY, tiny_data(), CPU), tmp_path / "x.resume"
     training.train(TINY, tiny_data(), CPU, resume=resume)
-    resume.write_bytes(flipped(resume, 4 * resume.stat().st_size))
+    resume.write_bytes(flip_bit(resume, 4 * resume.stat().st_size))
     lines: list[str] = []
     found = training.train(TINY, tiny_data(), CPU, resume=resume, report=lines.append)
     assert "x.resume: damaged, its checksum" in lines[0]
@@ -88,7 +88,7 @@ def test_a_damaged_resume_file_is_said_and_not_gone_on_with(
     assert weights_fingerprint(found) == weights_fingerprint(whole)
 
 
-def refusing(name: str, kind: int, when: Callable[[str], bool]) -> Callable[..., Any]:
+def failing_os_call(name: str, kind: int, when: Callable[[str], bool]) -> Callable[..., Any]:
     real = getattr(os, name)
 
     def refused(*arguments: Any, **options: Any) -> Any:
@@ -121,7 +121,7 @@ def test_a_disk_that_is_full_for_a_resume_file_ends_no_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(training, "RESUME_EVERY_S", -1.0)
-    full = refusing("replace", errno.ENOSPC, lambda path: path.endswith(".resume"))
+    full = failing_os_call("replace", errno.ENOSPC, lambda path: path.endswith(".resume"))
     monkeypatch.setattr(os, "replace", full)
     _, lines = train_baseline()
     said = [line for line in lines if "disk full" in line]
@@ -134,7 +134,7 @@ def test_the_resume_file_makes_room_for_the_result(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(training, "RESUME_EVERY_S", -1.0)
     path = cache_path(TINY, tiny_data(), CPU)
     resume = path.with_suffix(".resume")
-    full = refusing(
+    full = failing_os_call(
         "replace", errno.ENOSPC, lambda name: name.endswith(".safetensors") and resume.exists()
     )
     monkeypatch.setattr(os, "replace", full)
@@ -142,6 +142,6 @@ def test_the_resume_file_makes_room_for_the_result(monkeypatch: pytest.MonkeyPat
     assert holds_weights(path)
     assert not resume.exists()
     path.unlink()
-    monkeypatch.setattr(os, "replace", refusing("replace", errno.ENOSPC, lambda _: True))
+    monkeypatch.setattr(os, "replace", failing_os_call("replace", errno.ENOSPC, lambda _: True))
     with pytest.raises(CompressionError, match="disk full"):
         train_baseline()

@@ -36,10 +36,10 @@ def network(activation: Callable[[Tensor], Tensor] = torch.relu, **norm: float) 
 
 
 def place(data: Data | None = None, **changed: Any) -> Path:
-    def built() -> nn.Module:
+    def build() -> nn.Module:
         return network(**changed)
 
-    return cache_path(replace(TINY, network=built), data or pictures(), CPU)
+    return cache_path(replace(TINY, network=build), data or pictures(), CPU)
 
 
 def flip(images: Tensor, generator: torch.Generator, probability: float = 0.5) -> Tensor:

@@ -1,3 +1,5 @@
+"""A baseline is trained once, by the first process that needs it, and again after a change."""
+
 import os
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The table of networks and functions: what is right is told from what is refused or wrong."""
+"""The table of networks and functions: right, refused and wrong results are told apart."""
 
 import copy
 import re

@@ -40,8 +40,8 @@ def one_of_each() -> list[dict[str, Any]]:
     ]
 
 
-def damaged(entry: dict[str, Any], part: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the entry with each field of a part damaged in each way, and with the field left out."""
+def damages_of(entry: dict[str, Any], part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the entry with each field of a part damaged in each way, and with the field left out."""
     for field in entry[part]:
         for value in DAMAGES:
             worse = copy.deepcopy(entry)
@@ -58,7 +58,7 @@ def test_whatever_is_damaged_in_the_stats_ends_in_no_traceback(
 ) -> None:
     path = tmp_path / "history.json"
     refused: dict[str, str] = {}
-    for field, worse in damaged(entry, "stats"):
+    for field, worse in damages_of(entry, "stats"):
         path.write_text(json.dumps({"benchmarks": [worse]}))
         try:
             read_history(path)
@@ -74,7 +74,7 @@ def test_whatever_is_damaged_in_the_facts_ends_in_no_traceback(entry: dict[str, 
     facts = entry["extra_info"]
     metric, gated = facts["metric"], rules(same_weights=True)
     refused = set()
-    for field, worse in damaged(entry, "extra_info"):
+    for field, worse in damages_of(entry, "extra_info"):
         then = worse["extra_info"]
         for sides in ((facts, then), (then, facts)):
             if comparison_problem(*sides):

@@ -1,6 +1,7 @@
 """A history or a run that cannot be believed is refused with one sentence."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +32,39 @@ STATS: dict[str, tuple[str, Any, str]] = {
 }
 
 
-def damaged(path: Path, kind: str) -> None:
+TEXTS: dict[str, Callable[[str], str]] = {
+    "truncated": lambda text: text[:500],
+    "a list": lambda _: "[]",
+    "deep": lambda _: "[" * 100_000,
+}
+ENTRIES: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "empty": lambda _: [],
+    "taken out": lambda entries: [entries[0], *entries[2:]],
+    "twice": lambda entries: [*entries, entries[0]],
+}
+ABSENT = {"absent": "min", "no rounds": "rounds"}
+
+
+def damage(path: Path, kind: str) -> None:
+    """Damage the saved run at `path` in one way."""
+    if kind == "missing":
+        path.unlink()
+        return
+    if kind in TEXTS:
+        path.write_text(TEXTS[kind](path.read_text()))
+        return
     history = json.loads(path.read_text())
-    match kind:
-        case "truncated":
-            path.write_text(path.read_text()[:500])
-        case "a list":
-            path.write_text("[]")
-        case "deep":
-            path.write_text("[" * 100_000)
-        case "empty":
-            path.write_text(json.dumps({**history, "benchmarks": []}))
-        case "absent":
-            del history["benchmarks"][0]["stats"]["min"]
-            path.write_text(json.dumps(history))
-        case _ if kind in STATS:
-            field, value, _ = STATS[kind]
-            history["benchmarks"][0]["stats"][field] = value
-            path.write_text(json.dumps(history))
-        case "no rounds":
-            del history["benchmarks"][0]["stats"]["rounds"]
-            path.write_text(json.dumps(history))
-        case "taken out":
-            del history["benchmarks"][1]
-            path.write_text(json.dumps(history))
-        case "miscounted":
-            path.write_text(json.dumps({**history, "num_benchmarks": "4"}))
-        case "twice":
-            history["benchmarks"].append(history["benchmarks"][0])
-            path.write_text(json.dumps(history))
-        case "missing":
-            path.unlink()
+    stats = history["benchmarks"][0]["stats"]
+    if kind in STATS:
+        field, value, _ = STATS[kind]
+        stats[field] = value
+    elif kind in ABSENT:
+        del stats[ABSENT[kind]]
+    elif kind == "miscounted":
+        history["num_benchmarks"] = "4"
+    else:
+        history["benchmarks"] = ENTRIES[kind](history["benchmarks"])
+    path.write_text(json.dumps(history))
 
 
 DAMAGE = {
@@ -81,7 +84,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_history_that_cannot_be_used_is_a_usage_error(suite: Suite, kind: str) -> None:
-    damaged(suite.pytester.path / "history.json", kind)
+    damage(suite.pytester.path / "history.json", kind)
     verdict(suite.gate(), 4, "history.json", DAMAGE[kind])
 
 

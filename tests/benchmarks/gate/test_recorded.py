@@ -45,7 +45,7 @@ def runs(row: str, *, counted: bool = True, slower: float = 1.0) -> list[dict[st
     return [{**latency_facts(pairs), **technique} for pairs in found]
 
 
-def reds(thens: list[dict[str, Any]], nows: list[dict[str, Any]]) -> Iterator[bool]:
+def verdicts(thens: list[dict[str, Any]], nows: list[dict[str, Any]]) -> Iterator[bool]:
     """Tell of each run against each other one whether it is red."""
     for then, now in permutations(range(len(thens)), 2):
         sides = (thens[then], nows[now])
@@ -54,12 +54,12 @@ def reds(thens: list[dict[str, Any]], nows: list[dict[str, Any]]) -> Iterator[bo
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_run_of_the_same_commit_is_not_red(row: str) -> None:
-    assert np.mean([*reds(runs(row), runs(row))]) < MOST_FALSE
+    assert np.mean([*verdicts(runs(row), runs(row))]) < MOST_FALSE
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_half_the_speed_is_red(row: str) -> None:
-    assert np.mean([*reds(runs(row), runs(row, slower=2.0))]) > LEAST_FOUND
+    assert np.mean([*verdicts(runs(row), runs(row, slower=2.0))]) > LEAST_FOUND
 
 
 def test_the_rounds_that_were_dropped_are_what_moved_the_speed() -> None:

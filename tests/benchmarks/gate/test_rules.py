@@ -1,3 +1,5 @@
+"""Each rule is one-sided, and says in a sentence what it compared."""
+
 import base64
 import zlib
 

@@ -1,4 +1,4 @@
-"""A run that was asked to leave tests out is narrowed, however pytest was told; nothing else is."""
+"""A run that was asked to leave tests out is narrowed, by whichever option; nothing else is."""
 
 from collections.abc import Callable
 

@@ -58,8 +58,8 @@ class FakeNvml(ModuleType):
         self.now_s += WORK_S
 
 
-def card(patch: pytest.MonkeyPatch, **told: Any) -> FakeNvml:
-    nvml = FakeNvml(**told)
+def card(patch: pytest.MonkeyPatch, **abilities: Any) -> FakeNvml:
+    nvml = FakeNvml(**abilities)
     patch.setitem(sys.modules, "pynvml", nvml)
     patch.setattr(torch.cuda, "synchronize", lambda _: None)
     found = SimpleNamespace(uuid=UUID)
@@ -93,7 +93,7 @@ def test_a_row_records_the_energy_of_a_prediction_and_of_an_image(
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("abilities", "reason"),
     [
         ({"counter": False, "power": False}, "NVML says: Insufficient Permissions"),
         ({"step_s": 1e9}, "the card's counter of energy stood still for 1 s"),
@@ -101,9 +101,9 @@ def test_a_row_records_the_energy_of_a_prediction_and_of_an_image(
     ids=["rights", "still"],
 )
 def test_a_card_that_does_not_tell_gives_none_and_the_reason(
-    told: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+    abilities: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nvml = card(monkeypatch, **told)
+    nvml = card(monkeypatch, **abilities)
     assert energy_facts(nvml.work, CUDA, images=1) == {"energy_mj": None, "energy_unknown": reason}
     assert nvml.open == 0
 

@@ -1,3 +1,5 @@
+"""All facts give all figures, byte for byte; a figure without its facts says what it needs."""
+
 from pathlib import Path
 from typing import Any
 

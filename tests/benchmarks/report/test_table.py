@@ -1,3 +1,5 @@
+"""The table of a run: every technique has its row, and what no cell has room for a sentence."""
+
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,18 @@ def common(technique: Technique, device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def accuracy_facts(i: int) -> dict[str, Any]:
+    return {
+        "metric": "accuracy",
+        "accuracy": 0.95 - i / 500,
+        "baseline_accuracy": 0.95,
+        "baseline_stored_bytes": 44_000_000,
+        "drop": i / 500,
+        "total": 1000,
+        "epoch_accuracy": [0.5, 0.7, 0.8],
+    }
+
+
 def facts(
     device: str = "cpu", techniques: tuple[Technique, ...] = TECHNIQUES
 ) -> list[dict[str, Any]]:
@@ -38,17 +52,7 @@ def facts(
         counts = {"parameters": 11_181_642, "nonzeros": 4_500_000, "macs": 37_016_576}
         found.append({**base, "metric": "size", **size, **counts})
         found.append(
-            {
-                **base,
-                "metric": "accuracy",
-                "accuracy": 0.95 - i / 500,
-                "baseline_accuracy": 0.95,
-                "baseline_stored_bytes": 44_000_000,
-                "drop": i / 500,
-                "total": 1000,
-                "stored_bytes": max(1_000_000, size["stored_bytes"]),
-                "epoch_accuracy": [0.5, 0.7, 0.8],
-            }
+            {**base, **accuracy_facts(i), "stored_bytes": max(10**6, size["stored_bytes"])}
         )
         found.append({**base, "metric": "cost", "seconds": 1.25})
         if not base["simulated"]:
@@ -112,8 +116,10 @@ def test_layers_left_in_float_are_counted_below_the_table() -> None:
 def test_what_a_technique_left_out_is_counted_below_the_table(left_out: Any, said: str) -> None:
     known = facts(techniques=TECHNIQUES[:2])
     assert "left out" not in render(rows(known))
-    told = [fact | {"left_out": left_out} for fact in known]
-    assert render(rows(told)).splitlines()[-1] == f"{TECHNIQUES[1].name}: layers left out: {said}"
+    recorded = [fact | {"left_out": left_out} for fact in known]
+    assert (
+        render(rows(recorded)).splitlines()[-1] == f"{TECHNIQUES[1].name}: layers left out: {said}"
+    )
 
 
 def test_a_busy_machine_s_times_are_said_below_the_table() -> None:

@@ -1,3 +1,5 @@
+"""A batch holds real images, from the first again where they end."""
+
 import pytest
 import torch
 

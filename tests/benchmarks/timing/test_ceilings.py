@@ -1,3 +1,5 @@
+"""A layer's floor follows from the card's measured rates."""
+
 import pytest
 
 from benchmarks.timing.ceilings import Ceilings

@@ -1,3 +1,5 @@
+"""Competitors run in turn, and a process answers, reports its errors, and its end."""
+
 import pytest
 
 from benchmarks.machine.process import Process

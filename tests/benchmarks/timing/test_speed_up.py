@@ -1,3 +1,5 @@
+"""The ratio of interleaved times, its interval, and how many pairs it takes."""
+
 from collections.abc import Iterator
 
 import numpy as np
