@@ -37,19 +37,19 @@ class _Compared(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         wanted = super().run_node(n)
         if n.op != "output" and isinstance(wanted, Tensor) and wanted.dtype == torch.int8:
-            found = self.codes_of(n, *self.fetch_args_kwargs_from_env(n))
-            if found is not None:
-                self.differences[n.name] = _difference(unsigned(wanted), found)
+            codes = self.codes_of(n, *self.fetch_args_kwargs_from_env(n))
+            if codes is not None:
+                self.differences[n.name] = _difference(unsigned(wanted), codes)
         return wanted
 
 
-def _difference(wanted: Tensor, found: Tensor) -> tuple[int, float]:
+def _difference(wanted: Tensor, codes: Tensor) -> tuple[int, float]:
     """Return the largest difference, and the share of codes that differ: all where shapes do."""
-    if wanted.numel() != found.numel():
+    if wanted.numel() != codes.numel():
         return LARGEST, 1.0
     if wanted.numel() == 0:
         return 0, 0.0
-    difference = (wanted.short() - found.reshape(wanted.shape).short()).abs()
+    difference = (wanted.short() - codes.reshape(wanted.shape).short()).abs()
     return int(difference.max()), float(difference.gt(0).float().mean())
 
 

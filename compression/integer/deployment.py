@@ -41,7 +41,7 @@ def deploy(
     left_out: list[str] = []
     for name in _candidates(executor, place):
         try:
-            lowered, reason = _tried(name, model, example, verification if verify else None)
+            lowered, reason = _try(name, model, example, verification if verify else None)
         except CompressionError as error:
             if name == executor:
                 raise
@@ -77,7 +77,7 @@ def _place(model: nn.Module, example: Tensor, executor: str | None) -> str | Non
     return place
 
 
-def _tried(
+def _try(
     executor: str, model: StaticQuantizedModel, example: Tensor, verification: Verification | None
 ) -> tuple[nn.Module, str | None]:
     """Return a network on an executor, and how it differs from the reference, None for not at all."""

@@ -11,12 +11,12 @@ from compression.quantization import StaticQuantizedModel
 
 
 class _Shapes(fx.Interpreter):
-    """Records the shapes of values, and where the codes of a moved value come from."""
+    """Records the shape of each value, and where the numbers of a moved value come from."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.found: dict[fx.Node, list[int]] = {}
-        self.moved: dict[fx.Node, Tensor] = {}
+        self.shapes: dict[fx.Node, list[int]] = {}
+        self.moves: dict[fx.Node, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         try:
@@ -29,15 +29,15 @@ class _Shapes(fx.Interpreter):
                 f"{_place(n)} cannot take what an image like the example's makes of it: {reason[0]}"
             ) from error
         if isinstance(value, Tensor):
-            self.found[n] = list(value.shape)
+            self.shapes[n] = list(value.shape)
             if is_move(self.module, n):
-                self.moved[n] = self._move(n)
+                self.moves[n] = self._move(n)
         return value
 
     def _move(self, n: fx.Node) -> Tensor:
-        """Return where each number of `n` comes from; what else it might do to numbers shows."""
-        inputs = [a for a in n.all_input_nodes if a in self.found]
-        count = torch.Size(self.found[inputs[0]]).numel() if len(inputs) == 1 else 0
+        """Return where each number of `n` comes from; UnsupportedTypeError where it computes."""
+        inputs = [a for a in n.all_input_nodes if a in self.shapes]
+        count = torch.Size(self.shapes[inputs[0]]).numel() if len(inputs) == 1 else 0
         labels = torch.arange(count).mul(7919).add(13).remainder(1_000_003)
         if len(inputs) == 1:
             places, moved = (self._of(n, numbers) for numbers in (torch.arange(count), labels))
@@ -48,10 +48,10 @@ class _Shapes(fx.Interpreter):
         )
 
     def _of(self, n: fx.Node, numbers: Tensor) -> Tensor:
-        def instead(value: Any) -> Any:
+        def numbered(value: Any) -> Any:
             return numbers.view(value.shape) if isinstance(value, Tensor) else value
 
-        args, kwargs = fx.node.map_aggregate(self.fetch_args_kwargs_from_env(n), instead)
+        args, kwargs = fx.node.map_aggregate(self.fetch_args_kwargs_from_env(n), numbered)
         moved: Tensor = getattr(self, n.op)(n.target, args, kwargs)
         return moved
 
@@ -70,7 +70,7 @@ def shapes_of(model: StaticQuantizedModel, example: Tensor) -> dict[fx.Node, lis
     CompressionError where the network does not take such an image, and UnsupportedTypeError for a
     value whose first size is not the number of images: each names the node.
     """
-    return _both(model, example)[0].found
+    return _both(model, example)[0].shapes
 
 
 @torch.no_grad()
@@ -79,15 +79,15 @@ def shapes_and_moves(
 ) -> tuple[dict[fx.Node, list[int]], dict[fx.Node, Tensor]]:
     """Return what shapes_of does, and for each node that moves numbers where each comes from.
 
-    That is the place in its input, of one image (int64). UnsupportedTypeError names a node between
+    Each is a place in its input, of one image (int64). UnsupportedTypeError names a node between
     layers that computes, or moves numbers from one image to another.
     """
     one, two = _both(model, example)
-    for node, places in one.moved.items():
-        size = next(math.prod(one.found[a]) for a in node.all_input_nodes if a in one.found)
-        if not torch.equal(two.moved[node], torch.cat([places, places + size])):
+    for node, places in one.moves.items():
+        size = next(math.prod(one.shapes[a]) for a in node.all_input_nodes if a in one.shapes)
+        if not torch.equal(two.moves[node], torch.cat([places, places + size])):
             raise UnsupportedTypeError(f"{_place(node)} moves numbers from one image to another")
-    return one.found, one.moved
+    return one.shapes, one.moves
 
 
 def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shapes]:
@@ -104,13 +104,13 @@ def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shape
             failures.append(None)
         except CompressionError as error:  # a value before may say why
             failures.append(error)
-    for node, shape in one.found.items():
-        twice = two.found.get(node)
+    for node, shape in one.shapes.items():
+        twice = two.shapes.get(node)
         if shape[:1] != [1] or twice != [2, *shape[1:]]:
-            found = "none" if twice is None else str(twice)
+            other = "none" if twice is None else str(twice)
             raise UnsupportedTypeError(
                 f"the batch is fixed at {_place(node)}: its value is {shape} for one image and "
-                f"{found} for two, expected their number first; only the reference executor runs it"
+                f"{other} for two, expected their number first; only the reference executor runs it"
             ) from failures[1]
     if failures[0] is not None:
         raise failures[0]

@@ -22,7 +22,7 @@ def padding_of(layer: q.QuantizedLayer) -> tuple[list[int], list[int]]:
     """Return the zeros before and after each dimension of a convolution's input."""
     dims = layer.codes.ndim - 2
     padding = layer.options["padding"]
-    if padding == "same":  # torch puts the odd one behind
+    if padding == "same":  # torch puts the odd one after
         sizes = zip(each(layer.options["dilation"], dims), layer.codes.shape[2:], strict=True)
         spans = [d * (k - 1) for d, k in sizes]
         return [span // 2 for span in spans], [span - span // 2 for span in spans]
@@ -30,7 +30,7 @@ def padding_of(layer: q.QuantizedLayer) -> tuple[list[int], list[int]]:
     return sides, sides
 
 
-def sliding(layer: q.QuantizedLayer) -> list[list[int]]:
+def slide_of(layer: q.QuantizedLayer) -> list[list[int]]:
     """Return a convolution's stride, padding and dilation, each of all dimensions.
 
     UnsupportedTypeError where it pads one side more than the other.

@@ -33,12 +33,12 @@ class _CEntry(ctypes.Structure):
 def check_interface(library: Any) -> None:
     """Raise CompressionError with the first name on which the compiled C and Python differ."""
     for table, expected in TABLES.items():
-        found = list(_read(library, table))
-        for ours, theirs in zip(expected, found, strict=False):
+        entries = list(_read(library, table))
+        for ours, theirs in zip(expected, entries, strict=False):
             if ours != theirs:
                 raise _disagreement(str(theirs), str(ours))
-        if len(expected) != len(found):
-            raise _disagreement(f"{len(found)} {table}", f"{len(expected)}")
+        if len(expected) != len(entries):
+            raise _disagreement(f"{len(entries)} {table}", f"{len(expected)}")
 
 
 def _disagreement(in_c: str, in_python: str) -> CompressionError:

@@ -47,12 +47,12 @@ def library() -> Any:
         raise CompressionError(
             f"the native executor needs an x86-64 CPU, found {platform.machine()}"
         )
-    found = _loaded()
-    if not found.supported():
+    compiled = _load()
+    if not compiled.supported():
         raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
-    check_interface(found)
-    found.run.restype = ctypes.c_int64
-    return found
+    check_interface(compiled)
+    compiled.run.restype = ctypes.c_int64
+    return compiled
 
 
 def missing() -> str | None:
@@ -64,7 +64,7 @@ def missing() -> str | None:
     return None
 
 
-def _loaded() -> ctypes.CDLL:
+def _load() -> ctypes.CDLL:
     """Load the library from the cache, or compile it; without a cache that can be written, too."""
     sources = _sources()
     flags = [*FLAGS, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
@@ -75,7 +75,7 @@ def _loaded() -> ctypes.CDLL:
     name = f"{stem}-{_short(_version(*compiler))}.so" if compiler else f"{stem}-*.so"
     for cached in sorted(cache_folder().glob(name)):
         with suppress(OSError):  # a folder, or on a file system that nothing is run from
-            if _intact(cached):
+            if _is_intact(cached):
                 return ctypes.CDLL(str(cached))
             log.warning("%s is damaged and is not loaded: compiling it again", cached)
     if not compiler:
@@ -83,7 +83,7 @@ def _loaded() -> ctypes.CDLL:
             "the native executor needs a C compiler: expected $CC, cc, gcc or clang, found none"
         )
     command = [*compiler, *flags, *(str(path) for path in sources if path.suffix == ".c")]
-    return _made(command, cache_folder() / name)
+    return _build(command, cache_folder() / name)
 
 
 def _sources() -> list[Path]:
@@ -92,7 +92,7 @@ def _sources() -> list[Path]:
     return sorted(p for p in beside if p.is_file() and p.suffix not in (".py", ".pyc"))
 
 
-def _made(command: list[str], cached: Path) -> ctypes.CDLL:
+def _build(command: list[str], cached: Path) -> ctypes.CDLL:
     """Compile the library, keep it at `cached` where that can be written, and load it."""
     try:
         with TemporaryDirectory() as temporary:
@@ -100,7 +100,7 @@ def _made(command: list[str], cached: Path) -> ctypes.CDLL:
             _compile(command, made)
             with suppress(OSError, CheckpointError):
                 cached.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(cached, checked(made.read_bytes(), cached.name))
+                write_atomically(cached, with_checksum(made.read_bytes(), cached.name))
             return ctypes.CDLL(str(made))
     except OSError as error:
         raise CompressionError(
@@ -116,15 +116,15 @@ def _compile(command: list[str], target: Path) -> None:
         raise CompressionError(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
 
 
-def checked(compiled: bytes, name: str) -> bytes:
+def with_checksum(compiled: bytes, name: str) -> bytes:
     """Return what a cached file called `name` holds: the library and its SHA-256."""
     # With the name: a library of other sources, copied over this one, is not taken for it.
     return compiled + hashlib.sha256(name.encode() + b"\0" + compiled).digest()
 
 
-def _intact(cached: Path) -> bool:
-    found = cached.read_bytes()
-    return found == checked(found[:-SHA256_BYTES], cached.name)
+def _is_intact(cached: Path) -> bool:
+    held = cached.read_bytes()
+    return held == with_checksum(held[:-SHA256_BYTES], cached.name)
 
 
 def _compiler() -> list[str]:
@@ -137,7 +137,7 @@ def _compiler() -> list[str]:
 def _version(*compiler: str) -> bytes:
     """Return what the compiler says of itself: another one, or an upgraded one, builds anew."""
     said = b""
-    with suppress(OSError):  # what cannot run is told when it compiles
+    with suppress(OSError):  # what cannot run shows when it compiles
         said = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
     return b"\0".join([*map(str.encode, compiler), said])
 

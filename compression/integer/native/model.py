@@ -13,7 +13,7 @@ from compression.integer.codes import OFFSET
 from compression.integer.native.bounds import check_bounds
 from compression.integer.native.library import library
 from compression.integer.native.packing import native_weights
-from compression.integer.native.step import CStep, compiled
+from compression.integer.native.step import CStep, c_step
 from compression.integer.shapes import shapes_of
 from compression.integer.steps import Buffers, Layout, Lowering, Target
 from compression.modes import ExecutorModel
@@ -40,7 +40,7 @@ class NativeModel(ExecutorModel):
         images = lowering.layout.buffers.images
         for step in lowering.steps:
             check_bounds(step, images)
-        steps, kept = zip(*map(compiled, lowering.steps), strict=True)
+        steps, kept = zip(*map(c_step, lowering.steps), strict=True)
         self._steps, self._tensors = (CStep * len(steps))(*steps), kept
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images

@@ -34,8 +34,8 @@ def native_weights(
     """Return weights (O, I, H, W) packed for a window, and the order of its output pixels."""
     runs, length = window.runs(inputs)
     codes, groups = pack(weights.permute(0, 2, 3, 1).reshape(len(weights), len(runs), length))
-    order, found = bands(window, inputs, outputs, len(runs), groups)
-    return NativeWeights(codes, runs, groups, found), order
+    order, rows = bands(window, inputs, outputs, len(runs), groups)
+    return NativeWeights(codes, runs, groups, rows), order
 
 
 def pack(weights: Tensor) -> tuple[Tensor, int]:
@@ -79,11 +79,11 @@ def bands(
             pixels.setdefault(part, []).append(row * outputs[1] + column)
     order = [pixel for members in pixels.values() for pixel in members]
     firsts = torch.tensor([0, *map(len, pixels.values())]).cumsum(0).tolist()
-    found = [
+    rows_of_bands = [
         [first, len(members), *part]
         for first, (part, members) in zip(firsts[:-1], pixels.items(), strict=True)
     ]
-    return torch.tensor(order), torch.tensor(found, dtype=torch.int32)
+    return torch.tensor(order), torch.tensor(rows_of_bands, dtype=torch.int32)
 
 
 def _inside(
@@ -91,9 +91,9 @@ def _inside(
 ) -> list[tuple[int, int]]:
     """Return which taps of each window lie inside an image: the first, and how many."""
     size, dilation = window.size[axis], window.dilation[axis]
-    found = []
+    taps = []
     for place in range(outputs):
         start = place * window.stride[axis] - window.padding[axis]
         inside = [k for k in range(size) if 0 <= start + k * dilation < length]
-        found.append((inside[0], len(inside)) if cut and inside else (0, size))
-    return found
+        taps.append((inside[0], len(inside)) if cut and inside else (0, size))
+    return taps

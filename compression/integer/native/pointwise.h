@@ -1,6 +1,6 @@
 /* What multiplies no matrices: one pixel's channels at a time. */
 
-/* A filter a channel; weights are packed as [run][channel]. */
+/* One filter per channel; weights are packed as [run][channel]. */
 INLINE __m512 depthwise(const struct step *s, const uint8_t *x, int channel, __mmask16 mask) {
     __m512i sums = _mm512_loadu_si512(s->bias + channel);
     const int8_t *w = s->weights + channel;

@@ -53,7 +53,7 @@ class CStep(ctypes.Structure):
     _fields_ = tuple((name, _CTYPES.get(kind, ctypes.c_void_p)) for name, kind in C_TYPE.items())
 
 
-def compiled(step: Step) -> tuple[CStep, list[Tensor]]:
+def c_step(step: Step) -> tuple[CStep, list[Tensor]]:
     """Return a step, and the tensors that its pointers point into: keep them as long as it."""
     fields = fields_of(step)
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}

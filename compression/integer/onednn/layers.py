@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compression.affine import INT8_MAX
 from compression.integer.codes import LARGEST, OFFSET, signed, unsigned, unsigned_zero
-from compression.integer.windows import pool_window, sliding
+from compression.integer.windows import pool_window, slide_of
 from compression.quantization import modules as q
 
 CACHED = 2**18
@@ -100,7 +100,7 @@ class Convolution(_Layer):
     def __init__(self, layer: q.QuantizedLayer, shape: list[int], *, keep_residual: bool) -> None:
         """Pack the weights for inputs of `shape`; `keep_residual` spares the residual's memory."""
         super().__init__(layer)
-        self.geometry = sliding(layer)
+        self.geometry = slide_of(layer)
         self.groups, self.keep_residual = layer.options["groups"], keep_residual
         self.packed = _onednn.qconv_prepack(
             layer.codes, self.w_scale, self.x_scale, self.x_zero_point, *self.geometry,

@@ -78,31 +78,35 @@ def lower_onednn(
     shapes, moves = shapes_and_moves(model, example)
     chunk = max(1, CHUNK_BYTES // max(4 * example[0].numel(), *map(math.prod, shapes.values())))
     images = min(chunk, len(example))
-    graph, modules, stayed = fx.Graph(), dict[str, nn.Module](), list[str]()
-    values: dict[fx.Node, fx.Node] = {}
-    aliases = Aliases(model.network)
+    aliases, modules = Aliases(model.network), dict[str, nn.Module]()
     for node in model.network.graph.nodes:
         if node.op == "call_module":
-            name = str(node.target)
-            layer = model.network.get_submodule(name)
-            modules[name] = _lowered(layer, node, shapes, aliases, images)
-            if isinstance(modules[name], k.Reference):
-                stayed.append(name)
-        given = values
-        if node in moves and moves[node].flatten().equal(torch.arange(moves[node].numel())):
-            # Another shape of the same numbers: a view needs them in the order of the reference.
-            tensors = [a for a in node.all_input_nodes if a in shapes]
-            given = values | {a: graph.call_method("contiguous", (values[a],)) for a in tensors}
-        values[node] = graph.node_copy(node, given.__getitem__)
+            layer = model.network.get_submodule(str(node.target))
+            modules[str(node.target)] = _kernel(layer, node, shapes, aliases, images)
+    stayed = [name for name, module in modules.items() if isinstance(module, k.Reference)]
     if stayed and not fallback:
         kinds = {n: type(model.network.get_submodule(n)).__name__ for n in stayed}
         named = ", ".join(f"{n} ({kind})" for n, kind in kinds.items())
         raise UnsupportedTypeError(
             f"no integer kernel for {named}; pass fallback=True to compute it in float32"
         )
-    network = fx.GraphModule(modules, graph).eval()
+    network = fx.GraphModule(modules, _graph(model.network.graph, shapes, moves)).eval()
     outputs = shapes[next(iter(reversed(model.network.graph.nodes)))]
     return IntegerModel(network, tuple(stayed), chunk, list(example.shape[1:]), outputs[1:])
+
+
+def _graph(
+    reference: fx.Graph, shapes: dict[fx.Node, list[int]], moves: dict[fx.Node, Tensor]
+) -> fx.Graph:
+    """Return a copy in which what only views numbers finds them in the order of the reference."""
+    graph, values = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in reference.nodes:
+        given = values
+        if node in moves and moves[node].flatten().equal(torch.arange(moves[node].numel())):
+            tensors = [a for a in node.all_input_nodes if a in shapes]
+            given = values | {a: graph.call_method("contiguous", (values[a],)) for a in tensors}
+        values[node] = graph.node_copy(node, given.__getitem__)
+    return graph
 
 
 def missing() -> str | None:
@@ -112,15 +116,15 @@ def missing() -> str | None:
     return "executor onednn needs a CPU with VNNI or AMX: on this one its products saturate"
 
 
-def _lowered(
+def _kernel(
     layer: nn.Module,
     node: fx.Node,
     shapes: dict[fx.Node, list[int]],
     aliases: Aliases,
     images: int,
 ) -> nn.Module:
+    """Return a layer on oneDNN's kernel for its operands, or as the reference executor computes it."""
     operands = [shapes[a] for a in node.args if isinstance(a, fx.Node)]
-    packed = [images, *operands[0][1:]]
     match layer:
         case q.Quantize():
             return k.Quantize(layer)
@@ -128,13 +132,9 @@ def _lowered(
             return k.Dequantize(layer)
         case _ if any(0 in shape for shape in (*operands, shapes[node])):
             return k.Reference(layer)
-        case q.QuantizedLayer() if not _fits(layer):
-            return k.Reference(layer)
-        case q.QuantizedLayer() if _is_convolution(layer, operands, shapes[node]):
+        case q.QuantizedLayer():
             keep = len(operands) > 1 and aliases.needed(node.args[1], node)  # type: ignore[arg-type]
-            return k.Convolution(layer, packed, keep_residual=keep)
-        case q.QuantizedLayer() if layer.codes.ndim == 2 and len(operands) == 1:
-            return k.Linear(layer, [math.prod(packed[:-1]), packed[-1]])
+            return _product(layer, operands, shapes[node], images, keep_residual=keep)
         case q.OnCodes(function=nn.MaxPool2d() as pool) if _is_max_pool(pool, operands[0]):
             return k.MaxPool(pool)
         case q.QuantizedMean():
@@ -147,6 +147,22 @@ def _lowered(
             return layer
         case _:
             return k.Reference(layer)
+
+
+def _product(
+    layer: q.QuantizedLayer,
+    operands: list[list[int]],
+    outputs: list[int],
+    images: int,
+    *,
+    keep_residual: bool,
+) -> nn.Module:
+    packed = [images, *operands[0][1:]]
+    if _fits(layer) and _is_convolution(layer, operands, outputs):
+        return k.Convolution(layer, packed, keep_residual=keep_residual)
+    if _fits(layer) and layer.codes.ndim == 2 and len(operands) == 1:
+        return k.Linear(layer, [math.prod(packed[:-1]), packed[-1]])
+    return k.Reference(layer)
 
 
 def _is_convolution(layer: q.QuantizedLayer, operands: list[list[int]], outputs: list[int]) -> bool:
@@ -194,5 +210,5 @@ def has_integer_kernels(device: torch.device | str) -> bool:
 def _multiplies_exactly() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
-    found = [k.largest_products(window) for window in (1, 3)]
-    return all(bool((outputs == expected).all()) for outputs, expected in found)
+    products = [k.largest_products(window) for window in (1, 3)]
+    return all(bool((outputs == expected).all()) for outputs, expected in products)

@@ -3,6 +3,7 @@
 import importlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,22 +95,21 @@ def compile_openvino(
     parts = next(n for n in range(min(num_threads, shape[0]), 0, -1) if shape[0] % n == 0)
     model.reshape([shape[0] // parts, *shape[1:]])
     compiled = core.compile_model(model, "CPU", options)
-    requests = [compiled.create_infer_request() for _ in range(parts)]
+    return partial(_in_parts, [compiled.create_infer_request() for _ in range(parts)])
 
-    def predict(inputs: Tensor) -> Tensor:
-        images = [
-            part.numpy() for part in inputs.chunk(parts)
-        ]  # shared with the engine until it ends
-        for request, part in zip(requests, images, strict=True):
-            request.start_async(part, share_inputs=True)
-        for request in requests:
-            request.wait()
-        # A copy: the engine writes the next prediction where this one lies.
-        return torch.from_numpy(
-            np.concatenate([request.get_output_tensor().data for request in requests])
-        )
 
-    return predict
+def _in_parts(requests: list[Any], inputs: Tensor) -> Tensor:
+    """Predict with as many OpenVINO requests at a time as there are."""
+    # The arrays are shared with the engine until it ends.
+    images = [part.numpy() for part in inputs.chunk(len(requests))]
+    for request, part in zip(requests, images, strict=True):
+        request.start_async(part, share_inputs=True)
+    for request in requests:
+        request.wait()
+    # A copy: the engine writes the next prediction where this one lies.
+    return torch.from_numpy(
+        np.concatenate([request.get_output_tensor().data for request in requests])
+    )
 
 
 def _package(name: str) -> Any:

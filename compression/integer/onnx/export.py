@@ -113,18 +113,18 @@ class _Builder:
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         match layer:
             case q.Quantize():
-                self._quantized(node, self._read(node.args[0]), layer)
+                self._quantize(node, self._read(node.args[0]), layer)
             case q.Dequantize():
                 self.real[node] = self._read(node.args[0])
             case q.QuantizedLayer():
                 self._compressible(node, layer)
             case q.QuantizedJoin():
-                self._quantized(node, self._join(node, layer), layer)
+                self._quantize(node, self._join(node, layer), layer)
             case q.QuantizedMean():
-                self._quantized(node, self._pool(node, average, layer.pool), layer)
+                self._quantize(node, self._pool(node, average, layer.pool), layer)
             case q.QuantizedAffine():
                 scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
-                self._quantized(node, self._with("Add", scaled, layer.offset), layer)
+                self._quantize(node, self._with("Add", scaled, layer.offset), layer)
             case q.OnCodes():
                 self._same_codes(node, self._pool(node, maximum, layer.function))
             case q.ClampCodes():
@@ -138,7 +138,7 @@ class _Builder:
             return self.graph.node("DequantizeLinear", list(self.codes[source].names))
         return self.real[source]
 
-    def _quantized(self, node: fx.Node, real: str, layer: q.Codes | q.QuantizedLayer) -> None:
+    def _quantize(self, node: fx.Node, real: str, layer: q.Codes | q.QuantizedLayer) -> None:
         assert layer.output_scale is not None
         assert layer.output_zero_point is not None
         zero_point = int(layer.output_zero_point) + OFFSET
@@ -173,17 +173,17 @@ class _Builder:
         if layer.output_scale is None:
             self.real[node] = real
         else:
-            self._quantized(node, real, layer)
+            self._quantize(node, real, layer)
 
     def _weight(self, layer: q.QuantizedLayer, shape: list[int]) -> str:
         codes, groups = layer.codes, layer.options.get("groups", 1)
         if layer.linear and len(shape) > 2:
-            return self._dequantized(codes.t(), layer.weight_scale, axis=1)
+            return self._dequantize(codes.t(), layer.weight_scale, axis=1)
         if not layer.transposed or groups == 1:
-            return self._dequantized(codes, layer.weight_scale, axis=int(layer.transposed))
+            return self._dequantize(codes, layer.weight_scale, axis=int(layer.transposed))
         # Filters of all groups lie along one axis while they are scaled.
         apart = codes.unflatten(0, (groups, -1)).transpose(1, 2)
-        real = self._dequantized(apart.flatten(0, 1), layer.weight_scale, axis=0)
+        real = self._dequantize(apart.flatten(0, 1), layer.weight_scale, axis=0)
         real = self.graph.node("Reshape", [real, self.graph.whole(*apart.shape)])
         order = [0, 2, 1, *range(3, apart.ndim)]
         real = self.graph.node("Transpose", [real], perm=order)
@@ -193,9 +193,9 @@ class _Builder:
         steps = layer.input_scale.double() * layer.weight_scale.double()
         coarse = steps < TINY  # too small a step for float32: a bias of none of it either
         bias = torch.where(coarse, (layer.bias * steps / TINY).round(), layer.bias.double())
-        return self._dequantized(bias.int(), steps.float().clamp(min=TINY), axis=0)
+        return self._dequantize(bias.int(), steps.float().clamp(min=TINY), axis=0)
 
-    def _dequantized(self, codes: Tensor, scale: Tensor, *, axis: int) -> str:
+    def _dequantize(self, codes: Tensor, scale: Tensor, *, axis: int) -> str:
         zeros = torch.zeros(len(scale), dtype=codes.dtype)
         names = [self.graph.constant(t) for t in (codes, scale, zeros)]
         return self.graph.node("DequantizeLinear", names, axis=axis)
@@ -230,7 +230,7 @@ class _Builder:
         before, after = self.shapes[source], self.shapes[node]
         places = self.moves[node].flatten()
         if before == after and places.equal(torch.arange(len(places))):
-            # No node for what moves nothing: OpenVINO 2026.4 crashes on one behind a concatenation.
+            # No node for what moves nothing: OpenVINO 2026.4 crashes on one after a concatenation.
             if source in self.codes:
                 self.codes[node] = self.codes[source]
             else:

@@ -76,11 +76,11 @@ def _step(cut: slice) -> int:
 
 def _slices(places: Tensor, numbers: Tensor) -> list[slice] | None:
     """Return the slices of `numbers` that are `places`, one for each dimension; None for none."""
-    found, left = [], places.flatten()
+    cuts, left = [], places.flatten()
     for stride, size in zip(numbers.stride(), numbers.shape, strict=True):
         taken = (left // stride % size).unique()
         steps = taken.diff().unique().tolist()
         if len(taken) == 0 or len(steps) > 1:
             return None
-        found.append(slice(int(taken[0]), int(taken[-1]) + 1, steps[0] if steps else 1))
-    return found if numbers[tuple(found)].flatten().equal(left) else None
+        cuts.append(slice(int(taken[0]), int(taken[-1]) + 1, steps[0] if steps else 1))
+    return cuts if numbers[tuple(cuts)].flatten().equal(left) else None

@@ -49,18 +49,12 @@ def average(
         )
     dims = _dims(pool)
     sides, outputs = before[-dims:], after[-dims:]
-    if hasattr(pool, "output_size"):
-        if any(n % m for n, m in zip(sides, outputs, strict=True)):
-            return _linear(graph, pool, codes, before, after)
-        kernel = stride = [n // m for n, m in zip(sides, outputs, strict=True)]
-        padding = [0] * dims
-    else:
-        settings: Any = pool
-        given = (settings.kernel_size, settings.stride, settings.padding)
-        kernel, stride, padding = (each(v, dims) for v in given)
+    if hasattr(pool, "output_size") and not _divide(sides, outputs):
+        return _linear(graph, pool, codes, before, after)
+    kernel, stride, padding = _average_window(pool, sides, outputs)
     ends = _ends(sides, outputs, kernel, stride, padding)
     real = _read(
-        graph, _padded(graph, _channelled(graph, codes, before, dims), padding, ends, codes[2])
+        graph, _pad(graph, _as_images(graph, codes, before, dims), padding, ends, codes[2])
     )
     factors = _factors(pool, sides, outputs, kernel, stride, (padding, ends))
     window = {"kernel_shape": _image(kernel, 1), "strides": _image(stride, 1)}
@@ -80,18 +74,18 @@ def maximum(graph: Graph, pool: Any, codes: Names, before: list[int], after: lis
     dims = _dims(pool)
     sides, outputs = before[-dims:], after[-dims:]
     if hasattr(pool, "output_size"):
-        if any(n % m for n, m in zip(sides, outputs, strict=True)):
+        if not _divide(sides, outputs):
             return _uneven_maximum(graph, _read(graph, codes), before, after, dims)
         kernel = stride = [n // m for n, m in zip(sides, outputs, strict=True)]
         padding, dilation = [0] * dims, [1] * dims
     else:
         kernel, stride, padding, dilation = pool_window(pool)
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    pads, codes = _image(padding, 0) * 2, _channelled(graph, codes, before, dims)
+    pads, codes = _image(padding, 0) * 2, _as_images(graph, codes, before, dims)
     if getattr(pool, "ceil_mode", False):
         ends = _ends(sides, outputs, spans, stride, padding)
         pads, lowest = [0] * len(pads), graph.constant(np.uint8(0))
-        codes = _padded(graph, codes, padding, ends, lowest)
+        codes = _pad(graph, codes, padding, ends, lowest)
     real = graph.node(
         "MaxPool", [_read(graph, codes)], kernel_shape=_image(kernel, 1), pads=pads,
         strides=_image(stride, 1), dilations=_image(dilation, 1),
@@ -103,6 +97,19 @@ def _dims(pool: nn.Module) -> int:
     if type(pool) not in POOL_DIMS:
         raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(pool).__name__}")
     return POOL_DIMS[type(pool)]
+
+
+def _divide(sides: list[int], outputs: list[int]) -> bool:
+    """Tell whether an adaptive pool's windows are all of one size."""
+    return not any(n % m for n, m in zip(sides, outputs, strict=True))
+
+
+def _average_window(pool: Any, sides: list[int], outputs: list[int]) -> list[list[int]]:
+    """Return an average's size, stride and padding, each of all dimensions."""
+    if hasattr(pool, "output_size"):
+        size = [n // m for n, m in zip(sides, outputs, strict=True)]
+        return [size, size, [0] * len(sides)]
+    return [each(v, len(sides)) for v in (pool.kernel_size, pool.stride, pool.padding)]
 
 
 def _read(graph: Graph, codes: Names) -> str:
@@ -121,7 +128,7 @@ def _is_reshaped(before: list[int], dims: int) -> bool:
     return len(before) != dims + 2 or dims == 1
 
 
-def _channelled(graph: Graph, codes: Names, before: list[int], dims: int) -> Names:
+def _as_images(graph: Graph, codes: Names, before: list[int], dims: int) -> Names:
     """Return codes as images with one dimension of channels, whatever stands before their sides."""
     if not _is_reshaped(before, dims):
         return codes
@@ -137,7 +144,7 @@ def _ends(
     return [max(0, (m - 1) * step + span - n - p) for n, m, span, step, p in rows]
 
 
-def _padded(graph: Graph, codes: Names, before: list[int], after: list[int], code: str) -> Names:
+def _pad(graph: Graph, codes: Names, before: list[int], after: list[int], code: str) -> Names:
     """Return codes within a border: OpenVINO fuses one of real numbers into the pool, as codes 0."""
     if not any([*before, *after]):
         return codes

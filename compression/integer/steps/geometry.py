@@ -9,7 +9,7 @@ from compression.errors import UnsupportedTypeError
 
 ALIGNMENT = 64
 SLACK = 256
-"""Bytes behind a buffer's last code that a step may read, and never uses."""
+"""Bytes after a buffer's last code that a step may read, and never uses."""
 
 
 def aligned(

@@ -107,14 +107,14 @@ class Layout:
         if layer is None and node.op != "output" and tensors and node in self.shapes:
             if str(getattr(node.target, "__name__", node.target)) not in _RESHAPES:
                 raise self._cannot(node)
-            self._roots[node] = self._flattened(node, tensors[0])
+            self._roots[node] = self._root_of_reshape(node, tensors[0])
         elif isinstance(layer, nn.Flatten | nn.Unflatten):
-            self._roots[node] = self._flattened(node, tensors[0])
+            self._roots[node] = self._root_of_reshape(node, tensors[0])
         for tensor in tensors:
             self._last[self.root(tensor)] = self._order[node]
             self._readers.setdefault(self.root(tensor), []).append(node)
 
-    def _flattened(self, node: fx.Node, source: fx.Node) -> fx.Node:
+    def _root_of_reshape(self, node: fx.Node, source: fx.Node) -> fx.Node:
         """Return the root of a value that `node` reshapes: its memory serves rows or the same image."""
         before, after = self.shapes[source], self.shapes[node]
         flat = [1, torch.Size(before[1:]).numel()]

@@ -14,20 +14,20 @@ def misplaced_operand(layout: Layout, node: fx.Node, layer: nn.Module) -> str | 
     A flattened map keeps its memory, in which only a linear layer and the real output find their way;
     what is added must have the shape of the sum.
     """
-    for source in _walked(node, layer):
+    for source in _pixel_operands(node, layer):
         if layout.spatial(source) != layout.sides(source):
             return f" on a flattened {layout.sides(source)}"
     if isinstance(layer, q.QuantizedLayer) and layer.linear:
         shape = layout.shapes[node.args[0]]  # type: ignore[index]
         if len(shape) != 2:
             return f" on the last dimension of {shape[1:]}"
-    for source in _added(node, layer):
+    for source in _summands(node, layer):
         if layout.shapes[source] != layout.shapes[node]:
             return f" that adds {layout.shapes[source][1:]} to {layout.shapes[node][1:]}"
     return None
 
 
-def _walked(node: fx.Node, layer: nn.Module) -> list[Any]:
+def _pixel_operands(node: fx.Node, layer: nn.Module) -> list[Any]:
     """Return the operands that are read pixel by pixel."""
     if isinstance(layer, q.Quantize | q.Dequantize):
         return []
@@ -35,7 +35,7 @@ def _walked(node: fx.Node, layer: nn.Module) -> list[Any]:
     return list(node.args[1:] if linear else node.args)
 
 
-def _added(node: fx.Node, layer: nn.Module) -> list[Any]:
+def _summands(node: fx.Node, layer: nn.Module) -> list[Any]:
     if isinstance(layer, q.QuantizedLayer):
         return list(node.args[1:])
     return list(node.args) if isinstance(layer, q.QuantizedJoin) and layer.dim is None else []

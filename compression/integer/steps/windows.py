@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compression.integer.steps.geometry import Geometry
 from compression.integer.steps.step import DepthwiseWeights
-from compression.integer.windows import pair, pool_window, sliding
+from compression.integer.windows import pair, pool_window, slide_of
 from compression.quantization import modules as q
 
 
@@ -57,7 +57,7 @@ def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
     """Return how `layer` slides over `inputs` (channels, rows, columns); None if it does not."""
     match layer:
         case q.QuantizedLayer() if layer.codes.ndim == 4:
-            return Window(list(layer.codes.shape[2:]), *sliding(layer))
+            return Window(list(layer.codes.shape[2:]), *slide_of(layer))
         case q.QuantizedLayer() if layer.linear:  # a window as large as the image
             return Window(inputs[1:], [1, 1], [0, 0], [1, 1])
         case q.QuantizedLayer() if inputs[1:] == [1, 1] and layer.codes.shape[2:] == (1,):

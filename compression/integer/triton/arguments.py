@@ -129,13 +129,15 @@ def bounds(step: Step) -> dict[str, Any]:
     return {"output_zero": zero, "lowest": float(low - zero), "highest": float(high - zero)}
 
 
-def moved(value: Moved, device: torch.device) -> Moved:
+def to_device(value: Moved, device: torch.device) -> Moved:
     """Return a tensor on `device`, or a dataclass whose tensors are there."""
     if isinstance(value, Tensor):
         return value.to(device).contiguous()  # type: ignore[return-value]
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    return replace(value, **{f.name: moved(getattr(value, f.name), device) for f in fields(value)})
+    return replace(
+        value, **{f.name: to_device(getattr(value, f.name), device) for f in fields(value)}
+    )
 
 
 def read_places(step: Step) -> Iterator[Tensor | int]:

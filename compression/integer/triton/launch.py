@@ -18,12 +18,12 @@ from compression.integer.triton.arguments import (
     codes_window,
     flags,
     memories,
-    moved,
     offsets,
     pixel_bytes,
     power_of_two,
     read_places,
     residual,
+    to_device,
     written_places,
 )
 from compression.integer.triton.config import DEFAULT, Config, candidates
@@ -59,7 +59,7 @@ class Launch:
     def __init__(self, step: Step, device: torch.device) -> None:
         """Copy the step's tensors to the device; a convolution starts with the default tiles."""
         self.name, self.device = step.name, device
-        self.step = moved(step, device)
+        self.step = to_device(step, device)
         # Of what reads codes, and of what writes them or reads a residual.
         self.align, self.out_align = alignment(read_places(step)), alignment(written_places(step))
         self.config = DEFAULT
@@ -165,8 +165,8 @@ class Launch:
         if self.config.splits == 1:
             return step.bias, step.bias
         numel = rows * step.channels
-        found = self._shared.get(self.config)
-        if found is None or found[0].numel() < numel:
+        shared = self._shared.get(self.config)
+        if shared is None or shared[0].numel() < numel:
             zeros = step.bias.new_zeros
-            found = self._shared[self.config] = zeros(numel), zeros(tiles)
-        return found
+            shared = self._shared[self.config] = zeros(numel), zeros(tiles)
+        return shared

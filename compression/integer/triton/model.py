@@ -149,16 +149,21 @@ def lower_triton(
     for launch in lowered.convolutions() if config is not None else ():
         launch.config = config or launch.config
     if device.type == "cuda":
-        with on_device(device):
-            lowered(example)  # real codes: zeros multiply faster
-            outputs = lowered._empty(len(example))
-            if config is None:
-                for launch in lowered.launches:
-                    tune(launch, example, outputs)
-                lowered(example)
-            torch.cuda.synchronize(device)
-            lowered.capture()
+        _prepare(lowered, example, tuned=config is None)
     return lowered
+
+
+def _prepare(lowered: TritonModel, example: Tensor, *, tuned: bool) -> None:
+    """Compile the kernels, choose the tiles, and capture the graph."""
+    with on_device(lowered.device):
+        lowered(example)  # real codes: zeros multiply faster
+        outputs = lowered._empty(len(example))
+        if tuned:
+            for launch in lowered.launches:
+                tune(launch, example, outputs)
+            lowered(example)
+        torch.cuda.synchronize(lowered.device)
+        lowered.capture()
 
 
 def missing() -> str | None:

@@ -18,14 +18,14 @@ def tune(launch: Launch, inputs: Tensor, outputs: Tensor) -> None:
     from triton.testing import do_bench_cudagraph
 
     images = len(inputs)
-    found: dict[Config, float] = {}
+    times_ms: dict[Config, float] = {}
     torch.cuda.synchronize()  # what is timed runs on a stream of its own
     for config in launch.candidates(images):
         launch.config = config
         work = partial(launch, images, inputs, outputs)
         try:
-            found[config] = do_bench_cudagraph(work, rep=REPLAY_MS, return_mode="min")
+            times_ms[config] = do_bench_cudagraph(work, rep=REPLAY_MS, return_mode="min")
         except OutOfResources:  # a tile that the device cannot hold
             continue
-    if found:
-        launch.choose(min(found, key=found.__getitem__))
+    if times_ms:
+        launch.choose(min(times_ms, key=times_ms.__getitem__))

@@ -51,7 +51,7 @@ class Counted:
     def loads(self) -> int:
         """Load the library, intact whatever lies in the cache, and return how often it compiled."""
         before = self.compilations
-        built._loaded()
+        built._load()
         assert self.loaded.startswith(self.compiled)
         assert len(self.loaded) - len(self.compiled) in (0, built.SHA256_BYTES)
         return self.compilations - before
@@ -103,7 +103,7 @@ def test_a_flipped_byte_is_never_loaded(
         lambda good: good + b"\0",
         lambda good: good[: -built.SHA256_BYTES],
         lambda good: good[:0] + hashlib.sha256().digest(),
-        lambda good: built.checked(good[: -built.SHA256_BYTES], "native-another.so"),
+        lambda good: built.with_checksum(good[: -built.SHA256_BYTES], "native-another.so"),
         lambda good: b"<!DOCTYPE html>" + good,
     ],
     ids=["empty", "short", "cut", "longer", "unchecked", "a bare sum", "another's", "foreign"],
@@ -196,7 +196,7 @@ def test_two_processes_build_it_at_once(tmp_path: Path) -> None:
     said = [process.communicate()[0] for process in both]
     assert said[0] == said[1]
     assert said[0].strip().isdigit(), said
-    assert built._intact(cached(tmp_path))
+    assert built._is_intact(cached(tmp_path))
     assert run(LOADS, XDG_CACHE_HOME=str(tmp_path), CC="", PATH="").communicate()[0] == said[0]
 
 
@@ -227,4 +227,4 @@ def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(built.cache_folder.__globals__["Path"], "home", unknown)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which is ignored
     with pytest.raises(CompressionError, match="set XDG_CACHE_HOME to an absolute path"):
-        built._loaded()
+        built._load()
