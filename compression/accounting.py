@@ -25,13 +25,16 @@ _PRODUCTS = {
 def count_parameters(model: nn.Module) -> int:
     """Count weights and biases, real or integer codes, tied ones once.
 
-    UnsupportedTypeError for a network lowered for an executor, whose weights torch does not list.
+    UnsupportedTypeError for a network in the form of an executor whose weights torch does not list.
     """
     return sum(tensor.numel() for _, tensor in _parameters(model))
 
 
 def count_nonzeros(model: nn.Module) -> int:
-    """Count the parameters that are not 0, as count_parameters counts them."""
+    """Count the parameters that are not 0, as count_parameters counts them.
+
+    UnsupportedTypeError for a tensor without data.
+    """
     nonzeros = 0
     for name, tensor in _parameters(model):
         if tensor.is_meta:
@@ -67,13 +70,16 @@ def count_macs(model: nn.Module, example_input: Any, *others: Any, **named: Any)
         ) from error
     if counter.unknown:
         raise UnsupportedTypeError(
-            "multiply-accumulates cannot be told of " + ", ".join(sorted(counter.unknown))
+            "multiply-accumulates cannot be counted for " + ", ".join(sorted(counter.unknown))
         )
     return counter.macs
 
 
 def dense_bytes(model: nn.Module) -> int:
-    """Return the bytes of the state dict's tensors, buffers included, tied tensors once."""
+    """Return the bytes of the state dict's tensors, buffers included, tied tensors once.
+
+    UnsupportedTypeError for a tensor that is not dense.
+    """
     check_module(model)
     tensors: dict[object, Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -102,7 +108,7 @@ def _parameters(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up the products of the operators that are called, and notes those it cannot tell."""
+    """Adds up the products of the operators that are called, and notes those that it cannot count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +140,7 @@ class _Counter(TorchDispatchMode):
 def _may_multiply(func: Any) -> bool:
     space, _, name = str(func).partition(".")
     name = name.partition(".")[0]
-    if name.startswith("_thnn_fused"):  # behind the products of a recurrent cell
+    if name.startswith("_thnn_fused"):  # after the products of a recurrent cell
         return False
     known = space in ("aten", "prim", "prims", "torchvision", "profiler")
     return not known or name.startswith("_fft") or not _PRODUCTS.isdisjoint(name.split("_"))

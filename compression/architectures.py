@@ -75,9 +75,9 @@ def resnet18_cifar(num_classes: int) -> nn.Module:
 
 
 def five_layer_cnn(num_classes: int) -> nn.Module:
-    """Three convolutions and two linear layers (the paper's student, after Li), at most 5.19 MiB.
+    """Return three convolutions and two linear layers, at most 5.19 MiB: the paper's student, after Li.
 
-    Takes any input of 32 pixels or more: the last pool is adaptive, to 4x4.
+    It takes any input of 32 pixels or more: the last pool is adaptive, to 4x4.
     """
 
     def stage(inputs: int, outputs: int) -> list[nn.Module]:

@@ -15,7 +15,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 Octets = NDArray[np.uint8]
 
 FILLER = 255
-"""In gaps: so many zeros, and no element behind them yet."""
+"""In gaps: so many zeros, and no element after them yet."""
 
 
 def pack_codes(codes: Tensor, num_bits: int) -> Tensor:
@@ -134,10 +134,10 @@ def _bits(packed: Tensor, count: int) -> Octets:
 
 
 def _check_tail(packed: Tensor, count: int) -> None:
-    """Refuse other than the bytes of `count` bits, zero bits behind them."""
+    """Refuse other than the bytes of `count` bits, zero bits after them."""
     _check_packed(packed, -(-count // 8))
     if count % 8 and int(packed[-1]) >> (count % 8):
-        raise CompressionError(f"expected zero bits behind the {count} packed ones, found others")
+        raise CompressionError(f"expected zero bits after the {count} packed ones, found others")
 
 
 def _check_packed(packed: Tensor, expected: int | None = None) -> None:

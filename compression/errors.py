@@ -1,4 +1,10 @@
-"""The one family of errors: each message names the thing, what was expected, what was found."""
+"""The one family of errors: each message names the thing, what was expected, what was found.
+
+ValueError
+    CompressionError               an input that cannot be used
+        UnsupportedTypeError       of a kind that is not supported; a TypeError, too
+        CheckpointError            a file
+"""
 
 
 class CompressionError(ValueError):

@@ -41,7 +41,8 @@ def check_model(model: nn.Module) -> None:
     """Refuse, by name, tensors that hold no plain numbers or numbers that are not finite.
 
     Weights that are computed at each call are refused too: what is written to them would be lost. A
-    buffer that is no running statistic may hold -inf, as the mask of an attention does.
+    buffer that is no running statistic may hold -inf, as the mask of an attention does. Raises
+    UnsupportedTypeError for the kind of a tensor, CompressionError for its numbers.
     """
     check_module(model)
     for name, remedy in _computed_tensors(model):
@@ -75,7 +76,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def check_module(model: object) -> None:
-    """Refuse what is no network."""
+    """Raise UnsupportedTypeError for what is no network (nn.Module)."""
     if not isinstance(model, nn.Module):
         raise UnsupportedTypeError(f"expected a network (nn.Module), found {type(model).__name__}")
 
@@ -134,7 +135,10 @@ def left_out(model: nn.Module) -> dict[str, str]:
 
 
 def copy_model(model: nn.Module) -> nn.Module:
-    """Return a copy with storage of its own; tied tensors stay tied."""
+    """Return a copy with storage of its own; tied tensors stay tied.
+
+    UnsupportedTypeError for what cannot be copied, and how to make it plain.
+    """
     check_module(model)
     try:
         copied = copy.deepcopy(model)

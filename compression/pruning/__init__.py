@@ -1,7 +1,7 @@
 """Pruning: masks on tensors first, then networks whose removed weights are zero.
 
-An `amount` is the fraction of weights (or filters) that are zero afterwards, from 0 up to but
-without 1: pruning twice by 0.5 leaves 0.5, not 0.75, because zeros are the first to be chosen again.
+An `amount` is the fraction of weights (or filters) that are zero afterwards, 0 <= amount < 1: pruning
+twice by 0.5 leaves 0.5, not 0.75, because zeros are the first to be chosen again.
 """
 
 from compression.pruning.masks import (

@@ -16,8 +16,8 @@ _MIX_CHANNELS = (*_FUNCTIONS, F.conv_transpose2d, F.conv_transpose3d)
 def output_layers(model: nn.Module, named: Collection[str] | None) -> set[nn.Module]:
     """Return the layers of `model` that no other one follows on the way to an output.
 
-    `named` gives their dotted names where it is no None; otherwise the network is traced by
-    torch.fx, and CompressionError tells why where that is not possible. A sum or a product of
+    `named` gives their dotted names unless it is None. Otherwise torch.fx traces the network, and
+    UnsupportedTypeError says why where it cannot. A sum or a product of
     layers' values has all of these layers; of several outputs each has its own.
     """
     if named is None:

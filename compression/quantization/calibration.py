@@ -1,6 +1,6 @@
 """Calibration: the range of each activation, chosen from what a network does on some inputs.
 
-min-max      what was seen                                            (Jacob et al. 2018, 3.1)
+min-max      the smallest and largest                                (Jacob et al. 2018, 3.1)
 percentile   all but a tail of 1e-4 at either end                     (Wu et al. 2020, 3.3)
 mse          the range of least squared error of the codes            (Banner et al. 2019)
 entropy      the threshold of least Kullback-Leibler divergence       (Migacz 2017, TensorRT)
@@ -99,9 +99,9 @@ def observe(
 ) -> dict[str, Activation]:
     """Return what each node of `network`, or those called `names`, did on `batches`.
 
-    With `precision` "bfloat16" the network runs in it where the machine and the network compute in
-    it: the ends are then off by about 2^-8 of themselves, one code. CompressionError for inputs that
-    the network cannot take.
+    With `precision` "bfloat16" the network runs in bfloat16 where machine and network can: the ends
+    are then off by about 2^-8 of themselves, one code. `keep` collects values and means besides the
+    ends. CompressionError for inputs that the network cannot take.
     """
     if precision not in ("float32", "bfloat16"):
         raise CompressionError(f"precision must be float32 or bfloat16, found {precision!r}")
@@ -138,7 +138,10 @@ def _bfloat16_observer(
 
 
 def ranges(seen: Mapping[str, Activation], method: str) -> dict[str, Range]:
-    """Return the range of each activation by `method`, one of METHODS."""
+    """Return the range of each activation by `method`, one of METHODS.
+
+    CompressionError for another method, and for activations that are not finite.
+    """
     if method not in METHODS:
         raise CompressionError(
             f"calibration method must be one of {', '.join(METHODS)}, found {method!r}"
@@ -181,7 +184,7 @@ def mse(activation: Activation) -> Range:
 
 
 def entropy(activation: Activation) -> Range:
-    """Return the threshold on magnitudes whose 128 levels tell least less than the values do."""
+    """Return the threshold on magnitudes whose 128 levels lose least of the values' distribution."""
     magnitudes = torch.cat(activation.samples).abs()
     limit = float(torch.maximum(-activation.low, activation.high))
     if limit <= 0:

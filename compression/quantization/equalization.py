@@ -73,7 +73,7 @@ def equalize(folded: fx.GraphModule) -> int:
 
 
 def _reader(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node | None:
-    """Return the only reader of `node`, behind a ReLU if there is one."""
+    """Return the only reader of `node`, that of a ReLU where one reads it."""
     for _ in range(2):
         users = list(node.users)
         if len(users) != 1:

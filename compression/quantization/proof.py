@@ -28,7 +28,7 @@ def trace_in_float32(model: nn.Module) -> fx.GraphModule:
 def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """Return the traced graph of `model`, in float32, which gives its outputs on `batch`.
 
-    Beside it stand the names of batch norms behind linear layers that read tokens, not rows (N, C).
+    Beside it stand the names of batch norms after linear layers that read tokens, not rows (N, C).
     Raises UnsupportedTypeError where the graph gives other outputs (writes to a slice, randomness,
     state in Python, which a trace does not show), and CompressionError for inputs that the network
     cannot take.
@@ -61,7 +61,7 @@ def _outputs(network: nn.Module, inputs: Tensor) -> object:
 
 @contextmanager
 def _row_shapes(traced: fx.GraphModule) -> Iterator[list[tuple[str, torch.Size]]]:
-    """Give a list that predictions fill with what batch norms behind linear layers read."""
+    """Give a list that predictions fill with what batch norms after linear layers read."""
     shapes: list[tuple[str, torch.Size]] = []
     handles = []
     for name in {str(node.target) for node in row_norms(traced)}:

@@ -73,7 +73,7 @@ def quantize_static(
     if equalization:
         equalize(folded)
     keep = bias_correction or method != "min-max"
-    # Before calibration: an operator that is not known is told before hours of it.
+    # Before calibration, which may take hours: it refuses operators that are not known.
     plan = plan_network(folded)
     # The correction of biases looks at every layer's input, rounded there or not.
     watched = None if bias_correction else plan.rounded

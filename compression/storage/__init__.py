@@ -1,8 +1,8 @@
-"""One file a model, whose size is the size that is reported: format 1.
+"""One file per model, whose size is the size that is reported: format 1.
 
 The container is safetensors (container.py): 8 bytes of header length, little-endian; a JSON header
 of at most 4 MiB, which names each entry with its dtype, shape and place; the entries' bytes, one
-behind the other. The header's "__metadata__" has one key, "dnn-compression", with this JSON:
+after the other. The header's "__metadata__" has one key, "dnn-compression", with this JSON:
 
     {"version": 1,
      "sha256": of the whole file, these 64 digits taken as zeros,
@@ -31,8 +31,8 @@ follow one another in the stream DTYPE#values.
     codes       packed     codes (int8) of so many bits         entropy.py, symbols code + 128
     codebook    clustered  the different values                 -
     indices     clustered  into it, ceil(log2(values)) bits     entropy.py
-    mask        sparse     a bit an element                     entropy.py, one row and one column
-    gaps        sparse     a byte: zeros before the element,    -
+    mask        sparse     a bit per element                    entropy.py, one row and one column
+    gaps        sparse     a byte per element: zeros before it, -
                            255: so many and no element yet
 
 Coded codes and indices of a whole tensor are a block of (shape[0], shape[1], the rest) symbols, all

@@ -1,7 +1,7 @@
 """The safetensors container, read and written as a stream: no second copy of the tensors in memory.
 
 Its specification is 8 bytes of header length, little-endian; a JSON header; the tensors' bytes one
-behind the other. The library of that name holds a file whole while it reads or writes it; that its
+after the other. The library of that name holds a file whole while it reads or writes it; that its
 files and ours are the same is tested against it.
 """
 
@@ -101,7 +101,7 @@ def read(path: Path | str) -> Content:
     """Return the content of a safetensors file.
 
     Nothing is allocated that the file does not have the bytes for. Raises CheckpointError for what
-    is no safetensors file, or one of a newer version; damaged bytes are told by `intact`.
+    is no safetensors file, or one of a newer version; `intact` is false for damaged bytes.
     """
     path = check_readable(path)
     try:

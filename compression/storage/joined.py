@@ -21,7 +21,7 @@ def is_small(tensor: Tensor) -> bool:
 
 
 def join(tensors: dict[str, Tensor]) -> tuple[dict[str, Description], Entries]:
-    """Return descriptions by dtype, and the entries, of small tensors coded as one a dtype."""
+    """Return descriptions by dtype, and the entries, of small tensors coded as one per dtype."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
@@ -44,7 +44,7 @@ def joined_kinds(about: dict[str, Description]) -> dict[str, str]:
     for dtype, group in _groups(about):
         for name, shape in group["shapes"].items():
             if name in kinds:
-                raise CheckpointError(f"{name}: told twice among small tensors")
+                raise CheckpointError(f"{name}: described twice among small tensors")
             kinds[name] = f"{DTYPES[dtype]} {tuple(shape)}"
     return kinds
 

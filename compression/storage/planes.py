@@ -40,7 +40,7 @@ def decode_numbers(data: bytes, count: int, dtype: torch.dtype) -> Tensor:
             raise CheckpointError(f"coded numbers of {len(data)} bytes end before byte {end}")
         planes[:, i] = _decode(data[begin:end], count)
     if end != len(data):
-        raise CheckpointError(f"{len(data) - end} bytes behind the coded numbers")
+        raise CheckpointError(f"{len(data) - end} bytes after the coded numbers")
     return torch.from_numpy(planes.reshape(-1)).view(dtype)
 
 

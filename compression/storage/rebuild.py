@@ -100,7 +100,7 @@ def _state(path: Path, model: nn.Module, entries: Entries, about: dict[str, Any]
         small = joined_kinds(joined)
         twice = sorted(small.keys() & tensors)
         if twice:
-            raise CheckpointError(f"tensors that are told twice: {_few(twice)}")
+            raise CheckpointError(f"tensors that are described twice: {_few(twice)}")
         kinds |= small
         lost = [n for n, of in aliases.items() if not isinstance(of, str) or of not in kinds]
         if lost:

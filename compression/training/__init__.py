@@ -1,4 +1,4 @@
-"""The one training loop, which the baseline, fine-tuning and distillation share, and its data."""
+"""The training loop that the baseline, fine-tuning and distillation share, and its data."""
 
 from compression.training.checks import check_labels
 from compression.training.evaluation import BATCH_SIZES, correct_images, predict

@@ -46,7 +46,7 @@ def batches(
     for a copy. Raises CompressionError where the split's own functions fail.
     """
     feed = feed or Feed()
-    # A generator of its own an epoch: an epoch taken up again after a kill sees the same batches.
+    # A generator per epoch: an epoch that is resumed after a kill sees the same batches.
     generator = torch.Generator(train.images.device).manual_seed(seed_of(recipe, epoch))
     order = torch.randperm(len(train), generator=generator, device=train.images.device)
     size = recipe.coarse_sizes[epoch] if epoch < len(recipe.coarse_sizes) else None
@@ -100,6 +100,6 @@ def cut_out(inputs: Tensor, side: int, generator: torch.Generator) -> Tensor:
     draws = torch.rand(2, count, 1, generator=generator, device=generator.device)
     inside = []
     for size, draw in zip(sizes, draws.to(inputs.device), strict=True):
-        behind = torch.arange(size, device=inputs.device) - ((draw * size).floor() - side // 2)
-        inside.append((behind >= 0) & (behind < side))
+        offset = torch.arange(size, device=inputs.device) - ((draw * size).floor() - side // 2)
+        inside.append((offset >= 0) & (offset < side))
     return inputs.masked_fill(inside[0].view(count, 1, -1, 1) & inside[1].view(count, 1, 1, -1), 0)

@@ -47,7 +47,10 @@ def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def correct_images(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Tensor:
-    """Tell for each label (N, ...), as bool, whether the model's first choice is that."""
+    """Tell for each label (N, ...), as bool, whether it is the model's first choice.
+
+    Raises what `predict` raises, and CompressionError for labels of another shape than the choices.
+    """
     logits, labels = predict(model, split, batch_size=batch_size), split.labels.cpu()
     if logits.ndim < 2 or (len(logits), *logits.shape[2:]) != labels.shape:
         raise CompressionError(

@@ -21,7 +21,7 @@ from compression.training.split import Split
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """What one finished epoch tells; `state` is what `fit(resume_from=...)` takes up again."""
+    """What one finished epoch tells; `state` is what `fit(resume_from=...)` goes on from."""
 
     epoch: int
     epochs: int

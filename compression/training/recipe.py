@@ -109,7 +109,10 @@ def has_bfloat16(device: torch.device | str) -> bool:
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Decay weights only: decaying batch norm and bias costs accuracy (He et al. 2019, 3.1)."""
+    """Return the recipe's optimizer, which decays weights only.
+
+    To decay batch norm and bias costs accuracy (He et al. 2019, arXiv:1812.01187, 3.1).
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -123,7 +126,7 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def rate_of(recipe: Recipe, progress: float) -> float:
-    """Learning rate as a fraction of the recipe's, `progress` running from 0 to 1."""
+    """Return the learning rate as a fraction of the recipe's; `progress` runs from 0 to 1."""
     match recipe.schedule:
         case "one-cycle" if progress < recipe.warmup:
             return max(progress / recipe.warmup, 0.01)

@@ -148,7 +148,7 @@ def test_other_than_the_bytes_of_the_elements_is_refused(kind: str, count: int) 
 
 def test_bits_behind_the_last_element_are_refused() -> None:
     for bits in range(1, 8):
-        with pytest.raises(CompressionError, match="zero bits behind"):
+        with pytest.raises(CompressionError, match="zero bits after"):
             unpack_indices(OCTETS[:1], num_bits=bits, numel=1)
 
 

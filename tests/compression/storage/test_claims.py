@@ -165,7 +165,7 @@ CODED: Forgeries = {
         "mask: expected 8192 values of torch.float16, found .*384",
     ),
     "values cut": (stretched("values#values", slice(-1)), "values: coded numbers of .* end before"),
-    "values longer": (stretched("values#values", slice(None), b"x"), "values: 1 bytes behind"),
+    "values longer": (stretched("values#values", slice(None), b"x"), "values: 1 bytes after"),
     "no values": (stretched("values#values", slice(0)), "values: coded numbers of 0 bytes"),
     "not coded at all": (claims("grid", coded=[]), "grid: .*expected 4096 packed bytes"),
     "no word of a coder": (lacks("grid", "coded"), "grid: .*expected 4096 packed bytes"),

@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[bytes, Shape, str]] = {
     "a class beyond": (b"\1\x88\0\0\0\0", (1, 1, 1), r"classes lie in 0\.\.7, found 8"),
     "classes cut": (b"\1\0", (3, 4, 1), "ends before byte 5"),
     # An odd number of classes leaves half a byte, which is zero.
-    "bits behind the classes": (b"\1\0\x10\7\7\0", (1, 2, 1), "zero bits behind"),
+    "bits behind the classes": (b"\1\0\x10\7\7\0", (1, 2, 1), "zero bits after"),
 }
 
 
@@ -186,7 +186,7 @@ def test_numbers_cut_or_with_more_behind() -> None:
     for end in range(len(NUMBERS)):
         with pytest.raises(CheckpointError):
             decode_numbers(NUMBERS[:end], len(FLAT), torch.float32)
-    with pytest.raises(CheckpointError, match="1 bytes behind the coded numbers"):
+    with pytest.raises(CheckpointError, match="1 bytes after the coded numbers"):
         decode_numbers(NUMBERS + b"\0", len(FLAT), torch.float32)
     with pytest.raises(CheckpointError):
         decode_numbers(NUMBERS, len(FLAT) + 1, torch.float32)

@@ -78,7 +78,7 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     ),
     "bits behind the mask": (
         lambda e, _: e["sparse#mask"].__setitem__(2, 0x80),
-        "sparse: .*expected zero bits behind",
+        "sparse: .*expected zero bits after",
     ),
     "a float mask": (
         lambda e, _: e.update({"sparse#mask": torch.zeros(3)}),
