@@ -23,13 +23,13 @@ def test_accuracy(
     workload: Workload,
 ) -> None:
     artifact = artifact_of(technique, device)
-    found = evaluation_of(technique, device)
-    whole = evaluation_of(TECHNIQUES[0], device)
-    replay(benchmark, [found["seconds"]])
-    accuracy, base = (f["correct"] / f["total"] for f in (found, whole))
+    own = evaluation_of(technique, device)
+    baseline = evaluation_of(TECHNIQUES[0], device)
+    replay(benchmark, [own["seconds"]])
+    accuracy, base = (f["correct"] / f["total"] for f in (own, baseline))
     limit = technique.target(workload.name).drop
     met = None if limit is None else base - accuracy <= limit
-    facts = artifact.facts | {key: found[key] for key in ("correct", "total", "correct_images")}
+    facts = artifact.facts | {key: own[key] for key in ("correct", "total", "correct_images")}
     facts |= {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
     facts["stored_bytes"] = artifact.account["stored_bytes"]
     facts["baseline_stored_bytes"] = artifact_of(TECHNIQUES[0], device).account["stored_bytes"]

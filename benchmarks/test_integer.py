@@ -60,8 +60,8 @@ def differences(reference: StaticQuantizedModel, integer: Any, inputs: Tensor) -
     """Return the largest difference of codes, and the share that differs in the worst layer."""
     if isinstance(integer, NativeModel):
         integer = lower_native(reference, inputs, keep=True)
-    found = code_differences(reference, integer, inputs).values()
-    return max(largest for largest, _ in found), max(share for _, share in found)
+    layers = code_differences(reference, integer, inputs).values()
+    return max(largest for largest, _ in layers), max(share for _, share in layers)
 
 
 @executors

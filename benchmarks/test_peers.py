@@ -68,9 +68,9 @@ def peers(
         "labels": data.test.labels,
     }
     save_file({k: v.contiguous() for k, v in images.items()}, folder / "images.safetensors")
-    found = Competition(request.config.getoption("--workload"), folder)
-    yield found
-    found.close()
+    competition = Competition(request.config.getoption("--workload"), folder)
+    yield competition
+    competition.close()
 
 
 @pytest.fixture
@@ -96,10 +96,10 @@ def facts(subject: Engine, data: Data, workload: Workload) -> dict[str, Any]:
 def test_peer_size(
     benchmark: Any, request: Any, subject: Engine, peers: Competition, facts: dict[str, Any]
 ) -> None:
-    built = peers.file_facts(subject)
-    replay(benchmark, [built["seconds"]])
+    file = peers.file_facts(subject)
+    replay(benchmark, [file["seconds"]])
     sizes = {
-        "stored_bytes": built["stored_bytes"],
+        "stored_bytes": file["stored_bytes"],
         "baseline_stored_bytes": peers.file_facts(BASELINE)["stored_bytes"],
     }
     record(benchmark, request, metric="size", **sizes, **facts)
@@ -130,15 +130,15 @@ def test_peer_accuracy(
     facts: dict[str, Any],
     workload: Workload,
 ) -> None:
-    found, whole = peers.evaluation(subject), peers.evaluation(BASELINE)
+    own, baseline = peers.evaluation(subject), peers.evaluation(BASELINE)
     replay(benchmark, [peers.file_facts(subject)["seconds"]])
-    accuracy, base = (f["correct"] / f["total"] for f in (found, whole))
+    accuracy, base = (f["correct"] / f["total"] for f in (own, baseline))
     limit = MAX_DROP.get(workload.name) if subject in OURS else None
     met = None if limit is None else base - accuracy <= limit
-    measured = {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
+    accuracies = {"accuracy": accuracy, "baseline_accuracy": base, "drop": base - accuracy}
     record(
         benchmark, request, metric="accuracy", target=limit, target_met=met,
-        **measured, **found, **facts,
+        **accuracies, **own, **facts,
     )  # fmt: skip
     assert met is not False, f"a drop of {base - accuracy:.2%}, at most {limit:.2%}"
 
@@ -179,9 +179,9 @@ def coded(
     @cache
     def get(coder: str, budget: float) -> CodedFile:
         files = of_nncodec() if coder == "nncodec" else by_compression(model, budget, folder)
-        found = smallest(files, budget)
-        assert found is not None, f"{coder} has no file within {budget:.1%}"
-        return found
+        file = smallest(files, budget)
+        assert file is not None, f"{coder} has no file within {budget:.1%}"
+        return file
 
     return get
 
@@ -200,16 +200,16 @@ def test_peer_coder(
     reason = missing_nncodec()
     if reason and coder == "nncodec":
         pytest.skip(reason)
-    found = coded(coder, budget)
+    file = coded(coder, budget)
     rival = None if reason or coder == "nncodec" else coded("nncodec", budget).stored_bytes
-    replay(benchmark, [found.encode_s])
-    met = None if rival is None else found.stored_bytes <= rival
+    replay(benchmark, [file.encode_s])
+    met = None if rival is None else file.stored_bytes <= rival
     record(
         benchmark, request, metric="coder", technique=f"{coder}-error{budget:g}", device="cpu",
         workload=workload.name, data=data.title, simulated=False, error_budget=budget,
-        sparsity=SPARSITY, target=rival, target_met=met, **asdict(found),
+        sparsity=SPARSITY, target=rival, target_met=met, **asdict(file),
     )  # fmt: skip
-    assert met is not False, f"{found.stored_bytes:,} bytes, nncodec's {rival:,}"
+    assert met is not False, f"{file.stored_bytes:,} bytes, nncodec's {rival:,}"
 
 
 def _against_peers(

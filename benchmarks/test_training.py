@@ -59,15 +59,15 @@ def test_training(
     workload = with_start(row.workload, card)
     if (workload.pretrained is None) != (row.workload.pretrained is None):
         pytest.skip("its pretrained weights are not available")
-    model, found = time_training(workload, data, card, print)
+    model, outcome = time_training(workload, data, card, print)
     if row.recipe is None:  # a run looks for no other recipe's weights
         keep_baseline(model, workload, data, card)
-    replay(benchmark, [found["seconds"]])
-    met = found["seconds"] <= row.seconds and found["accuracy"] >= row.accuracy
+    replay(benchmark, [outcome["seconds"]])
+    met = outcome["seconds"] <= row.seconds and outcome["accuracy"] >= row.accuracy
     record(
         benchmark, request, metric="training", technique=f"training-{name}", device=card.type,
         workload=workload.name, data=data.title, simulated=False, target_met=met,
-        target={"seconds": row.seconds, "accuracy": row.accuracy}, **found,
+        target={"seconds": row.seconds, "accuracy": row.accuracy}, **outcome,
     )  # fmt: skip
-    assert found["seconds"] <= row.seconds
-    assert found["accuracy"] >= row.accuracy
+    assert outcome["seconds"] <= row.seconds
+    assert outcome["accuracy"] >= row.accuracy

@@ -66,8 +66,8 @@ def write_checked(path: Path, data: bytes) -> None:
 
 def read_checked(path: Path) -> bytes | None:
     """Return what `write_checked` wrote, None where any bit has changed."""
-    found = _bytes_of(path) or b""
-    line, data = found[: _DIGITS + 1], found[_DIGITS + 1 :]
+    whole = _bytes_of(path) or b""
+    line, data = whole[: _DIGITS + 1], whole[_DIGITS + 1 :]
     return data if line == hashlib.sha256(data).hexdigest().encode() + b"\n" else None
 
 

@@ -86,13 +86,13 @@ def _spread(count: int, most: int) -> Tensor:
 def _outcome(step: Callable[[], Any]) -> Iterator[bytes | memoryview]:
     try:
         with torch.no_grad():
-            found = step()
+            result = step()
     except Exception as error:  # the training itself will report it
         yield type(error).__name__.encode()
         return
-    if isinstance(found, Tensor):
-        yield f"{found.dtype}{tuple(found.shape)}".encode()
-        yield _octets(found)
+    if isinstance(result, Tensor):
+        yield f"{result.dtype}{tuple(result.shape)}".encode()
+        yield _octets(result)
 
 
 def _octets(tensor: Tensor) -> memoryview:

@@ -81,13 +81,13 @@ def check_share_weights(case: Case) -> str:
 
 def _reached_weights(model: nn.Module, result: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Return each weight that was reached, before and after; what is left out must be unchanged."""
-    missed, found = left_out(result), dict(result.named_parameters())
+    names, after = left_out(result), dict(result.named_parameters())
     reached: dict[str, tuple[Tensor, Tensor]] = {}
     for name, before in model.named_parameters():
-        if before.ndim > 1 and name not in missed:
-            reached[name] = before.detach(), found[name].detach()
+        if before.ndim > 1 and name not in names:
+            reached[name] = before.detach(), after[name].detach()
         else:
-            require(torch.equal(before, found[name]), f"{name} is left out, and changed")
+            require(torch.equal(before, after[name]), f"{name} is left out, and changed")
     require(bool(reached), "every weight was left out")
     states = zip(model.named_buffers(), result.named_buffers(), strict=True)
     for (name, old), (_, new) in states:

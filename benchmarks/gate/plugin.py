@@ -44,8 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _history_path(config: pytest.Config) -> Path:
-    given = [a for a in arguments(config) if a.startswith("--benchmark-compare-fail")]
-    if len(given) > 1:
+    rules = [a for a in arguments(config) if a.startswith("--benchmark-compare-fail")]
+    if len(rules) > 1:
         raise pytest.UsageError(
             "--benchmark-compare-fail was given more than once, and only the last would count: "
             "give one, with a list: --benchmark-compare-fail mean:25% min:25%"
@@ -53,9 +53,9 @@ def _history_path(config: pytest.Config) -> Path:
     compare = config.getoption("benchmark_compare")
     if not isinstance(compare, str) or not Path(compare).is_file():
         missing = repr(compare or "no such option")
-        found = "the latest run" if compare is True else f"{missing}, which is no file"
+        instead = "the latest run" if compare is True else f"{missing}, which is no file"
         raise pytest.UsageError(
-            f"the gate compares with a named file: pass --benchmark-compare=FILE, found {found}"
+            f"the gate compares with a named file: pass --benchmark-compare=FILE, found {instead}"
         )
     written = config.getoption("benchmark_json")
     if written is not None and written.resolve() == Path(compare).resolve():

@@ -86,12 +86,12 @@ def _place(config: pytest.Config, argument: str) -> tuple[Path, str]:
 
 def _module(name: str) -> Path | None:
     try:
-        found = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    if found is None or found.origin is None:
+    if spec is None or spec.origin is None:
         return None
-    path = Path(found.origin).resolve()
+    path = Path(spec.origin).resolve()
     return path.parent if path.name == "__init__.py" else path
 
 

@@ -113,8 +113,8 @@ class Gate:
         rule = rules(same_weights=same).get(str(now.get("metric")))
         verdict = rule(now, old) if rule else None
         if verdict:
-            found = times if now["metric"] == "latency" else self.regressions
-            found.append(f"{entry.fullname}: {verdict}")
+            lines = times if now["metric"] == "latency" else self.regressions
+            lines.append(f"{entry.fullname}: {verdict}")
 
     def _damages(self, ran: set[str]) -> Iterator[tuple[str, str]]:
         """Name the damaged entries of the history that this run does not compare."""

@@ -39,15 +39,15 @@ class Energy:
 def energy_facts(work: Work, device: torch.device, *, images: int) -> dict[str, Any]:
     """Return what a row records: mJ per prediction and per image, or None and why it is unknown."""
     try:
-        found = measure_energy(work, device)
+        energy = measure_energy(work, device)
     except EnergyUnknownError as error:
         return {"energy_mj": None, "energy_unknown": str(error)}
     return {
-        "energy_mj": found.mj / found.predictions,
-        "energy_mj_per_image": found.mj / found.predictions / images,
-        "energy_source": found.source,
-        "energy_window_s": found.window_s,
-        "energy_predictions": found.predictions,
+        "energy_mj": energy.mj / energy.predictions,
+        "energy_mj_per_image": energy.mj / energy.predictions / images,
+        "energy_source": energy.source,
+        "energy_window_s": energy.window_s,
+        "energy_predictions": energy.predictions,
     }
 
 

@@ -21,12 +21,12 @@ class Process:
         `arguments` are its options by name; None leaves one out.
         """
         path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
-        given = {name: value for name, value in arguments.items() if value is not None}
+        options = {name: value for name, value in arguments.items() if value is not None}
         self._module, self._log = module, log
         output = log.open("w") if log else nullcontext()
         with output as stderr:  # the child keeps a handle of its own
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *(f"--{n}={value}" for n, value in given.items())],
+                [sys.executable, "-m", module, *(f"--{n}={value}" for n, value in options.items())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -77,7 +77,7 @@ def serve(answer: Callable[..., dict[str, Any]]) -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         try:
-            found = answer(**json.loads(line))
+            reply = answer(**json.loads(line))
         except CompressionError as error:
-            found = {"error": str(error)}
-        print(json.dumps(found), file=answers, flush=True)
+            reply = {"error": str(error)}
+        print(json.dumps(reply), file=answers, flush=True)

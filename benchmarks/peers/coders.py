@@ -48,8 +48,8 @@ def missing_nncodec() -> str | None:
 
 def smallest(attempts: Iterable[CodedFile], budget: float) -> CodedFile | None:
     """Return the smallest of what keeps the budget, None where nothing does."""
-    kept = [coded for coded in attempts if coded.error <= budget]
-    return min(kept, key=lambda coded: coded.stored_bytes, default=None)
+    within_budget = [coded for coded in attempts if coded.error <= budget]
+    return min(within_budget, key=lambda coded: coded.stored_bytes, default=None)
 
 
 def by_compression(model: nn.Module, budget: float, folder: Path) -> Iterator[CodedFile]:
@@ -105,5 +105,5 @@ def _error(weights: dict[str, Tensor], again: dict[str, Tensor]) -> float:
 
 def _time(work: Callable[[], Any]) -> tuple[Any, float]:
     started = time.perf_counter()
-    found = work()
-    return found, time.perf_counter() - started
+    result = work()
+    return result, time.perf_counter() - started

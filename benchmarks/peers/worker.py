@@ -41,8 +41,8 @@ class Worker:
     def answer(self, do: str, **request: Any) -> dict[str, Any]:
         """Answer a request by its name."""
         with torch.inference_mode():
-            found: dict[str, Any] = getattr(self, do)(**request)
-        return found
+            reply: dict[str, Any] = getattr(self, do)(**request)
+        return reply
 
     def build(self, path: str) -> dict[str, Any]:
         """Write the engine's file; the checkpoint is read before the clock starts."""
@@ -74,8 +74,8 @@ class Worker:
         example = images[:EVALUATION_BATCH]
         predict = self.engine.start(Path(path), Setting(example, self.factory))
         parts = range(0, len(labels), EVALUATION_BATCH)
-        chosen = [predict(images[i : i + EVALUATION_BATCH]).argmax(1) for i in parts]
-        correct = torch.cat(chosen) == labels
+        classes = [predict(images[i : i + EVALUATION_BATCH]).argmax(1) for i in parts]
+        correct = torch.cat(classes) == labels
         return {
             "correct": int(correct.sum()),
             "total": len(correct),

@@ -30,19 +30,19 @@ def parts(rows: list[Row]) -> list[Groups]:
 
 def notes(row: Row) -> list[str]:
     """Return the sentences on a row that no cell has room for."""
-    found = []
+    sentences = []
     if row.in_float:
-        found.append(f"{row.technique}: layers that stay in float: {_some(row.in_float)}")
+        sentences.append(f"{row.technique}: layers that stay in float: {_some(row.in_float)}")
     if row.left_out_count:
         some = _some(row.left_out) if row.left_out else str(row.left_out_count)
-        found.append(f"{row.technique}: layers left out: {some}")
+        sentences.append(f"{row.technique}: layers left out: {some}")
     noisy = {batch for (_, batch), fact in row.latency.items() if fact.get("noisy")}
     if noisy:
         batches = " and ".join(map(str, sorted(noisy)))
-        found.append(f"{row.technique}: times of a busy machine, no evidence: batch {batches}")
+        sentences.append(f"{row.technique}: times of a busy machine, no evidence: batch {batches}")
     if row.unclaimed and row.device == "cuda":
-        found.append(f"{row.technique}: {row.unclaimed} on a GPU, no latency to claim")
-    return found
+        sentences.append(f"{row.technique}: {row.unclaimed} on a GPU, no latency to claim")
+    return sentences
 
 
 def _some(found: set[str]) -> str:
@@ -83,8 +83,8 @@ def _files(rows: list[Row], names: Cells) -> Groups:
         return [names]
     cells = [[f"{kind} KiB" for kind in kinds]]
     for row in rows:
-        found = row.size.get("contents", {})
-        cells.append([_number(found, kind, KIB, ",.1f") for kind in kinds])
+        contents = row.size.get("contents", {})
+        cells.append([_number(contents, kind, KIB, ",.1f") for kind in kinds])
     return [names, cells]
 
 
@@ -99,8 +99,8 @@ def _latency(rows: list[Row], timing: str, batch: int) -> Cells:
     cells = [[f"{where} ms", "speed-up (95%)"]]
     for row in rows:
         fact = row.latency.get((timing, batch), {})
-        told = [_milliseconds(fact), interval(fact)]
-        cells.append([row.unclaimed, "-"] if row.unclaimed else told)
+        cells_of_row = [_milliseconds(fact), interval(fact)]
+        cells.append([row.unclaimed, "-"] if row.unclaimed else cells_of_row)
     return cells
 
 

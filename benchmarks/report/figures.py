@@ -27,12 +27,12 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
     Each of two devices has a set of figures, named after it.
     """
     make_folder(folder)
-    found = [f for f in facts if f["metric"] == "accuracy"]
-    devices = list(dict.fromkeys(f["device"] for f in found)) or [""]
+    every_device = [f for f in facts if f["metric"] == "accuracy"]
+    devices = list(dict.fromkeys(f["device"] for f in every_device)) or [""]
     written: list[Path] = []
     missing: list[str] = []
     for device in devices:  # a set of figures each: a line through two devices would compare them
-        accuracy = [f for f in found if f["device"] == device]
+        accuracy = [f for f in every_device if f["device"] == device]
         suffix = f"-{device}" if len(devices) > 1 else ""
         with mpl.rc_context(STYLE):
             for name, draw in DRAWINGS.items():

@@ -32,12 +32,12 @@ class Row:
 
 def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
     """Return a row for each device and technique, the baseline first, else in order."""
-    found: dict[tuple[str, str], Row] = {}
+    table: dict[tuple[str, str], Row] = {}
     for fact in facts:
         if bool(fact.get("sweep")) != sweep:
             continue
         key = (fact["device"], fact["technique"])
-        row = found.setdefault(key, Row(*key, _unclaimed(fact)))
+        row = table.setdefault(key, Row(*key, _unclaimed(fact)))
         if fact["metric"] == "latency":
             row.latency[fact["timing"], fact["batch_size"]] = fact
         elif fact["metric"] in METRICS:
@@ -46,7 +46,7 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
         _note_left_out(row, fact.get("left_out", ()))
         if fact.get("target_met") is not None:
             row.met.append(bool(fact["target_met"]))
-    return sorted(found.values(), key=lambda row: (row.device, row.technique != "baseline"))
+    return sorted(table.values(), key=lambda row: (row.device, row.technique != "baseline"))
 
 
 def _unclaimed(fact: Facts) -> str:

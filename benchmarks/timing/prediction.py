@@ -43,12 +43,12 @@ def timer(predict: Predict, timing: str, device: torch.device) -> Timer:
 
 def graph_timer(predict: Predict) -> Timer:
     """Time replays of a prediction; AssertionError where a replay gives other outputs."""
-    captured = capture(predict)
-    eager, replayed = predict(), captured.replay_output()
-    furthest, largest = (replayed - eager).abs().max(), eager.abs().max()
+    graph = capture(predict)
+    eager, output = predict(), graph.replay_output()
+    furthest, largest = (output - eager).abs().max(), eager.abs().max()
     limit = TOLERANCES["graph"][0]
     assert furthest <= limit * largest, f"a replay differs by {furthest} of {largest}"  # NaN fails
-    return cuda_event_timer(captured.replay)
+    return cuda_event_timer(graph.replay)
 
 
 def card_facts(predict: Predict, images: Tensor, *, timing: str, smallest: bool) -> dict[str, Any]:

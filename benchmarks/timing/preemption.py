@@ -57,17 +57,17 @@ def wait_s(before: Waits, after: Waits) -> float:
 
 
 def _files() -> list[int]:
-    found = []
+    files = []
     try:
         for task in TASKS.iterdir():
             file = os.open(task / "schedstat", os.O_RDONLY)
-            found.append(file)
+            files.append(file)
             os.pread(file, 64, 0)
     except OSError:  # another system, or a kernel that does not count
-        for file in found:
+        for file in files:
             os.close(file)
         return []
-    return found
+    return files
 
 
 def _delay_s(file: int) -> float:

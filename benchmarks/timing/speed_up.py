@@ -88,8 +88,8 @@ def interleave(
                 kept.append(pair)
                 kept_s += pair.baseline_s + pair.technique_s
     noisy = len(kept) < least
-    used = all_pairs if noisy else kept
-    times = (tuple(pair.baseline_s for pair in used), tuple(pair.technique_s for pair in used))
+    pairs = all_pairs if noisy else kept
+    times = (tuple(pair.baseline_s for pair in pairs), tuple(pair.technique_s for pair in pairs))
     return Pairs(*times, preempted=len(all_pairs) - len(kept), noisy=noisy)
 
 
@@ -125,8 +125,10 @@ def speed_up(pairs: Pairs, *, seed: int = 0) -> SpeedUp:
     times = np.array([pairs.baseline_s, pairs.technique_s])
     if times.shape[1] == 0 or not (np.isfinite(times) & (times > 0)).all():
         raise CompressionError("a speed-up needs at least one pair of times above 0")
-    chosen = np.random.default_rng(seed).integers(times.shape[1], size=(RESAMPLES, times.shape[1]))
-    quartiles = np.quantile(times[:, chosen], 0.25, axis=2)
+    resamples = np.random.default_rng(seed).integers(
+        times.shape[1], size=(RESAMPLES, times.shape[1])
+    )
+    quartiles = np.quantile(times[:, resamples], 0.25, axis=2)
     low, high = np.quantile(quartiles[0] / quartiles[1], [0.025, 0.975])
     baseline, technique = np.quantile(times, 0.25, axis=1)
     value = float(baseline / technique)  # of few pairs it may lie beyond what resampling found
