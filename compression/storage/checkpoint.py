@@ -25,7 +25,7 @@ def load_checkpoint(path: Path | str, factory: Callable[[], nn.Module]) -> nn.Mo
     CheckpointError for everything else: several networks in one file, another architecture, integers
     for floats, NaN, code, damage.
 
-    >>> import tempfile, torch
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     torch.save({"state_dict": nn.Linear(8, 4).state_dict()}, Path(folder) / "model.pt")
     ...     load_checkpoint(Path(folder) / "model.pt", lambda: nn.Linear(8, 4))
