@@ -1,7 +1,7 @@
 """A codebook for a tensor: k-means of its values, and with a price on bits."""
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from compression.checks import is_whole
 from compression.errors import CompressionError, UnsupportedTypeError
 
 MAX_CLUSTERS = 256  # what an index of one byte can name
-INITS = ("linear", "density", "random")
+Init = Literal["linear", "density", "random"]
+INITS: tuple[Init, ...] = get_args(Init)
 Array = NDArray[Any]
 
 
-def initial_centroids(values: Tensor, *, num_clusters: int, init: str, seed: int = 0) -> Tensor:
+def initial_centroids(values: Tensor, *, num_clusters: int, init: Init, seed: int = 0) -> Tensor:
     """Return where k-means on `values` (n,) starts: centroids (num_clusters,), float64, ascending.
 
     "linear": evenly from the smallest to the largest value; "density": the quantiles at
@@ -31,7 +32,7 @@ def cluster(
     values: Tensor,
     *,
     num_clusters: int,
-    init: str = "linear",
+    init: Init = "linear",
     seed: int = 0,
     bit_cost: float = 0.0,
     zero: bool = False,
@@ -67,7 +68,7 @@ def cluster(
 
 def check_options(
     num_clusters: int,
-    init: str,
+    init: Init,
     seed: int,
     bit_cost: float = 0.0,
     iterations: int = 1,
@@ -97,7 +98,7 @@ def _numbers(values: Tensor) -> Array:
     return flat
 
 
-def _initial_centers(ordered: Array, count: int, init: str, seed: int) -> Array:
+def _initial_centers(ordered: Array, count: int, init: Init, seed: int) -> Array:
     if init == "linear":
         return np.linspace(float(ordered[0]), float(ordered[-1]), count)
     if init == "density":
@@ -108,7 +109,7 @@ def _initial_centers(ordered: Array, count: int, init: str, seed: int) -> Array:
     return np.sort(np.resize(distinct[order], count)).astype(np.float64)
 
 
-def _start(ordered: Array, num_clusters: int, init: str, seed: int, zero: bool) -> Array:
+def _start(ordered: Array, num_clusters: int, init: Init, seed: int, zero: bool) -> Array:
     """Return the first iteration's centers: the values themselves where they are few enough."""
     free, distinct = num_clusters - zero, ordered[np.diff(ordered, prepend=-np.inf) > 0]
     centers = distinct if len(distinct) <= free else _initial_centers(ordered, free, init, seed)

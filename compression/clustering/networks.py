@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.clustering.kmeans import MAX_CLUSTERS, check_options, cluster
+from compression.clustering.kmeans import MAX_CLUSTERS, Init, check_options, cluster
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import copy_model, record_left_out
 from compression.training import Recipe, Split, fit
@@ -15,7 +15,12 @@ from compression.weights import unreached_weights, weights
 
 @torch.no_grad()
 def share_weights(
-    model: nn.Module, *, num_clusters: int, init: str = "linear", bit_cost: float = 0, seed: int = 0
+    model: nn.Module,
+    *,
+    num_clusters: int,
+    init: Init = "linear",
+    bit_cost: float = 0,
+    seed: int = 0,
 ) -> nn.Module:
     """Return a copy in eval mode whose layers' weights take at most `num_clusters` values each.
 

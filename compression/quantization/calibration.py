@@ -8,7 +8,7 @@ entropy      the threshold of least Kullback-Leibler divergence       (Migacz 20
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,8 @@ from compression.layers import copy_model
 from compression.training import has_bfloat16, input_batches
 
 Range = tuple[Tensor, Tensor]
+Method = Literal["min-max", "percentile", "mse", "entropy"]
+Precision = Literal["float32", "bfloat16"]
 
 SAMPLES_PER_BATCH = 16_384
 """Values of an activation that are kept of each batch for the methods that look at more than ends."""
@@ -94,7 +96,7 @@ def observe(
     batches: Iterable[Tensor],
     *,
     keep: bool,
-    precision: str = "float32",
+    precision: Precision = "float32",
     names: Collection[str] | None = None,
 ) -> dict[str, Activation]:
     """Return what each node of `network`, or those called `names`, did on `batches`.
@@ -103,7 +105,7 @@ def observe(
     are then off by about 2^-8 of themselves, one code. `keep` collects values and means besides the
     ends. CompressionError for inputs that the network cannot take.
     """
-    if precision not in ("float32", "bfloat16"):
+    if precision not in get_args(Precision):
         raise CompressionError(f"precision must be float32 or bfloat16, found {precision!r}")
     device = device_of(network)
     observer = Observer(network, keep=keep, names=names)
@@ -137,7 +139,7 @@ def _bfloat16_observer(
     return None
 
 
-def ranges(seen: Mapping[str, Activation], method: str) -> dict[str, Range]:
+def ranges(seen: Mapping[str, Activation], method: Method) -> dict[str, Range]:
     """Return the range of each activation by `method`, one of METHODS.
 
     CompressionError for another method, and for activations that are not finite.
@@ -212,7 +214,7 @@ def _divergence(counts: Tensor, kept: int) -> Tensor:
     return (p[both] * (p[both] / q[both]).log()).sum() + missed * 10
 
 
-METHODS: dict[str, Callable[[Activation], Range]] = {
+METHODS: dict[Method, Callable[[Activation], Range]] = {
     "min-max": min_max,
     "percentile": percentile,
     "mse": mse,

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.layers import copy_model, filters, unfilters
 from compression.quantization.build import build_network
-from compression.quantization.calibration import device_of, observe, ranges
+from compression.quantization.calibration import Method, device_of, observe, ranges
 from compression.quantization.graph import plan_network
 from compression.quantization.layer import LAYERS
 from compression.quantization.modules import Codes
@@ -77,7 +77,7 @@ def quantize_aware(
     recipe: Recipe,
     calibration: Tensor | Iterable[Any],
     *,
-    method: str = "min-max",
+    method: Method = "min-max",
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network trained by `recipe` with its rounding in the loop.
 

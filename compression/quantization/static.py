@@ -11,7 +11,7 @@ from compression.graph import fold_row_norms, norms_as_convolutions
 from compression.layers import compressible_layers
 from compression.modes import ExecutorModel
 from compression.quantization.build import build_network
-from compression.quantization.calibration import device_of, observe, ranges
+from compression.quantization.calibration import Method, Precision, device_of, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize, unshare_layers
 from compression.quantization.graph import plan_network
 from compression.quantization.proof import trace_and_verify, trace_in_float32
@@ -41,10 +41,10 @@ def quantize_static(
     model: nn.Module,
     calibration: Tensor | Iterable[Any],
     *,
-    method: str = "min-max",
+    method: Method = "min-max",
     equalization: bool = False,
     bias_correction: bool = False,
-    precision: str = "float32",
+    precision: Precision = "float32",
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network: batch norm folded, int8 weights and activations.
 
@@ -90,7 +90,7 @@ def quantize_static(
 
 
 def float_graph(
-    model: nn.Module, calibration: Any, method: str
+    model: nn.Module, calibration: Any, method: Method
 ) -> tuple[fx.GraphModule, Iterable[Tensor], tuple[str, ...]]:
     """Return the folded graph of `model`, tried on the first batch, and all batches of inputs.
 
