@@ -15,13 +15,7 @@ from benchmarks.machine.kernels import INTEGER_KERNELS, kernels_of
 from benchmarks.techniques import BY_NAME
 from benchmarks.timing.clock import CLOCK, replay, wall_timer
 from benchmarks.timing.speed_up import interleave, latency_facts
-from compression.integer import (
-    NativeModel,
-    code_differences,
-    deploy,
-    lacking,
-    lower_native,
-)
+from compression.integer import EXECUTORS, code_differences, deploy, lacking, preferred
 from compression.quantization import StaticQuantizedModel, quantize_static
 from compression.training import predict
 
@@ -38,7 +32,7 @@ pytestmark = [
 ]
 
 
-executors = pytest.mark.parametrize("executor", ["native", "onednn"], indirect=True)
+executors = pytest.mark.parametrize("executor", preferred("cpu"), indirect=True)
 
 
 @pytest.fixture
@@ -56,10 +50,12 @@ def images() -> Data:
     return load_digits_224()
 
 
-def differences(reference: StaticQuantizedModel, integer: Any, inputs: Tensor) -> tuple[int, float]:
+def differences(
+    reference: StaticQuantizedModel, executor: str, integer: Any, inputs: Tensor
+) -> tuple[int, float]:
     """Return the largest difference of codes, and the share that differs in the worst layer."""
-    if isinstance(integer, NativeModel):
-        integer = lower_native(reference, inputs, keep=True)
+    keep = EXECUTORS[executor].keep
+    integer = integer if keep is None else keep(reference, inputs)
     layers = code_differences(reference, integer, inputs).values()
     return max(largest for largest, _ in layers), max(share for _, share in layers)
 
@@ -72,7 +68,9 @@ def test_network(benchmark: Any, request: Any, images: Data, name: str, executor
     reference = quantize_static(model, list(inputs.split(4)))
     example = images.validation.inputs(slice(0, 1))
     integer = deploy(reference, example, executor=executor)
-    largest, share = differences(reference, integer, images.validation.inputs(slice(0, 2)))
+    largest, share = differences(
+        reference, executor, integer, images.validation.inputs(slice(0, 2))
+    )
     ran = kernels_of(integer, example)
     with torch.inference_mode():
         timers = [wall_timer(partial(m, example), CPU) for m in (model, integer)]
@@ -106,7 +104,7 @@ def test_agreement(
     choices = [predict(model, data.test).argmax(1) for model in (reference, integer)]
     same = float((choices[0] == choices[1]).float().mean())
     simulated, deployed = (float((c == data.test.labels).float().mean()) for c in choices)
-    largest, _ = differences(reference, integer, data.test.inputs(slice(0, 500)))
+    largest, _ = differences(reference, executor, integer, data.test.inputs(slice(0, 500)))
     replay(benchmark, [artifact.seconds])
     record(
         benchmark, request, metric="agreement", **artifact.facts, executor=executor,
