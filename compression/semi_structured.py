@@ -92,7 +92,7 @@ def compress(weight: Tensor) -> Tensor:
     RuntimeError where its device, dtype or shape has no kernel.
     """
     with warnings.catch_warnings():
-        # Once a process: the interface may change. torch 2.11 and 2.14 share what is used here.
+        # Once per process: the interface may change. torch 2.11 and 2.14 share what is used here.
         warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor")
         return torch.sparse.to_sparse_semi_structured(weight)
 
