@@ -53,10 +53,28 @@ def save(
         check_structure(model, structure)
     check_loads(model)
     bits = structure["num_bits"] if structure else {}
-    entries: Entries = {}
+    tensors, entries, small = _encode_all(model, bits, entropy_coded=entropy_coded)
+    about: dict[str, Any] = {"structure": structure, "tensors": tensors}
+    beside = {"versions": versions_of(model), "unstored": note_unstored(model)}
+    about |= {key: noted for key, noted in beside.items() if noted}
+    if architecture is not None:
+        about["architecture"] = asdict(architecture)
+    if small:
+        about["joined"], added = join(small)
+        _add(entries, "small tensors", added)
+    sizes: list[int] = []
+    write_atomically(path, lambda file: sizes.append(write(file, entries, about)))
+    return sizes[0]
+
+
+def _encode_all(
+    model: nn.Module, bits: dict[str, int], *, entropy_coded: bool
+) -> tuple[dict[str, About], Entries, dict[str, Tensor]]:
+    """Return descriptions of tensors by name, their entries, and the small tensors yet to be joined."""
     tensors: dict[str, About] = {}
-    stored: dict[tuple[Any, ...], str] = {}
+    entries: Entries = {}
     small: dict[str, Tensor] = {}
+    stored: dict[tuple[Any, ...], str] = {}
     for name, tensor in model.state_dict().items():
         check_storable(name, tensor)
         first = stored.setdefault(memory_of(name, tensor), name)
@@ -69,17 +87,7 @@ def save(
                 name, tensor, num_bits=bits.get(name), entropy_coded=entropy_coded
             )
             _add(entries, name, added)
-    about: dict[str, Any] = {"structure": structure, "tensors": tensors}
-    beside = {"versions": versions_of(model), "unstored": note_unstored(model)}
-    about |= {key: noted for key, noted in beside.items() if noted}
-    if architecture is not None:
-        about["architecture"] = asdict(architecture)
-    if small:
-        about["joined"], added = join(small)
-        _add(entries, "small tensors", added)
-    sizes: list[int] = []
-    write_atomically(path, lambda file: sizes.append(write(file, entries, about)))
-    return sizes[0]
+    return tensors, entries, small
 
 
 def _add(entries: Entries, name: str, added: Entries) -> None:
