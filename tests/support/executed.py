@@ -108,15 +108,13 @@ def onnx_runtime(program: Program) -> None:
         _about_the_same(program, small, compiled, "onnxruntime", batches=(4, 1, 3))
 
 
-def openvino(program: Program) -> None:
-    """OpenVINO gives the reference's outputs but for ties, or deploy sees that it does not."""
+def named(program: Program, executor: str) -> None:
+    """An executor gives the reference's outputs but for ties, or deploy sees that it does not."""
     small, x = quantized(program), program.inputs()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # another executor was taken
-        chosen = attempt(
-            "executor", program, lambda: deploy_model(small, x[0], executor="openvino")
-        )
-    _about_the_same(program, small, chosen, "openvino", batches=(4, 1, 3))
+        chosen = attempt("executor", program, lambda: deploy_model(small, x[0], executor=executor))
+    _about_the_same(program, small, chosen, executor, batches=(4, 1, 3))
 
 
 def deployed(program: Program) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compression.integer import lacking
+from compression.integer import EXECUTORS, lacking
 from tests.support import executed
 from tests.support.drawn import QUIET, drawn, share_right
 from tests.support.interpreter import lacking_interpreter
@@ -11,6 +11,9 @@ from tests.support.program import Program
 pytestmark = QUIET
 LEAST_NATIVE = 0.3
 """Of drawn networks of images: grouped convolutions and windows of even size are among them."""
+
+WITH_THEIR_OWN = ("native", "onednn", "onnxruntime", "triton")
+"""Executors that a test here looks at more closely."""
 
 
 def needs(executor: str) -> pytest.MarkDecorator:
@@ -53,10 +56,16 @@ def test_the_file_gives_the_references_outputs_in_onnx_runtime(program: Program)
     executed.onnx_runtime(program)
 
 
-@needs("openvino")
-@drawn(0.05, image=True)
-def test_the_file_gives_the_references_outputs_in_openvino(program: Program) -> None:
-    executed.openvino(program)
+@pytest.mark.parametrize("executor", [e for e in EXECUTORS if e not in WITH_THEIR_OWN])
+def test_any_other_executor_gives_the_references_outputs(executor: str) -> None:
+    if reason := lacking(executor):
+        pytest.skip(reason)
+
+    @drawn(0.05, image=True)
+    def outputs_are_the_references(program: Program) -> None:
+        executed.named(program, executor)
+
+    outputs_are_the_references()
 
 
 @drawn()
