@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -45,7 +46,7 @@ FAULTS: dict[str, tuple[Program, Check]] = {
         ),
         executed.static,
     ),
-    "a batch norm behind a linear layer on maps: refused, though neither is anything special": (
+    "a batch norm after a linear layer on maps: refused, though neither is anything special": (
         program(
             (3, 4, 4),
             ("self.a = nn.Linear(4, 2)", "self.n = nn.BatchNorm2d(3)"),
@@ -63,7 +64,7 @@ FAULTS: dict[str, tuple[Program, Check]] = {
         ),
         executed.static,
     ),
-    "a batch norm behind a linear layer on tokens": (
+    "a batch norm after a linear layer on tokens": (
         program(
             (3, 4),
             ("self.a = nn.Linear(4, 2)", "self.n = nn.BatchNorm1d(3)"),
@@ -129,7 +130,7 @@ FAULTS: dict[str, tuple[Program, Check]] = {
             ("self.a = nn.Conv2d(3, 8, 3, padding=1)", "self.b = nn.Linear(128, 4)"),
             ("v = F.avg_pool2d(self.a(x), 3, 2, 1)", "return self.b(v.flatten(1))"),
         ),
-        executed.openvino,
+        partial(executed.named, executor="openvino"),
     ),
 }
 
