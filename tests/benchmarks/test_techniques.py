@@ -58,6 +58,14 @@ def test_names_are_unique_and_targets_name_workloads() -> None:
     assert {w for technique in TECHNIQUES for w in technique.targets} == {"digits", "cifar10"}
 
 
+def test_a_row_without_a_latency_promises_no_speed_up() -> None:
+    for technique in TECHNIQUES:
+        if any(claim.kind != "latency" for claim in technique.claims.values()):
+            assert {t.speed_up for t in technique.targets.values()} == {None}, technique
+        for claim in technique.claims.values():
+            assert claim.kernels or claim.otherwise == "failure", f"{technique}: nothing to miss"
+
+
 def test_the_sweep_is_that_of_the_papers_figures() -> None:
     amounts = {technique.facts["amount"] for technique in SWEEP if "amount" in technique.facts}
     assert sorted(amounts) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

@@ -1,11 +1,13 @@
 """FACTS describes what the saved runs hold, and its table has a line for each."""
 
+import ast
 import json
 
 import pytest
 
 from benchmarks.facts.schema import FACTS, METRICS, check_fact, facts_table
-from tests.support.places import REFERENCES
+from benchmarks.machine.cuda_flags import cuda_flags
+from tests.support.places import REFERENCES, ROOT
 
 RUNS = sorted(path.name for path in REFERENCES.glob("*.json"))
 
@@ -20,6 +22,21 @@ def test_a_saved_run_holds_what_the_schema_says(name: str) -> None:
             check_fact(fact, value)
             metrics = FACTS[fact].metrics
             assert not metrics or facts["metric"] in metrics, f"{entry['name']}: {fact}"
+
+
+def test_what_the_benchmarks_record_by_name_is_in_the_schema() -> None:
+    recorded = set()
+    for path in (ROOT / "benchmarks").glob("test_*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "record":
+                recorded |= {keyword.arg for keyword in call.keywords if keyword.arg}
+    assert {"metric", "layers", "rival", "model_sizes"} <= recorded, "of files that run rarely too"
+    assert recorded <= FACTS.keys()
+
+
+def test_the_flags_of_a_gpu_are_of_their_types() -> None:
+    for name, value in cuda_flags().items():
+        check_fact(name, value)
 
 
 def test_the_metrics_of_a_fact_exist() -> None:

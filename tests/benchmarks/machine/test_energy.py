@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.facts.schema import check_fact
 from benchmarks.machine.energy import energy_facts, measure_energy
 
 CUDA = torch.device("cuda", 1)
@@ -90,6 +91,8 @@ def test_a_row_records_the_energy_of_a_prediction_and_of_an_image(
     assert facts["energy_mj_per_image"] == pytest.approx(300 / 128)
     assert facts["energy_source"] == "power"
     assert facts["energy_predictions"] == pytest.approx(1000, abs=10)
+    for name, value in facts.items():
+        check_fact(name, value)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,10 @@ def test_a_card_that_does_not_tell_gives_none_and_the_reason(
     abilities: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml = card(monkeypatch, **abilities)
-    assert energy_facts(nvml.work, CUDA, images=1) == {"energy_mj": None, "energy_unknown": reason}
+    facts = energy_facts(nvml.work, CUDA, images=1)
+    assert facts == {"energy_mj": None, "energy_unknown": reason}
+    for name, value in facts.items():
+        check_fact(name, value)
     assert nvml.open == 0
 
 
