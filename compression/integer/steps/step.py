@@ -41,7 +41,7 @@ class Residual(Place):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A product's weights and window; each executor packs those of a convolution its own way."""
+    """A product's weights and window; each executor packs those of a convolution in its own way."""
 
 
 @dataclass(frozen=True, slots=True)
