@@ -74,9 +74,7 @@ def test_a_write_to_memory_that_a_view_still_reads_is_refused_with_its_line() ->
         x += 1
         return rows * 2
 
-    with pytest.raises(
-        UnsupportedTypeError, match=r"test_tracing.py:\d+.* in place while"
-    ):
+    with pytest.raises(UnsupportedTypeError, match=r"test_tracing.py:\d+.* in place while"):
         trace(network(stale))
 
 
