@@ -59,9 +59,12 @@ found = {f.name: measure(lambda: load(f, Net)) for f in files}
 HONEST = """
 factory = lambda: torch.nn.Sequential(*[torch.nn.Linear(1024, 1024) for _ in range(8)])
 model, path = factory(), Path(sys.argv[1]) / "honest"
-found["save"] = measure(lambda: save(model, path))
+def least(work):  # mapped files that a busy machine drove out come back, and count: they only add
+    return min((measure(work) for _ in range(3)), key=lambda found: found[1])
+
+found["save"] = least(lambda: save(model, path))
 del model
-found["load"] = measure(lambda: load(path, factory))
+found["load"] = least(lambda: load(path, factory))
 """
 
 
