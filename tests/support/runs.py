@@ -1,11 +1,19 @@
 """Runs of pytest in processes of their own, as a user starts them."""
 
+import atexit
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import torch
 
+from compression.integer import lacking
+from compression.paths import cache_folder
 from tests.support.places import ROOT
 
 
@@ -15,13 +23,41 @@ def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProce
     It has as many threads as the outer run. The outer run's variables of xdist are left out: in a
     worker pytest-benchmark would disable the inner run's benchmarks too.
     """
-    threads = f"--num-threads={torch.get_num_threads()}"
+    options = [f"--num-threads={torch.get_num_threads()}", *arguments]
     mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", threads, *arguments],
-        cwd=ROOT,
-        env={**mine, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    mine.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run would rewrite hypothesis' asserts, 2 s
+    if "XDG_CACHE_HOME" in environment:
+        keep_library(Path(environment["XDG_CACHE_HOME"]))
+    with tempfile.TemporaryDirectory() as folder:
+        printed = [str(Path(folder) / name) for name in ("stdout", "stderr")]
+        request = {"options": options, "environment": {**mine, **environment}, "printed": printed}
+        server = _server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        texts = [Path(name).read_text() for name in printed]
+    return subprocess.CompletedProcess(["pytest", *options], code, *texts)
+
+
+def keep_library(home: Path) -> None:
+    """Put the compiled kernels into another cache: compiling takes longer than most runs."""
+    if lacking("native") is None:
+        folder = home / cache_folder().name
+        folder.mkdir(parents=True, exist_ok=True)
+        for compiled in cache_folder().glob("native-*.so"):
+            shutil.copy2(compiled, folder)
+
+
+@cache
+def _server() -> "subprocess.Popen[str]":
+    """Return a process that has imported torch, and forks itself for each run: that takes seconds."""
+    # By its path: the package tests.support imports hypothesis, which is a plugin of pytest's.
+    program = Path(__file__).with_name("forking.py")
+    server = subprocess.Popen(
+        [sys.executable, "-P", str(program)], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    atexit.register(server.kill)
+    return server

@@ -1,0 +1,44 @@
+"""A process that forks one for each run of pytest that a line of JSON asks for.
+
+What takes long to import is imported once, pytest's plugins apart: their asserts are rewritten when
+pytest imports them. No kernel runs here: a fork loses the threads of a pool.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+import numpy as np  # noqa: F401
+import pytest
+import torch  # noqa: F401
+
+import compression  # noqa: F401
+
+
+def become(request: dict[str, Any]) -> None:
+    """Run pytest as asked, in this process, and end it."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    for number, name in zip((1, 2), request["printed"], strict=True):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = ["pytest", *request["options"]]
+    raise SystemExit(pytest.main(request["options"]))
+
+
+def main() -> None:
+    """Answer each request with the exit status of its run, that of a signal below 0."""
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            become(json.loads(line))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(status, flush=True)
+
+
+if __name__ == "__main__":
+    main()
