@@ -10,6 +10,7 @@ if sys.version_info >= (3, 14):
     )
 
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -47,9 +48,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # Before xdist's own hook, which would choose --dist=load: one worker compresses a technique once.
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Keep the tests of one technique on one worker."""
+    """Keep the tests of one technique, and of one file, on one worker."""
     if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
         config.option.dist = "loadgroup"
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return what gives tests to workers by group."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from benchmarks.workers import GroupScheduling  # here: a run without xdist needs none of it
+
+    return GroupScheduling(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,7 +40,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 def _parameter(
     device: str, technique: Technique, batch: int | None = None, timing: str = "wall"
 ) -> Any:
-    marks = [pytest.mark.xdist_group(f"{device}-{technique}")]
+    marks = []
     if technique in SWEEP:
         marks.append(pytest.mark.sweep)
     if device == "cuda":

@@ -46,7 +46,6 @@ SPARSITY = 0.85
 pytestmark = [
     pytest.mark.peers,
     pytest.mark.benchmark(timer=CLOCK),
-    pytest.mark.xdist_group("peers"),
 ]
 every_engine = pytest.mark.parametrize("engine", [engine.name for engine in ENGINES])
 

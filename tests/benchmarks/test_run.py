@@ -1,6 +1,7 @@
 """The whole suite on a workload of one's own: table, JSON, figures, gate, and workers."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,6 @@ import pytest
 from tests.support.runs import run_pytest
 
 ROWS = "baseline or l1-global-60 or static-int8 or cpu-float16"
-
-pytestmark = pytest.mark.xdist_group("run")  # one run serves them all
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +81,17 @@ def test_the_same_commit_passes_its_own_gate(cache: Path, history: tuple[Path, s
 
 
 def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
-    out = suite(cache, "-n", "2", "-k", f"accuracy and ({ROWS})")
+    out = suite(cache, "-n", "2", "-v", "-k", f"(accuracy or size) and ({ROWS})")
     rows = [
         line
         for line in out.splitlines()
         if line.startswith(("baseline ", "l1-g", "static-", "float16"))
     ]
-    assert len(rows) == 5
+    assert len(rows) == 10, "five of quality, five of files"
+    ran = re.findall(r"^\[(gw\d)\] .* \w+ benchmarks/test_(\w+)\.py::.*\[(.*)\]", out, re.MULTILINE)
+    assert len(ran) == 10
+    by_row = {row: {worker for worker, _, other in ran if other == row} for _, _, row in ran}
+    assert {len(workers) for workers in by_row.values()} == {1}, "each row is compressed once"
     assert "min left" not in out, "the baseline comes from the cache"
 
 

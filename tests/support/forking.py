@@ -1,4 +1,4 @@
-"""A process that forks one for each run of pytest that a line of JSON asks for.
+"""A process that forks one for each run, of pytest or of a program, that a line of JSON asks for.
 
 What takes long to import is imported once, pytest's plugins apart: their asserts are rewritten when
 pytest imports them. No kernel runs here: a fork loses the threads of a pool.
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np  # noqa: F401
 import pytest
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401  the first optimizer imports it
 
 import compression  # noqa: F401
 
 
 def become(request: dict[str, Any]) -> None:
-    """Run pytest as asked, in this process, and end it."""
+    """Run pytest or a program as asked, in this process, and end it."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     for number, name in zip((1, 2), request["printed"], strict=True):
@@ -27,6 +27,9 @@ def become(request: dict[str, Any]) -> None:
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
     sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["pytest", *request["options"]]
+    if "program" in request:
+        exec(compile(request["program"], "program", "exec"), {"__name__": "__main__"})
+        raise SystemExit(0)
     raise SystemExit(pytest.main(request["options"]))
 
 

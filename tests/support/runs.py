@@ -9,6 +9,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,21 +25,32 @@ def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProce
     worker pytest-benchmark would disable the inner run's benchmarks too.
     """
     options = [f"--num-threads={torch.get_num_threads()}", *arguments]
-    mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    mine.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run would rewrite hypothesis' asserts, 2 s
     if "XDG_CACHE_HOME" in environment:
         keep_library(Path(environment["XDG_CACHE_HOME"]))
+    return _run({"options": options}, environment)
+
+
+def run_program(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in a process that has imported torch and compression, and done no more."""
+    return _run({"options": [], "program": program}, environment)
+
+
+def _run(request: dict[str, Any], changed: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    mine.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run would rewrite hypothesis' asserts, 2 s
     with tempfile.TemporaryDirectory() as folder:
         printed = [str(Path(folder) / name) for name in ("stdout", "stderr")]
-        request = {"options": options, "environment": {**mine, **environment}, "printed": printed}
+        # With a folder of its own for temporary files pytest tidies up no other run's.
+        mine |= {"PYTEST_DEBUG_TEMPROOT": folder} | changed
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None
+        request = {**request, "environment": mine, "printed": printed}
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
         texts = [Path(name).read_text() for name in printed]
-    return subprocess.CompletedProcess(["pytest", *options], code, *texts)
+    return subprocess.CompletedProcess(request["options"], code, *texts)
 
 
 def keep_library(home: Path) -> None:

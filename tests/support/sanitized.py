@@ -18,8 +18,8 @@ from compression.integer import lower_native
 from compression.integer.native import model, packing, step
 from compression.integer.steps import geometry
 from compression.quantization import quantize_static
-from tests.support import program_of_seed
 from tests.support.compared import assert_equal, poisoned_memory, run
+from tests.support.drawing import program_of_seed
 from tests.support.integer_nets import NETS, numbers
 
 _take = geometry.Buffers.take

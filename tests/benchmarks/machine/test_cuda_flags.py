@@ -1,7 +1,5 @@
 """Settings that a time on a GPU depends on, read without an error however they were set."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import torch
 
 from benchmarks.machine import cuda_flags as flags
 from benchmarks.machine.cuda_flags import autotune, cuda_flags, describe_cuda, driver_version
-from tests.support.places import ROOT
+from tests.support.runs import run_program
 
 READ = """
 import torch, warnings
@@ -35,13 +33,7 @@ print(found["tf32_matmul"], found["tf32_cudnn"], found["float32_matmul_precision
 )
 def test_tf32_is_read_whichever_way_it_was_set(setting: str, expected: str) -> None:
     # In a process of its own: torch cannot go back from the newer settings to the older ones.
-    run = subprocess.run(
-        [sys.executable, "-c", READ.format(setting=setting)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = run_program(READ.format(setting=setting))
     assert run.stdout.strip() == expected, run.stderr
 
 

@@ -16,8 +16,16 @@ def everything() -> list[dict[str, Any]]:
     return [*default_run(), *pruning_sweep(), *distillation_sweep(), *size_sweep()]
 
 
-def test_all_facts_give_all_figures_as_svg_and_png(tmp_path: Path) -> None:
-    written, missing = write_figures(everything(), tmp_path)
+@pytest.fixture(scope="module")
+def all_figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
+    """Return the files of all facts, and what is missing."""
+    return write_figures(everything(), tmp_path_factory.mktemp("figures"))
+
+
+def test_all_facts_give_all_figures_as_svg_and_png(
+    all_figures: tuple[list[Path], list[str]],
+) -> None:
+    written, missing = all_figures
     assert missing == []
     assert [p.name for p in written] == [f"{n}.{e}" for n in NAMES for e in ("svg", "png")]
     for path in written:
@@ -25,9 +33,11 @@ def test_all_facts_give_all_figures_as_svg_and_png(tmp_path: Path) -> None:
         assert start.startswith(b"<?xml" if path.suffix == ".svg" else b"\x89PNG")
 
 
-def test_the_same_facts_give_the_same_bytes(tmp_path: Path) -> None:
-    one, two = (write_figures(everything(), tmp_path / name)[0] for name in "ab")
-    for a, b in zip(one, two, strict=True):
+def test_the_same_facts_give_the_same_bytes(
+    all_figures: tuple[list[Path], list[str]], tmp_path: Path
+) -> None:
+    again, _ = write_figures(everything(), tmp_path)
+    for a, b in zip(all_figures[0], again, strict=True):
         assert a.read_bytes() == b.read_bytes(), a.name
 
 

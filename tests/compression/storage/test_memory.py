@@ -15,8 +15,6 @@ from tests.support.processes import in_a_fresh_process
 from tests.support.storage_faults import About, Entries, forge
 
 MIB = 2**20
-# One worker: all files are measured at once.
-pytestmark = pytest.mark.xdist_group("memory")
 HEADER = 2**22  # bytes, the most that are read
 # Smallest objects of JSON, and what takes longest to write: an empty object is 64 bytes in memory
 # and 8 in its list for 3 in the file; one of a key is 184 and 8 for 8. Twice that is allowed: the
