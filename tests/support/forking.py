@@ -1,7 +1,6 @@
 """A process that forks one for each run, of pytest or of a program, that a line of JSON asks for.
 
-What takes long to import is imported once, pytest's plugins apart: their asserts are rewritten when
-pytest imports them. No kernel runs here: a fork loses the threads of a pool.
+What takes long to import is imported once. No kernel runs here: a fork loses the threads of a pool.
 """
 
 import json
@@ -9,11 +8,15 @@ import os
 import sys
 from typing import Any
 
+import hypothesis  # noqa: F401
 import numpy as np  # noqa: F401
 import pytest
 import torch._dynamo  # noqa: F401  the first optimizer imports it
 
 import compression  # noqa: F401
+
+# Of plugins that are here already, pytest says that it cannot rewrite their asserts.
+QUIET = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 
 
 def become(request: dict[str, Any]) -> None:
@@ -26,11 +29,12 @@ def become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
     sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    sys.argv = ["pytest", *request["options"]]
+    options = [*QUIET, *request["options"]]
+    sys.argv = ["pytest", *options]
     if "program" in request:
         exec(compile(request["program"], "program", "exec"), {"__name__": "__main__"})
         raise SystemExit(0)
-    raise SystemExit(pytest.main(request["options"]))
+    raise SystemExit(pytest.main(options))
 
 
 def main() -> None:

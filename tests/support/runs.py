@@ -65,10 +65,8 @@ def keep_library(home: Path) -> None:
 @cache
 def _server() -> "subprocess.Popen[str]":
     """Return a process that has imported torch, and forks itself for each run: that takes seconds."""
-    # By its path: the package tests.support imports hypothesis, which is a plugin of pytest's.
-    program = Path(__file__).with_name("forking.py")
     server = subprocess.Popen(
-        [sys.executable, "-P", str(program)], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "tests.support.forking"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     atexit.register(server.kill)

@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from compression.integer import (
     lower_onednn,
 )
 from compression.integer.onnx.engines import compile_onnxruntime
+from compression.quantization import StaticQuantizedModel, quantize_static
 from compression.quantization import modules as q
-from compression.quantization import quantize_static
 from tests.support.nets import images, mlp, residual
 
 NETWORKS = ("resnet18", "resnet50", "vgg11_bn", "mobilenet_v2", "densenet121")
@@ -43,6 +44,12 @@ def inputs(size: int = 32, count: int = 2) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
+@cache
+def reference_of(name: str) -> StaticQuantizedModel:
+    """Return an INT8 network of inputs(), made once."""
+    return quantize_static(network(name), inputs())
+
+
 pytestmark = pytest.mark.skipif(
     not has_integer_kernels("cpu"), reason="the CPU has neither VNNI nor AMX"
 )
@@ -50,8 +57,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_gives_the_codes_of_the_reference(name: str) -> None:
-    model, x = network(name), inputs()
-    reference = quantize_static(model, x)
+    x, reference = inputs(), reference_of(name)
     integer = lower_onednn(reference, x)
     differences = code_differences(reference, integer, x)
     assert len(differences) > 10
@@ -63,8 +69,7 @@ def test_every_layer_gives_the_codes_of_the_reference(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_integer_kernels_run_one_for_each_layer(name: str) -> None:
-    model, x = network(name), inputs(count=1)
-    reference = quantize_static(model, x)
+    x, reference = inputs(count=1), reference_of(name)
     layers = sum(isinstance(m, q.QuantizedLayer) for m in reference.modules())
     ran = kernels_of(lower_onednn(reference, x), x)
     assert ran["onednn::qconv2d_pointwise"] + ran["onednn::qlinear_pointwise"] == layers
@@ -121,11 +126,9 @@ def test_a_layer_without_a_kernel_is_named_or_stays_in_float() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "residual", "mlp"])
 def test_onnx_runtime_gives_the_reference_outputs(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnxruntime", reason="the extra dev installs it")
-    model, x = {"residual": (residual(), images()), "mlp": (mlp(), images())}.get(name) or (
-        network(name),
-        inputs(),
-    )
-    reference = quantize_static(model, x)
+    x = inputs() if name in NETWORKS else images()
+    small = {"residual": residual, "mlp": mlp}
+    reference = quantize_static(small[name](), x) if name in small else reference_of(name)
     path = tmp_path / "model.onnx"
     assert export_onnx(reference, path, x) == path.stat().st_size
     with torch.inference_mode():

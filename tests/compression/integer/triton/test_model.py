@@ -45,13 +45,14 @@ def test_every_layer_of_a_network_gives_the_codes_of_the_reference(name: str) ->
 def test_outputs_are_the_reference_executors_bit_for_bit(net: str, config: str) -> None:
     torch.manual_seed(0)
     model, x = NETS[net]()
-    x = x[:3]
+    batch = 2 if config == "default" else 1  # the interpreter's time goes by the programs
+    x = x[: batch + 1]
     reference = quantize_static(model, x)
-    integer = lower_triton(reference, x[:2], config=CONFIGS[config])  # a batch of 2, and one more
+    integer = lower_triton(reference, x[:batch], config=CONFIGS[config])  # a batch, and one more
     with torch.inference_mode():
         wanted = reference(x)
         assert torch.equal(integer(x), wanted)
-        assert torch.equal(integer(x[2:]), wanted[2:]), "nothing is left of another prediction"
+        assert torch.equal(integer(x[batch:]), wanted[batch:]), "nothing is left of another one"
 
 
 @settings(max_examples=examples(0.2))
