@@ -1,8 +1,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError
-from tests.support.places import ROOT
+from tests.support.runs import run_program
 
 
 def test_it_writes_and_replaces(tmp_path: Path) -> None:
@@ -42,8 +40,7 @@ def test_a_failure_leaves_the_old_file_and_says_why(
 def test_a_real_limit_on_the_file_size_leaves_the_old_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"old")
     code = f"""
-import resource, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
+import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 from compression.atomic import write_atomically
@@ -53,7 +50,8 @@ try:
 except CheckpointError as error:
     print(error)
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = run_program(code)
+    assert run.returncode == 0, run.stderr
     assert "disk full" in run.stdout
     assert (tmp_path / "file").read_bytes() == b"old"
 
@@ -62,13 +60,12 @@ except CheckpointError as error:
 def test_kill_9_leaves_the_old_file_and_the_next_writer_sweeps(tmp_path: Path, step: str) -> None:
     write_atomically(tmp_path / "file", b"old")
     code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
+import os, signal
 from compression.atomic import write_atomically
 os.{step} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 write_atomically({str(tmp_path / "file")!r}, b"new")
 """
-    run = subprocess.run([sys.executable, "-c", code], check=False)
+    run = run_program(code)
     assert run.returncode == -signal.SIGKILL
     assert (tmp_path / "file").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2

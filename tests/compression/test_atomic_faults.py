@@ -11,7 +11,7 @@ import pytest
 
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError
-from tests.support.processes import in_a_fresh_process
+from tests.support.runs import printed_by
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 ORPHAN = ".model.0123456789abcdef.tmp"
@@ -99,7 +99,7 @@ print(step, ",".join(sorted(s.decode() for s in seen)), orphans)
 
 
 def test_kill_at_each_line_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
-    steps, seen, orphans = in_a_fresh_process(KILLED_AT_EACH_LINE, tmp_path).split()
+    steps, seen, orphans = printed_by(KILLED_AT_EACH_LINE, tmp_path).split()
     assert int(steps) > 20
     assert seen == "new,old"  # killed on both sides of the rename
     assert int(orphans) > 3  # the sweep had something to sweep
@@ -120,7 +120,7 @@ print(sorted(p.name for p in path.parent.iterdir()), path.read_bytes() == b"old"
 
 
 def test_disk_full_half_way_leaves_the_old_file(target: Path) -> None:
-    error, left = in_a_fresh_process(FILE_SIZE_LIMITED, target).splitlines()
+    error, left = printed_by(FILE_SIZE_LIMITED, target).splitlines()
     assert error.startswith(f"CheckpointError {target}: not written, disk full")
     assert left == "['model'] True"
 

@@ -29,12 +29,12 @@ def become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
     sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    options = [*QUIET, *request["options"]]
-    sys.argv = ["pytest", *options]
+    sys.argv = ["program", *request["options"]]
     if "program" in request:
         exec(compile(request["program"], "program", "exec"), {"__name__": "__main__"})
         raise SystemExit(0)
-    raise SystemExit(pytest.main(options))
+    sys.argv = ["pytest", *QUIET, *request["options"]]
+    raise SystemExit(pytest.main(sys.argv[1:]))
 
 
 def main() -> None:

@@ -30,9 +30,18 @@ def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProce
     return _run({"options": options}, environment)
 
 
-def run_program(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_program(
+    program: str, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a Python program in a process that has imported torch and compression, and done no more."""
-    return _run({"options": [], "program": program}, environment)
+    return _run({"options": [*map(str, arguments)], "program": program}, environment)
+
+
+def printed_by(program: str, *arguments: object) -> str:
+    """Return what a program prints that ends well."""
+    done = run_program(program, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _run(request: dict[str, Any], changed: dict[str, str]) -> subprocess.CompletedProcess[str]:

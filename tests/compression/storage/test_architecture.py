@@ -15,7 +15,7 @@ from compression.errors import CheckpointError, CompressionError
 from compression.quantization import quantize_static
 from compression.storage import load, save
 from compression.storage.container import read
-from tests.support.processes import in_a_fresh_process
+from tests.support.runs import printed_by
 from tests.support.storage_faults import FILES, forge, intact_bytes, loaded, refuses
 from tests.support.storage_nets import digest
 
@@ -95,7 +95,7 @@ def test_a_fresh_process_loads_a_file_alone(tmp_path: Path) -> None:
     models["static"] = quantize_static(student(), torch.randn(4, 3, 32, 32))
     for kind, options in SAVED.items():
         save(models[kind], tmp_path / kind, architecture=STUDENT, **options)
-    printed = in_a_fresh_process(PROGRAM, tmp_path)
+    printed = printed_by(PROGRAM, tmp_path)
     assert json.loads(printed) == {kind: digest(model) for kind, model in models.items()}
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(load(tmp_path / "static")(images), models["static"](images))

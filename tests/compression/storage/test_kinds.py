@@ -11,7 +11,7 @@ from torch import nn
 
 from compression.storage import contents, load, load_checkpoint, save
 from compression.storage.container import read
-from tests.support.processes import in_a_fresh_process
+from tests.support.runs import printed_by
 from tests.support.storage_faults import small_descriptions
 from tests.support.storage_nets import IMAGES, KINDS, digest, make
 
@@ -88,6 +88,6 @@ def test_a_fresh_process_loads_the_same_bits(tmp_path: Path) -> None:
     program = """import sys
 from tests.support.storage_nets import print_digests
 print_digests(sys.argv[1])"""
-    printed = in_a_fresh_process(program, tmp_path)
+    printed = printed_by(program, tmp_path)
     expected = {f"{kind} {coded}": digest(made(kind)) for kind in KINDS for coded in CODED}
     assert json.loads(printed) == expected

@@ -13,7 +13,7 @@ from torch import nn
 
 from compression.errors import CheckpointError
 from compression.storage import container, file, load, save
-from tests.support.processes import in_a_fresh_process
+from tests.support.runs import printed_by
 from tests.support.storage_faults import net
 from tests.support.storage_nets import Small, digest
 
@@ -174,7 +174,7 @@ print(len(rooms), size, sorted(p.name for p in folder.iterdir()))
 
 
 def test_kill_in_the_middle_leaves_the_old_file_or_none(tmp_path: Path) -> None:
-    printed = in_a_fresh_process(KILLED_IN_THE_MIDDLE, tmp_path)
+    printed = printed_by(KILLED_IN_THE_MIDDLE, tmp_path)
     rooms, size, left = printed.split(maxsplit=2)
     assert int(rooms) > 12
     assert int(size) > 3 * 2**20

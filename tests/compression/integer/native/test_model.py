@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(lacking("native") is not None, reason=str(lackin
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121"])
 def test_every_layer_of_a_network_gives_the_codes_of_the_reference(name: str) -> None:
     model = drawn(name, 10)
-    x = numbers(3, 3, 64, 64)
+    x = numbers(2, 3, 48, 48)
     reference = quantize_static(model, x)
     integer = lower_native(reference, x, keep=True)
     differences = code_differences(reference, integer, x)
