@@ -104,6 +104,11 @@ def lower_semi_structured(model: nn.Module, example: Tensor) -> SemiStructuredMo
     These are the float16 and bfloat16 linear layers and 1x1 convolutions without padding or groups
     whose weight is 2:4 (prune_n_of_m, then cast), and whose shape torch's kernels take: each is tried
     on an input shaped as `example` makes it. The other layers stay dense, and so do all without CUDA.
+
+    >>> from compression import cast, prune_n_of_m
+    >>> sparse = cast(prune_n_of_m(nn.Sequential(nn.Linear(64, 64))), torch.bfloat16)
+    >>> lower_semi_structured(sparse, torch.randn(1, 64))(torch.randn(2, 64)).shape
+    torch.Size([2, 64])
     """
     check_model(model)
     lowered = SemiStructuredModel(copy_model(model).eval()).eval()

@@ -14,8 +14,10 @@ from torch import nn
 import compression
 from tests.support.places import ROOT
 
-WITHOUT = {"CompressionError", "export_onnx", "lower_semi_structured"}
-"""Names of the face that nobody calls, and two that need a package or a GPU to show anything."""
+WITHOUT = {"CompressionError"}
+"""Names of the face that nobody calls."""
+NEEDS = {"compression.integer.onnx.export": "onnx"}
+"""Packages that an example needs beside the project's own."""
 KNOWN = {"torch": torch, "nn": nn}
 """What an example may use without an import."""
 
@@ -32,6 +34,8 @@ def module_of(path: Path) -> str:
 
 @pytest.mark.parametrize("name", modules_with_examples())
 def test_examples_print_what_they_say(name: str) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason="the extra dev installs it")
     module: ModuleType = importlib.import_module(name)
     printed = io.StringIO()
     with torch.random.fork_rng(devices=[]), redirect_stdout(printed):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from compression.affine import INT8_MAX, INT8_MIN
+from compression.affine import INT8_MAX, INT8_MIN, TINY
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET
@@ -23,7 +23,6 @@ from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
 OPSET = 17
-TINY = torch.finfo(torch.float32).tiny
 
 
 def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int:
@@ -31,6 +30,13 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
 
     Needs the package onnx. UnsupportedTypeError names a layer that QDQ cannot say, and a node that
     fixes the batch.
+
+    >>> from tempfile import mkdtemp
+    >>> from compression import quantize_static
+    >>> small = quantize_static(nn.Sequential(nn.Linear(4, 2)), torch.randn(16, 4))
+    >>> path = Path(mkdtemp()) / "small.onnx"
+    >>> export_onnx(small, path, torch.randn(1, 4)) == path.stat().st_size
+    True
     """
     try:
         import onnx
