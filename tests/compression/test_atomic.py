@@ -41,10 +41,10 @@ def test_a_real_limit_on_the_file_size_leaves_the_old_file(tmp_path: Path) -> No
     write_atomically(tmp_path / "file", b"old")
     code = f"""
 import resource, signal
+from compression.atomic import write_atomically  # before the limit, which would cut cached bytecode
+from compression.errors import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-from compression.atomic import write_atomically
-from compression.errors import CheckpointError
 try:
     write_atomically({str(tmp_path / "file")!r}, b"x" * 5000)
 except CheckpointError as error:

@@ -17,6 +17,9 @@ from compression.integer import lacking
 from compression.paths import cache_folder
 from tests.support.places import ROOT
 
+FORKS = sys.platform == "linux"
+"""Elsewhere a process that has imported torch may not be forked: each run is started, seconds later."""
+
 
 def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run pytest in the project's folder, with more of an environment, and return what it printed.
@@ -48,18 +51,29 @@ def _run(request: dict[str, Any], changed: dict[str, str]) -> subprocess.Complet
     mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     mine.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run would rewrite hypothesis' asserts, 2 s
     with tempfile.TemporaryDirectory() as folder:
-        printed = [str(Path(folder) / name) for name in ("stdout", "stderr")]
         # With a folder of its own for temporary files pytest tidies up no other run's.
         mine |= {"PYTEST_DEBUG_TEMPROOT": folder} | changed
-        server = _server()
-        assert server.stdin is not None
-        assert server.stdout is not None
-        request = {**request, "environment": mine, "printed": printed}
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        texts = [Path(name).read_text() for name in printed]
+        return (_forked if FORKS else _started)({**request, "environment": mine}, Path(folder))
+
+
+def _forked(request: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    printed = [str(folder / name) for name in ("stdout", "stderr")]
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps({**request, "printed": printed}) + "\n")
+    server.stdin.flush()
+    code = int(server.stdout.readline())
+    texts = [Path(name).read_text() for name in printed]
     return subprocess.CompletedProcess(request["options"], code, *texts)
+
+
+def _started(request: dict[str, Any], _: Path) -> subprocess.CompletedProcess[str]:
+    program = ["-c", request["program"]] if "program" in request else ["-m", "pytest"]
+    return subprocess.run(
+        [sys.executable, *program, *request["options"]],
+        cwd=ROOT, env=request["environment"], capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def keep_library(home: Path) -> None:
