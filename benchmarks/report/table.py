@@ -1,5 +1,7 @@
 """The table at the end of a run: a row per technique, at most 100 columns wide."""
 
+from collections.abc import Sequence
+
 from benchmarks.report.columns import Cells, Groups, notes, parts
 from benchmarks.report.rows import Row
 
@@ -27,7 +29,7 @@ def render_notes(rows: list[Row]) -> str:
 
 def render_markdown(rows: list[Row]) -> str:
     """Return quality, files and speed as Markdown tables."""
-    return "\n\n".join(_markdown(_join(group)) for group in parts(rows) if len(group) > 1)
+    return "\n\n".join(markdown(_join(group)) for group in parts(rows) if len(group) > 1)
 
 
 def _blocks(groups: Groups, width: int) -> list[Cells]:
@@ -65,7 +67,8 @@ def _text(cells: Cells) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _markdown(cells: Cells) -> str:
+def markdown(cells: Cells, left: Sequence[int] = (0,)) -> str:
+    """Return a Markdown table; `left` are the columns of text, the others hold numbers."""
     lines = ["| " + " | ".join(line) + " |" for line in cells]
-    rule = "|-|" + "-:|" * (len(cells[0]) - 1)
+    rule = "|" + "|".join("-" if i in left else "-:" for i in range(len(cells[0]))) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from benchmarks.facts.record import Facts
 from benchmarks.report.columns import interval, parts, significant
 from benchmarks.report.rows import Row, rows
-from benchmarks.report.table import render_groups, render_notes
+from benchmarks.report.table import markdown, render_groups, render_notes
 from compression.accounting import count_macs, count_parameters
 from compression.architectures import Architecture
 from compression.errors import CompressionError
@@ -50,7 +50,7 @@ def curve(facts: Sequence[Facts]) -> str:
         ]
         for fact in facts
     ]
-    return _markdown(head, lines)
+    return markdown([head, *lines])
 
 
 def coders(facts: Sequence[Facts]) -> str:
@@ -69,7 +69,7 @@ def coders(facts: Sequence[Facts]) -> str:
         ]
         for fact in sorted(facts, key=lambda fact: (fact["error_budget"], fact["technique"]))
     ]
-    return _markdown(head, lines, left=(2, 7))
+    return markdown([head, *lines], left=(2, 7))
 
 
 def storage(facts: Sequence[Facts]) -> str:
@@ -91,7 +91,7 @@ def storage(facts: Sequence[Facts]) -> str:
         keys = [[(network, kind, metric, do) for do in DO] for metric, network in columns]
         pairs = [", ".join(cells.get(key, "-") for key in pair) for pair in keys]
         lines.append([kind, *(pair.replace("-, -", "-") for pair in pairs)])
-    return _markdown(head, lines)
+    return markdown([head, *lines])
 
 
 def networks(facts: Sequence[Facts]) -> str:
@@ -117,7 +117,7 @@ def networks(facts: Sequence[Facts]) -> str:
             ]
         )
         before = network
-    return _markdown(head, lines, left=(0, 1))
+    return markdown([head, *lines], left=(0, 1))
 
 
 def agreement(facts: Sequence[Facts]) -> str:
@@ -134,7 +134,7 @@ def agreement(facts: Sequence[Facts]) -> str:
         ]
         for fact in facts
     ]
-    return _markdown(head, lines, left=(0, 1))
+    return markdown([head, *lines], left=(0, 1))
 
 
 def student(facts: Sequence[Facts]) -> str:
@@ -161,7 +161,7 @@ def student(facts: Sequence[Facts]) -> str:
         cells = [significant(both[name]["latency_ms"]) for name in ("baseline", "student")]
         lines.append([f"batch {batch}, ms", *cells])
         lines.append([f"batch {batch}, speed-up (95%)", "-", interval(both["student"])])
-    return _markdown(["one image of 224x224", "ResNet-18", "five-layer student"], lines)
+    return markdown([["one image of 224x224", "ResNet-18", "five-layer student"], *lines])
 
 
 def _written(model: nn.Module, image: Tensor) -> int:
@@ -182,15 +182,6 @@ def _written(model: nn.Module, image: Tensor) -> int:
 def _operators(model: nn.Module) -> int:
     nodes = fx.symbolic_trace(model).graph.nodes
     return sum(node.op.startswith("call_") for node in nodes)
-
-
-def _markdown(head: list[str], lines: list[list[str]], left: Sequence[int] = (0,)) -> str:
-    rule = "|" + "|".join("-" if i in left else "-:" for i in range(len(head))) + "|"
-    return "\n".join([_line(head), rule, *map(_line, lines)])
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
