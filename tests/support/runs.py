@@ -82,7 +82,8 @@ def keep_library(home: Path) -> None:
         folder = home / cache_folder().name
         folder.mkdir(parents=True, exist_ok=True)
         for compiled in cache_folder().glob("native-*.so"):
-            shutil.copy2(compiled, folder)
+            if not (folder / compiled.name).exists():  # from an earlier run, or it is this cache
+                shutil.copy2(compiled, folder)
 
 
 @cache
