@@ -1,10 +1,13 @@
 """A small suite with a saved run, to change and run again under the gate."""
 
+import copy
 import json
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from pytest_benchmark import plugin
 
 from benchmarks.facts.record import encode_images
 from tests.support.places import ROOT
@@ -63,6 +66,9 @@ FACTS: dict[str, dict[str, Any]] = {
 
 _SAVED: list[str] = []
 
+# Asked once: it starts a process, which takes as long as all the rest of such a run.
+_cpu = cache(plugin.get_cpu_info)
+
 
 class Suite:
     """A small suite with a saved run, to change and run again."""
@@ -84,10 +90,7 @@ class Suite:
         (self.pytester.path / "suite.json").write_text(json.dumps({**SUITE, **(suite or {})}))
 
     def run(self, *arguments: str) -> pytest.RunResult:
-        run = self.pytester.runpytest_inprocess
-        if "-n" in arguments:
-            run = self.pytester.runpytest_subprocess
-        return run("-p", "no:cacheprovider", *arguments)
+        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
 
     def gate(self, *arguments: str, fail: str = "mean:50%") -> pytest.RunResult:
         return self.run(
@@ -101,6 +104,7 @@ def make_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Su
     # In a worker of xdist pytest-benchmark would disable the runs inside these tests too.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    monkeypatch.setattr(plugin, "get_cpu_info", lambda: copy.deepcopy(_cpu()))
     return Suite(pytester)
 
 
