@@ -1,4 +1,4 @@
-"""A process that forks one for each run, of pytest or of a program, that a line of JSON asks for.
+"""A process that forks one for each run, of pytest or of a program, that lines of JSON ask for.
 
 What takes long to import is imported once. No kernel runs here: a fork loses the threads of a pool.
 """
@@ -55,18 +55,24 @@ def end(error: BaseException) -> None:
     os._exit(code or 0)
 
 
+def fork(request: dict[str, Any]) -> int:
+    """Return the number of a process that does as asked."""
+    child = os.fork()
+    if child == 0:
+        try:
+            become(request)
+        except BaseException as error:
+            end(error)
+    return child
+
+
 def main() -> None:
-    """Answer each request with the exit status of its run, that of a signal below 0."""
+    """Answer requests, a line of them at once, with the exit status of each, of a signal below 0."""
     gc.freeze()  # a collection in a fork would copy, page by page, all that is here
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            try:
-                become(json.loads(line))
-            except BaseException as error:
-                end(error)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        print(status, flush=True)
+        children = [fork(request) for request in json.loads(line)]
+        ends = [os.waitpid(child, 0)[1] for child in children]
+        print(json.dumps([*map(os.waitstatus_to_exitcode, ends)]), flush=True)
 
 
 if __name__ == "__main__":

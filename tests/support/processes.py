@@ -7,11 +7,11 @@ import sys
 from tests.support.places import ROOT
 
 
-def in_a_fresh_process(program: str, *arguments: object) -> str:
+def in_a_fresh_process(program: str, *arguments: object, **environment: str) -> str:
     """Run a Python program that may import the tests, and return what it prints in two minutes."""
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=120,

@@ -30,14 +30,22 @@ def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProce
     options = [f"--num-threads={torch.get_num_threads()}", *arguments]
     if "XDG_CACHE_HOME" in environment:
         keep_library(Path(environment["XDG_CACHE_HOME"]))
-    return _run({"options": options}, environment)
+    return _run([{"options": options}], environment)[0]
 
 
 def run_program(
     program: str, *arguments: object, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python program in a process that has imported torch and compression, and done no more."""
-    return _run({"options": [*map(str, arguments)], "program": program}, environment)
+    return run_at_once(program, *arguments, count=1, **environment)[0]
+
+
+def run_at_once(
+    program: str, *arguments: object, count: int = 2, **environment: str
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run a program in so many processes beside each other."""
+    request = {"options": [*map(str, arguments)], "program": program}
+    return _run([request] * count, environment)
 
 
 def printed_by(program: str, *arguments: object) -> str:
@@ -47,33 +55,51 @@ def printed_by(program: str, *arguments: object) -> str:
     return done.stdout
 
 
-def _run(request: dict[str, Any], changed: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    requests: list[dict[str, Any]], changed: dict[str, str]
+) -> list[subprocess.CompletedProcess[str]]:
     mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     mine.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run would rewrite hypothesis' asserts, 2 s
     with tempfile.TemporaryDirectory() as folder:
         # With a folder of its own for temporary files pytest tidies up no other run's.
-        mine |= {"PYTEST_DEBUG_TEMPROOT": folder} | changed
-        return (_forked if FORKS else _started)({**request, "environment": mine}, Path(folder))
+        environment = mine | {"PYTEST_DEBUG_TEMPROOT": folder} | changed
+        run = _forked if FORKS else _started
+        return run([{**r, "environment": environment} for r in requests], Path(folder))
 
 
-def _forked(request: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
-    printed = [str(folder / name) for name in ("stdout", "stderr")]
+def _forked(requests: list[dict[str, Any]], folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    printed = [
+        [str(folder / f"{name}-{i}") for name in ("stdout", "stderr")] for i in range(len(requests))
+    ]
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps({**request, "printed": printed}) + "\n")
+    lines = [{**r, "printed": names} for r, names in zip(requests, printed, strict=True)]
+    server.stdin.write(json.dumps(lines) + "\n")
     server.stdin.flush()
-    code = int(server.stdout.readline())
-    texts = [Path(name).read_text() for name in printed]
-    return subprocess.CompletedProcess(request["options"], code, *texts)
+    codes: list[int] = json.loads(server.stdout.readline())
+    return [
+        subprocess.CompletedProcess(r["options"], code, *(Path(n).read_text() for n in names))
+        for r, code, names in zip(requests, codes, printed, strict=True)
+    ]
 
 
-def _started(request: dict[str, Any], _: Path) -> subprocess.CompletedProcess[str]:
-    program = ["-c", request["program"]] if "program" in request else ["-m", "pytest"]
-    return subprocess.run(
-        [sys.executable, *program, *request["options"]],
-        cwd=ROOT, env=request["environment"], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def _started(requests: list[dict[str, Any]], _: Path) -> list[subprocess.CompletedProcess[str]]:
+    runs = []
+    for request in requests:
+        program = ["-c", request["program"]] if "program" in request else ["-m", "pytest"]
+        command = [sys.executable, *program, *request["options"]]
+        runs.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=request["environment"], text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+    texts = [run.communicate() for run in runs]
+    return [
+        subprocess.CompletedProcess(run.args, run.returncode, *text)
+        for run, text in zip(runs, texts, strict=True)
+    ]
 
 
 def keep_library(home: Path) -> None:

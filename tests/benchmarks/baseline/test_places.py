@@ -1,8 +1,5 @@
 """What a training depends on is its key in the cache; what it does not is none of it."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,7 +11,8 @@ from torch import Tensor, nn
 
 from benchmarks.baseline import Data, cache_path
 from benchmarks.baseline.data import Augment, Normalize
-from tests.support.places import ROOT
+from tests.support.processes import in_a_fresh_process
+from tests.support.runs import printed_by
 from tests.support.workloads import CPU, TINY, pictures
 
 
@@ -79,18 +77,16 @@ def test_an_edit_that_changes_nothing_is_the_same_place() -> None:
     assert torch.equal(torch.get_rng_state(), state), "no draw of the caller's"
 
 
-FRESH = """
+FOUND = """
 import sys
-sys.path.insert(0, {root!r})
-import torch
-torch.set_num_threads({threads})
-torch.rand({threads}), list(range(10**5 * {threads}))
-from benchmarks.baseline.fingerprints import training_fingerprint
-from benchmarks.baseline.workload import name_of
-from compression.training import Recipe
 from dataclasses import replace
 from functools import partial
+import torch
+threads = int(sys.argv[1])
+torch.set_num_threads(threads)
+torch.rand(threads), list(range(10**5 * threads))
 from benchmarks.baseline.data import Augment
+from benchmarks.baseline.fingerprints import training_fingerprint
 from tests.support.nets import residual
 from tests.support.workloads import TINY, pictures
 workload = replace(TINY, network=partial(residual, seed=3))
@@ -101,13 +97,7 @@ print(training_fingerprint(workload, data, recipe), workload.recipe_fingerprint(
 
 
 def test_another_process_on_another_day_finds_the_same_place() -> None:
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", FRESH.format(root=str(ROOT), threads=threads)],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONHASHSEED": str(threads)},
-        )
-        for threads in (1, 2)
-    ]  # fmt: skip
-    first, second = (process.communicate(timeout=120)[0] for process in running)
+    first = printed_by(FOUND, 1)
+    second = in_a_fresh_process(FOUND, 2, PYTHONHASHSEED="2")  # sets of another order
     assert len(first.split()) == 2
     assert first == second

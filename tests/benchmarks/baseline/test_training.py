@@ -1,11 +1,6 @@
 """A baseline is trained once, by the first process that needs it, and again after a change."""
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +18,7 @@ from benchmarks.baseline import (
 from benchmarks.baseline.data import Data
 from compression.errors import CompressionError
 from tests.support.nets import RECIPE, residual, split
-from tests.support.places import ROOT
+from tests.support.runs import printed_by, run_at_once, run_program
 from tests.support.workloads import CPU, TINY, tiny_data, train_baseline
 
 
@@ -154,24 +149,24 @@ def test_a_nan_loss_leaves_nothing_cached() -> None:
 
 
 SCRIPT = """
-import sys, time
+import os, signal, sys, time
 import torch
-from pathlib import Path
-sys.path.insert(0, {root!r})
 torch.set_num_threads(1)
 from dataclasses import replace
-import compression.training as training
 import benchmarks.baseline.training as baseline
 from benchmarks.baseline import obtain_baseline, weights_fingerprint
 from tests.support.workloads import CPU, TINY, tiny_data
 from compression.storage import load_checkpoint
 workload = replace(TINY, recipe=replace(TINY.recipe, epochs=4))
 fit = baseline.fit
+pause, killed = map(float, sys.argv[1:])
 def slow(*args, on_epoch, **options):
     def watched(report):
         on_epoch(replace(report, seconds=30.0))  # long enough for a checkpoint an epoch
         print("epoch", report.epoch, flush=True)
-        time.sleep({pause})
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(pause)
     fit(*args, on_epoch=lambda r: watched(r), **options)
 baseline.fit = slow
 model = obtain_baseline(workload, tiny_data(), CPU, load=load_checkpoint, report=print)
@@ -179,32 +174,22 @@ print("weights", weights_fingerprint(model), flush=True)
 """
 
 
-def start(pause: float) -> "subprocess.Popen[str]":
-    code = textwrap.dedent(SCRIPT).format(root=str(ROOT), pause=pause)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-
-
 def test_two_processes_train_once_and_agree() -> None:
-    outputs = [process.communicate(timeout=120)[0] for process in [start(0.1), start(0.1)]]
+    outputs = [run.stdout for run in run_at_once(SCRIPT, 0.1, 0)]
     weights = [line for text in outputs for line in text.splitlines() if "weights" in line]
     assert len(weights) == 2
     assert len(set(weights)) == 1
     assert sum("epoch 3" in text for text in outputs) == 1
 
 
-def test_training_goes_on_after_kill_9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = start(60)
-    assert process.stdout is not None
-    while "epoch 0" not in process.stdout.readline():
-        pass
-    time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    resumed = start(0).communicate(timeout=120)[0]
+def test_training_goes_on_after_kill_9(tmp_path: Path) -> None:
+    killed = run_program(SCRIPT, 0, 1)
+    assert killed.returncode == -signal.SIGKILL
+    assert "epoch 0" in killed.stdout
+    resumed = printed_by(SCRIPT, 0, 0)
     assert "goes on after epoch 1" in resumed
     assert "epoch 0" not in resumed
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
-    whole = start(0).communicate(timeout=120)[0]
+    whole = run_program(SCRIPT, 0, 0, XDG_CACHE_HOME=str(tmp_path / "another")).stdout
     assert "epoch 0" in whole
     assert whole.splitlines()[-1] == resumed.splitlines()[-1]
 

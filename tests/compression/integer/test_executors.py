@@ -1,8 +1,5 @@
 """Which executor runs, and that each gives the reference's answers."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from compression.integer import (
 from compression.quantization import quantize_static
 from tests.support.nets import images, residual
 from tests.support.places import ROOT
+from tests.support.runs import run_program
 
 # executor: (bound on the share of the largest output, reason), where it is not that of its row
 TOLERANCES = {
@@ -30,14 +28,14 @@ TOLERANCES = {
     "triton": (0.0, "the same integers, and the same operations on floats in the same order"),
 }
 WITHOUT_VNNI = """
-import torch
+import sys, torch
 from compression.integer import deploy, has_integer_kernels, lacking
 from compression.quantization import quantize_static
 from tests.support.nets import images, residual
 model = quantize_static(residual(), images())
 found = deploy(model, images())
 print(has_integer_kernels("cpu"), not lacking("native"), found is model)
-torch.save(found(images()), {path!r})
+torch.save(found(images()), sys.argv[1])
 """
 
 
@@ -61,19 +59,10 @@ def test_every_executor_gives_the_outputs_of_the_reference(executor: str) -> Non
 def test_a_cpu_whose_products_saturate_runs_the_reference(tmp_path: Path) -> None:
     """oneDNN held to AVX2, where pairs of u8 x s8 products are added in int16; no C compiler."""
     path = tmp_path / "outputs.pt"
-    environment = {
-        **os.environ,
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "XDG_CACHE_HOME": str(tmp_path),
-        "PATH": str(tmp_path),
-        "CC": "",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_VNNI.format(path=str(path))],
-        env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert run.stdout.split() == ["False", "False", "True"], "AVX2 has no exact integer kernel"
+    without = {"XDG_CACHE_HOME": str(tmp_path), "PATH": str(tmp_path), "CC": ""}
+    run = run_program(WITHOUT_VNNI, path, ONEDNN_MAX_CPU_ISA="AVX2", **without)
+    said = run.stdout.split()
+    assert said == ["False", "False", "True"], f"AVX2 has no exact integer kernel\n{run.stderr}"
     wanted = quantize_static(residual(), images())(images())
     found = torch.load(path, weights_only=True)
     # The ranges were found in float32 by another instruction set.

@@ -2,12 +2,9 @@
 
 import hashlib
 import importlib
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +12,7 @@ import pytest
 
 from compression.errors import CompressionError
 from compression.integer import lacking
-from tests.support.places import ROOT
-from tests.support.runs import run_program
+from tests.support.runs import run_at_once, run_program
 
 # By its name: the package's attribute `library` is the function.
 built = importlib.import_module("compression.integer.native.library")
@@ -184,23 +180,14 @@ def test_what_a_library_is_made_of_names_its_file(
     assert [counted.loads(), counted.loads()] == [1, 0]
 
 
-def run(code: str, **environment: str) -> "subprocess.Popen[str]":
-    mine = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environment}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=mine, cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
 def test_two_processes_build_it_at_once(tmp_path: Path) -> None:
     # Without optimizations: they take four of five seconds.
     mine = {"XDG_CACHE_HOME": str(tmp_path), "COMPRESSION_CFLAGS": "-O0"}
-    both = [run(LOADS, **mine) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
+    said = [run.stdout + run.stderr for run in run_at_once(LOADS, **mine)]
     assert said[0] == said[1]
     assert said[0].strip().isdigit(), said
     assert built._is_intact(cached(tmp_path))
-    assert run(LOADS, **mine, CC="", PATH="").communicate()[0] == said[0]
+    assert run_program(LOADS, **mine, CC="", PATH="").stdout == said[0]
 
 
 @pytest.mark.parametrize(
