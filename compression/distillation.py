@@ -1,15 +1,16 @@
 """Knowledge distillation: a student learns from a teacher's softened probabilities."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.layers import check_model, copy_model
+from compression.layers import check_model, check_module, copy_model
 from compression.modes import evaluating
-from compression.training import EpochReport, Recipe, Split, check_labels, fit, has_bfloat16
+from compression.training import EpochReport, Loss, Recipe, Split, check_labels, fit, has_bfloat16
 from compression.training.checks import IGNORED, check_logits, describe, named_errors
 
 
@@ -95,9 +96,39 @@ def distill(
     >>> distill(student, teacher, train, recipe, temperature=4.0, alpha=0.5)
     Linear(in_features=4, out_features=2, bias=False)
     """
-    _check(temperature, alpha, recipe.label_smoothing)
-    check_model(teacher)
+    check_module(teacher)
     learner = copy_model(student)
+    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+        fit(learner, train, recipe, loss=loss, on_epoch=on_epoch)
+    return learner
+
+
+@contextmanager
+def taught(
+    teacher: nn.Module | None, train: Split, recipe: Recipe, *, temperature: float, alpha: float
+) -> Iterator[Loss | None]:
+    """Give the loss that `fit` takes to train with `teacher`, which is in eval mode within.
+
+    Its gradients, buffers and training flag stay as they are. Without a teacher it is None, the
+    cross-entropy of `fit`. Raises CompressionError for options out of their ranges, teacher or not.
+    """
+    _check(temperature, alpha, recipe.label_smoothing)
+    if teacher is None:
+        yield None
+        return
+    check_model(teacher)
+    loss = teacher_loss(teacher, train, recipe, temperature=temperature, alpha=alpha)
+    with evaluating(teacher):
+        yield loss
+
+
+def teacher_loss(
+    teacher: nn.Module, train: Split, recipe: Recipe, *, temperature: float, alpha: float
+) -> Loss:
+    """Return `distillation_loss` with the teacher's logits of the same inputs, as `fit` takes it.
+
+    The teacher runs in the mode that it is in, and at alpha = 0 not at all.
+    """
     teach = _teacher(teacher, recipe)
     looked_at = False
 
@@ -118,9 +149,7 @@ def distill(
             label_smoothing=recipe.label_smoothing,
         )
 
-    with evaluating(teacher):
-        fit(learner, train, recipe, loss=loss, on_epoch=on_epoch)
-    return learner
+    return loss
 
 
 def _teacher(teacher: nn.Module, recipe: Recipe) -> Callable[[Tensor], Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.clustering.kmeans import MAX_CLUSTERS, Init, check_options, cluster
+from compression.distillation import taught
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import copy_model, record_left_out
 from compression.training import Recipe, Split, fit
@@ -42,7 +43,7 @@ def share_weights(
     check_options(num_clusters, init, seed, bit_cost, fewest=2)
     shared, priced = copy_model(model).eval(), bit_cost > 0
     options: dict[str, Any] = {"init": init, "seed": seed, "zero": priced}
-    floating = _floating_weights(shared)
+    floating = floating_weights(shared)
     squares = {name: float(weight.double().square().sum()) for name, weight in floating.items()}
     mean = sum(squares.values()) / sum(weight.numel() for weight in floating.values())
     for name, weight in floating.items():
@@ -67,7 +68,7 @@ def keep_sharing(model: nn.Module) -> Callable[[], None]:
     where a layer takes more than 256 values.
     """
     sharings = []
-    for name, weight in _floating_weights(model).items():
+    for name, weight in floating_weights(model).items():
         values, members, counts = _sharing(weight)
         if len(values) > MAX_CLUSTERS:
             raise CompressionError(
@@ -86,13 +87,22 @@ def keep_sharing(model: nn.Module) -> Callable[[], None]:
     return share_again
 
 
-def fine_tune_centroids(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
+def fine_tune_centroids(
+    model: nn.Module,
+    train: Split,
+    recipe: Recipe,
+    *,
+    teacher: nn.Module | None = None,
+    temperature: float = 4.0,
+    alpha: float = 0.5,
+) -> nn.Module:
     """Return a copy trained by `recipe` whose weights share values as those of `model`; zeros stay.
 
     Each step is projected onto the networks of the same sharing: a centroid moves by the mean of
     its members' gradients, where Han et al. 2016, section 3.3, take the sum, so that ordinary
-    learning rates fit. Biases and batch norms train as usual. Raises what `fit` raises, and
-    CompressionError where a layer takes more than 256 values.
+    learning rates fit. Biases and batch norms train as usual. A `teacher` helps as in `distill`, by
+    `temperature` and its share `alpha`. Raises what `fit` and `distill` raise, and CompressionError
+    where a layer takes more than 256 values.
 
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> shared = share_weights(nn.Linear(8, 2), num_clusters=4)
@@ -101,7 +111,8 @@ def fine_tune_centroids(model: nn.Module, train: Split, recipe: Recipe) -> nn.Mo
     {'': 4}
     """
     tuned = copy_model(model)
-    fit(tuned, train, recipe, after_step=keep_sharing(tuned))
+    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+        fit(tuned, train, recipe, loss=loss, after_step=keep_sharing(tuned))
     return tuned
 
 
@@ -122,7 +133,7 @@ def _sharing(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.unique(weight.detach().flatten() + 0.0, return_inverse=True, return_counts=True)
 
 
-def _floating_weights(model: nn.Module) -> dict[str, Tensor]:
+def floating_weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights that are shared, a tied one once, by a layer's name."""
     floating = {weight.label: weight.tensor for weight in weights(model)}
     for name, weight in floating.items():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.checks import is_whole
+from compression.distillation import taught
 from compression.errors import CompressionError
 from compression.layers import (
     CONVOLUTIONS,
@@ -182,18 +183,29 @@ def keep_zeros(model: nn.Module) -> Callable[[], None]:
     return zero_again
 
 
-def fine_tune(model: nn.Module, train: Split, recipe: Recipe) -> nn.Module:
+def fine_tune(
+    model: nn.Module,
+    train: Split,
+    recipe: Recipe,
+    *,
+    teacher: nn.Module | None = None,
+    temperature: float = 4.0,
+    alpha: float = 0.5,
+) -> nn.Module:
     """Return a copy trained on `train` by `recipe` whose zeros are those of `model`.
 
-    Raises what `fit` raises. Han et al. 2015, arXiv:1506.02626.
+    A `teacher`, as a rule the network before it was pruned, helps as in `distill`, by `temperature`
+    and its share `alpha`. Raises what `fit` and `distill` raise. Han et al. 2015, arXiv:1506.02626.
 
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
-    >>> pruned = prune_l1_unstructured(nn.Linear(8, 2), amount=0.5)
-    >>> sparsity(fine_tune(pruned, train, Recipe(epochs=1, batch_size=16, learning_rate=0.1)))
+    >>> whole, recipe = nn.Linear(8, 2), Recipe(epochs=1, batch_size=16, learning_rate=0.1)
+    >>> pruned = prune_l1_unstructured(whole, amount=0.5)
+    >>> sparsity(fine_tune(pruned, train, recipe, teacher=whole))
     0.5
     """
     tuned = copy_model(model)
-    fit(tuned, train, recipe, after_step=keep_zeros(tuned))
+    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+        fit(tuned, train, recipe, loss=loss, after_step=keep_zeros(tuned))
     return tuned
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
+from compression.distillation import taught
 from compression.layers import copy_model, filters, unfilters
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, device_of, observe, ranges
@@ -78,13 +79,17 @@ def quantize_aware(
     calibration: Tensor | Iterable[Any],
     *,
     method: Method = "min-max",
+    teacher: nn.Module | None = None,
+    temperature: float = 4.0,
+    alpha: float = 0.5,
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network trained by `recipe` with its rounding in the loop.
 
     Batch norm is folded first. The activations' ranges, chosen by `method` from `calibration`, stay;
     weights, biases and the weights' scales train on `train`. The result is that of quantize_static
-    with the trained weights: training and deployment round the same values. Raises what
-    quantize_static and `fit` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018,
+    with the trained weights: training and deployment round the same values. A `teacher`, as a rule
+    the float network, helps as in `distill`, by `temperature` and its share `alpha`. Raises what
+    quantize_static, `fit` and `distill` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018,
     arXiv:1712.05877, 3.
 
     >>> x = torch.randn(32, 4)
@@ -99,7 +104,8 @@ def quantize_aware(
     seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
     qparams = plan.qparams(ranges(seen, method))
     rehearsal = _rehearsal(folded, qparams).to(device_of(folded))
-    fit(rehearsal, train, recipe)
+    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+        fit(rehearsal, train, recipe, loss=loss)
     layers = dict(folded.named_modules())
     for name, layer in rehearsal.named_modules():
         if parametrize.is_parametrized(layer, "weight"):
