@@ -38,6 +38,7 @@ def fit(
     recipe: Recipe,
     *,
     loss: Loss | None = None,
+    penalty: Callable[[], Tensor] | None = None,
     after_step: Callable[[], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     resume_from: dict[str, Any] | None = None,
@@ -46,6 +47,7 @@ def fit(
 
     loss         (logits, labels, inputs) -> scalar; cross-entropy of logits (N, classes, ...) and
                  labels (N, ...) where it is None
+    penalty      () -> scalar of the weights, which each step adds to the loss
     after_step   runs after every optimizer step
     on_epoch     runs after every epoch
     resume_from  what the state() of an EpochReport gave, to go on after its epoch
@@ -68,13 +70,13 @@ def fit(
     feed, shape = Trial(model, train, recipe, device, forward_of).feed()
     if loss is None:
         check_labels(train.labels, shape)
-        loss = _cross_entropy(recipe)
+    goal = _penalized(loss or _cross_entropy(recipe), penalty)
     steps = feed.steps(len(train), recipe.batch_size)
     optimizer = optimizer_of(model, recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_of(recipe, step / (steps * recipe.epochs))
     )
-    run = Run(model, forward_of(model, recipe, device), loss, optimizer, scheduler, after_step)
+    run = Run(model, forward_of(model, recipe, device), goal, optimizer, scheduler, after_step)
     for epoch in range(0 if resume_from is None else run.resume(resume_from), recipe.epochs):
         started = time.perf_counter()
         with _seed_generators(seed_of(recipe, epoch), device):
@@ -104,6 +106,12 @@ def _cross_entropy(recipe: Recipe) -> Loss:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     return loss
+
+
+def _penalized(loss: Loss, penalty: Callable[[], Tensor] | None) -> Loss:
+    if penalty is None:
+        return loss
+    return lambda logits, labels, inputs: loss(logits, labels, inputs) + penalty()
 
 
 def forward_of(
