@@ -37,6 +37,7 @@ def cluster(
     bit_cost: float = 0.0,
     zero: bool = False,
     iterations: int = 1000,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return a codebook (k,), float32, ascending, and each value's index in it, uint8 as `values`.
 
@@ -45,13 +46,15 @@ def cluster(
     mean(w^2) * bits_i, with bits_i = -log2 of the share of cluster i one iteration earlier, and c_i
     is its mean. k is at most `num_clusters`: empty clusters are dropped. `zero` pins one to 0.0,
     which zeros never leave. Up to `num_clusters` distinct values stay as they are at bit_cost 0.
+    `start` gives the centroids (k,) to begin from in place of `init`, as a codebook of earlier values.
     """
     check_options(num_clusters, init, seed, bit_cost, iterations)
+    first = None if start is None else _check_start(start, num_clusters)
     flat = _numbers(values)
     ordered = np.sort(flat[flat != 0] if zero else flat).astype(np.float64)
     if not len(ordered):
         return torch.zeros(1, device=values.device), torch.zeros_like(values, dtype=torch.uint8)
-    centers = _start(ordered, num_clusters, init, seed, zero)
+    centers = _start(ordered, num_clusters, init, seed, zero, first)
     # Finite even for the largest numbers, and still above every squared distance of float32.
     price = min(bit_cost * float(ordered @ ordered) / len(flat), 1e200)
     zeros = len(flat) - len(ordered)
@@ -109,10 +112,25 @@ def _initial_centers(ordered: Array, count: int, init: Init, seed: int) -> Array
     return np.sort(np.resize(distinct[order], count)).astype(np.float64)
 
 
-def _start(ordered: Array, num_clusters: int, init: Init, seed: int, zero: bool) -> Array:
+def _check_start(start: Tensor, num_clusters: int) -> Array:
+    first = _numbers(start).astype(np.float64)
+    if len(first) > num_clusters:
+        raise CompressionError(
+            f"start: expected at most {num_clusters} centroids, found {len(first)}"
+        )
+    return first
+
+
+def _start(
+    ordered: Array, num_clusters: int, init: Init, seed: int, zero: bool, first: Array | None
+) -> Array:
     """Return the first iteration's centers: the values themselves where they are few enough."""
     free, distinct = num_clusters - zero, ordered[np.diff(ordered, prepend=-np.inf) > 0]
-    centers = distinct if len(distinct) <= free else _initial_centers(ordered, free, init, seed)
+    centers = first
+    if len(distinct) <= free:
+        centers = distinct
+    elif centers is None:
+        centers = _initial_centers(ordered, free, init, seed)
     return np.unique(np.append(centers, [0.0] * zero))
 
 
