@@ -22,8 +22,8 @@ IGNORED = (
     "ignore:.*non-contiguous.*",
 )
 QUIET = [pytest.mark.filterwarnings(text) for text in IGNORED]
-EXAMPLES = {"suite": 1 / 3}.get(os.environ.get("HYPOTHESIS_PROFILE", "suite"), 5.0)
-"""Times the profile's: 20 in the suite, 300 in CI (profile ci), 20,000 at night (nightly)."""
+EXAMPLES = {"suite": 1 / 6}.get(os.environ.get("HYPOTHESIS_PROFILE", "suite"), 5.0)
+"""Times the profile's: 10 in the suite, 300 in CI (profile ci), 20,000 at night (nightly)."""
 
 
 @contextmanager
