@@ -94,8 +94,10 @@ def untouched(net: nn.Module) -> Iterator[None]:
 def poisoned_memory() -> Iterator[None]:
     """Let what torch allocates hold NaN or the largest integer: what nobody writes is then seen."""
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)  # with torch.utils.deterministic's fill
+    # torch.use_deterministic_algorithms imports torch's compiler first, which takes seconds.
+    set_deterministic = torch._C._set_deterministic_algorithms
+    set_deterministic(True, warn_only=False)  # with torch.utils.deterministic's fill
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        set_deterministic(before, warn_only=False)
