@@ -24,7 +24,7 @@ class Odd(nn.Module):
         self.d = nn.Conv2d(33, 33, 1)
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.mean = nn.AvgPool2d(2)
-        self.head = nn.Linear(66 * 2 * 2, 5)
+        self.head = nn.Linear(66 * 1 * 2, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.b(torch.relu(self.a(x))))
@@ -34,7 +34,7 @@ class Odd(nn.Module):
 
 
 NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-    "odd": lambda: (Odd().eval(), numbers(5, 3, 16, 10)),
+    "odd": lambda: (Odd().eval(), numbers(5, 3, 12, 8)),
     "residual": lambda: (residual(), images()),
     "mlp": lambda: (mlp(), images()),
     "codes out": lambda: (nn.Sequential(nn.Linear(20, 7), nn.ReLU()).eval(), numbers(9, 20)),

@@ -20,7 +20,7 @@ from tests.support.nets import images, residual
 from tests.support.strategies import examples
 
 pytestmark = pytest.mark.skipif(bool(lacking_interpreter()), reason=lacking_interpreter())
-WIDE = Config(128, 64, 128)
+WIDE = Config(32, 128, 256)
 CONFIGS = {
     "default": None,
     "small": Config(16, 16, 32),
