@@ -84,6 +84,7 @@ def test_a_gpu_has_a_place_and_a_recipe_of_its_own(monkeypatch: pytest.MonkeyPat
     assert both.recipe_on(gpus[1]).epochs == 3
     assert both.recipe_on(CPU) is RECIPE
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # or the next tests had 2
     places = []
     for threads in (1, 2):  # of which xdist's workers have fewer each
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
