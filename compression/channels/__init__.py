@@ -1,0 +1,29 @@
+"""Which channels of a network hang together, what they are worth, and the network without some."""
+
+from compression.channels.choice import Choice, check_fraction, choose, reach
+from compression.channels.costs import Cost, Count, Counter, Term
+from compression.channels.cutting import cut, zero
+from compression.channels.following import follow
+from compression.channels.scores import Criterion
+from compression.channels.units import Width, kept_reasons, widths_of
+from compression.channels.walk import Channels, Product
+
+__all__ = [
+    "Channels",
+    "Choice",
+    "Cost",
+    "Count",
+    "Counter",
+    "Criterion",
+    "Product",
+    "Term",
+    "Width",
+    "check_fraction",
+    "choose",
+    "cut",
+    "follow",
+    "kept_reasons",
+    "reach",
+    "widths_of",
+    "zero",
+]

@@ -1,0 +1,185 @@
+"""Which channels of a network hang together: its graph is walked once, value by value."""
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.channels.layers import layer
+from compression.channels.moves import move
+from compression.channels.pointwise import pointwise
+from compression.channels.products import product
+from compression.channels.shapes import shapes_of, without_data
+from compression.channels.values import Found, Value
+from compression.channels.walk import Channels, Place, Walk, name_of
+from compression.graph import number_nodes, place_of, trace
+from compression.layers import same_memory
+
+# fmt: off
+MOVES = frozenset([
+    "flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose",
+    "swapaxes", "swapdims", "movedim", "moveaxis", "t", "chunk", "split", "tensor_split", "unbind",
+    "getitem", "cat", "concat", "concatenate", "stack", "narrow", "select", "expand", "expand_as",
+    "view_as", "reshape_as", "repeat", "tile", "repeat_interleave", "roll", "flip", "pixel_shuffle",
+    "pixel_unshuffle", "channel_shuffle", "split_with_sizes", "ravel", "broadcast_to", "hsplit",
+    "getattr",
+])
+MOVING_LAYERS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+# fmt: on
+
+
+def follow(model: nn.Module, example: tuple[Any, ...]) -> Channels:
+    """Return which channels of `model` hang together, for inputs like `example`.
+
+    What only training reaches is followed in the graph of training. Raises UnsupportedTypeError for a
+    network that torch.fx cannot trace, CompressionError for an example that it cannot take.
+    """
+    channels = Channels()
+    _follow(model, example, channels)
+    _settle(model, channels)
+    return channels
+
+
+def _follow(model: nn.Module, example: tuple[Any, ...], channels: Channels) -> None:
+    traced = trace(without_data(model))
+    shapes = shapes_of(traced, model, example)
+    walk = Walk(channels, dict(traced.named_modules()), shapes, number_nodes(traced.graph))
+    for node in traced.graph.nodes:
+        if node.op == "output":
+            reason = "they are the network's outputs"
+            for value in walk.inputs(node):
+                if value.labels is not None:
+                    channels.labels.freeze(value.labels, reason)
+        elif node not in walk.sizes.numbers and node in shapes:
+            walk.values[node] = _checked(walk, _found(walk, node))
+        elif node not in walk.sizes.numbers:
+            walk.freeze(node, f"{_kind(walk, node)} is not known", *walk.inputs(node))
+    _freeze_whole(walk)
+
+
+def _found(walk: Walk, node: fx.Node) -> Found:
+    if node.op == "placeholder":
+        return walk.unlabelled(node)
+    if node.op == "get_attr":
+        return _parameter(walk, node)
+    module = walk.modules[str(node.target)] if node.op == "call_module" else None
+    shape = walk.shapes[node]
+    if module is not None and isinstance(shape, tuple):
+        found: Found | None = layer(walk, node, module, shape)
+        if found is not None:
+            return found
+    if node.target is operator.getitem and _takes_out(walk, node):
+        return _item(walk, node)
+    moves = isinstance(module, MOVING_LAYERS) or (module is None and name_of(node.target) in MOVES)
+    if moves and _by_numbers(walk, node):
+        return move(walk, node, module)
+    _freeze_counted(walk, node)
+    found = pointwise(walk, node, module)
+    if found is None and module is None:
+        found = product(walk, node)
+    if found is None:
+        walk.freeze(node, f"{_kind(walk, node)} is not known", *walk.inputs(node))
+        return walk.unlabelled(node)
+    return found
+
+
+def _kind(walk: Walk, node: fx.Node) -> str:
+    if node.op == "call_module":
+        return type(walk.modules[str(node.target)]).__name__
+    return name_of(node.target)
+
+
+def _checked(walk: Walk, found: Found) -> Found:
+    """Return what was found; a single channel has to stay, and is then of no axis."""
+    if isinstance(found, tuple):
+        return tuple(v for value in found for v in [_checked(walk, value)] if isinstance(v, Value))
+    if found.labels is not None and len(found.labels) == 1:
+        walk.labels.freeze(found.labels, "it is one channel")
+        return Value(found.shape)
+    return found
+
+
+def _parameter(walk: Walk, node: fx.Node) -> Value:
+    """Return a tensor of the network that its forward reads: a vector has channels of its own."""
+    module, _, attribute = str(node.target).rpartition(".")
+    place = Place(module, attribute)
+    shape = walk.shape(node)
+    if attribute.startswith("_tensor_constant"):  # the trace's own, of no layer
+        return Value(shape)
+    walk.parameters[node] = place
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    if len(axes) != 1:
+        return Value(shape)
+    labels = walk.labels.fresh(shape[axes[0]])
+    walk.own(node, module, attribute, axes[0], labels)
+    return Value(shape, axes[0], labels)
+
+
+def _takes_out(walk: Walk, node: fx.Node) -> bool:
+    source = node.args[0]
+    return isinstance(source, fx.Node) and isinstance(walk.values.get(source), tuple)
+
+
+def _item(walk: Walk, node: fx.Node) -> Found:
+    source, index = node.args
+    values = walk.values[source]  # type: ignore[index]
+    assert isinstance(values, tuple)
+    return values[index]  # type: ignore[index]
+
+
+def _by_numbers(walk: Walk, node: fx.Node) -> bool:
+    """Tell whether a move is told where by numbers only; tensors as indices are not followed."""
+    lists = isinstance(node.args[0], list | tuple) if node.args else False
+    told: Any = [
+        node.args[1:],
+        {k: v for k, v in node.kwargs.items() if k not in ("input", "tensors")},
+    ]
+    nodes: list[fx.Node] = []
+    fx.node.map_arg(told, lambda n: nodes.append(n))
+    shapes_only = name_of(node.target) in ("expand_as", "view_as", "reshape_as")
+    return lists or shapes_only or all(n in walk.sizes.numbers for n in nodes)
+
+
+def _freeze_counted(walk: Walk, node: fx.Node) -> None:
+    """Let channels stay whose number enters a computation."""
+    for value in walk.sizes.asked(node):
+        if value.labels is None or value.axis is None:
+            continue
+        gone = torch.zeros(len(walk.labels), dtype=torch.bool)
+        gone[walk.labels.roots(value.labels[:1])] = True
+        for number in (n for n in node.all_input_nodes if n in walk.sizes.numbers):
+            now = walk.sizes.number(number, lambda v: v)
+            if now != walk.sizes.number(number, lambda v: v.without(walk.labels, gone)):  # noqa: B023
+                walk.freeze(node, "the number of its channels is computed with", value)
+
+
+def _freeze_whole(walk: Walk) -> None:
+    """Let channels stay of parameters that something reads whole."""
+    for node, place in walk.parameters.items():
+        for (held, axis), labels in walk.channels.owned.items():
+            value = walk.value(node)
+            if held == place and value.labels is None and not _owned_by_all(walk, node, axis):
+                reason = f"the forward reads {node.target} whole at {place_of(node)}"
+                walk.labels.freeze(labels, reason)
+
+
+def _owned_by_all(walk: Walk, node: fx.Node, axis: int) -> bool:
+    """Tell whether all that read a parameter combine it number by number along an axis."""
+    for user in node.users:
+        value = walk.values.get(user)
+        if not isinstance(value, Value) or value.axis is None:
+            return False
+        if value.axis - len(value.shape) != axis - len(walk.shape(node)):
+            return False
+    return True
+
+
+def _settle(model: nn.Module, channels: Channels) -> None:
+    """Unite the channels of tensors that are tied under several names."""
+    first: dict[tuple[object, int], Tensor] = {}
+    for (place, axis), labels in channels.owned.items():
+        tensor = getattr(model.get_submodule(place.module), place.attribute)
+        twin = first.setdefault((same_memory(tensor), axis), labels)
+        if twin is not labels:
+            channels.labels.unite(twin, labels, "tied to channels that stay")

@@ -1,0 +1,106 @@
+"""Operators that put numbers elsewhere: tried on labels, as they are and with channels gone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from compression.channels.labels import Labels
+from compression.channels.sizes import World, call
+from compression.channels.values import Found, Value, value_of, varying_axes
+from compression.channels.walk import Walk
+
+TRIALS = 3
+"""Sets of channels taken away to see whether an operator does without: one, a third, two thirds."""
+Full = tuple[Tensor, ...]
+"""A tensor of labels for each output."""
+
+
+def move(walk: Walk, node: fx.Node, module: Any = None) -> Found:
+    """Return what a node gives that moves the numbers of its inputs.
+
+    The operator itself is applied to their labels. It must give the same with channels gone, when all
+    its inputs and the sizes that it was told have shrunk; labels are united until it does, or all
+    stay.
+    """
+    inputs = [v for v in (*walk.inputs(node), *walk.sizes.asked(node)) if v.labels is not None]
+    if not inputs:
+        return walk.unlabelled(node)
+    outputs = _apply(walk, node, module, lambda value: value)
+    for ties in _ties(outputs, walk.labels):
+        tried = walk.labels.copy()
+        for first, second in ties:
+            tried.unite(first.reshape(-1), second.reshape(-1), "it holds channels that stay")
+        values = [value_of(full, tried) for full in outputs]
+        if None not in values and _survives(walk, node, module, tried, inputs, values):
+            walk.labels.become(tried)
+            found = [value for value in values if value is not None]
+            return tuple(found) if walk.gives_several(node) else found[0]
+    walk.freeze(node, "channels cannot be told apart or sizes are fixed", *inputs)
+    return walk.unlabelled(node)
+
+
+def _apply(walk: Walk, node: fx.Node, module: Any, world: World) -> Full:
+    args = walk.sizes.argument(node.args, world)
+    kwargs = walk.sizes.argument(node.kwargs, world)
+    given = module(*args, **kwargs) if module is not None else call(node, args, kwargs)
+    return (given,) if isinstance(given, Tensor) else tuple(given)
+
+
+def _ties(outputs: Full, labels: Labels) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yield what may be united, the least first: nothing, like offsets of outputs, or of an axis."""
+    yield []
+    alike = len({full.shape for full in outputs}) == 1 and len(outputs) > 1
+    same = [(full, outputs[0]) for full in outputs[1:]] if alike else []
+    if same:
+        yield same
+    axes = [axis for full in outputs for axis in varying_axes(labels.movable(full))]
+    for kept in dict.fromkeys(axes):
+        along = [pair for full in outputs for pair in _across(full, kept)]
+        yield along
+        if same:
+            yield along + same
+
+
+def _across(full: Tensor, kept: int) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs that unite the labels at each place of the axis `kept`."""
+    if kept >= full.ndim:
+        return []
+    rows = full.movedim(kept, 0).flatten(1)
+    return [(rows, rows[:, :1].expand_as(rows))]
+
+
+def _survives(
+    walk: Walk,
+    node: fx.Node,
+    module: Any,
+    labels: Labels,
+    inputs: list[Value],
+    outputs: list[Any],
+) -> bool:
+    """Tell whether the operator gives its outputs less some channels where its inputs lack them."""
+    roots = torch.cat([labels.roots(v.labels) for v in inputs if v.labels is not None]).unique()
+    movable = roots[labels.frozen()[roots] < 0]
+    generator = torch.Generator().manual_seed(0)
+    for trial in range(min(TRIALS, len(movable))):
+        order = movable[torch.randperm(len(movable), generator=generator)]
+        gone = torch.zeros(len(labels), dtype=torch.bool)
+        gone[order[: max(1, trial * len(order) // TRIALS)]] = True
+        if any(v.without(labels, gone).shape.count(0) for v in inputs):
+            continue  # all of it would go, which never happens
+
+        def less(value: Value, gone: Tensor = gone) -> Value:
+            return value.without(labels, gone)
+
+        try:
+            found = _apply(walk, node, module, less)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        wanted = [value.without(labels, gone).full() for value in outputs]
+        if [full.shape for full in found] != [full.shape for full in wanted]:
+            return False
+        pairs = zip(found, wanted, strict=True)
+        if not all(torch.equal(labels.roots(a), labels.roots(b)) for a, b in pairs):
+            return False
+    return True

@@ -1,0 +1,63 @@
+"""Units, which go together, and widths: the units that lie alike in the same tensors."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compression.channels.walk import Channels, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """A number of channels that can be chosen.
+
+    - `units`: the root labels; of each, all channels go or none.
+    - `places`: the tensors and axes in which it lies, and how many channels of a unit do.
+    """
+
+    units: Tensor
+    places: dict[tuple[Place, int], int]
+
+    def step(self, channels: Channels, multiple_of: int) -> int:
+        """Return of how many units what stays is a multiple, so that its layers' widths are."""
+        made = [count for key, count in self.places.items() if key in channels.made]
+        return math.lcm(*(multiple_of // math.gcd(multiple_of, count) for count in made))
+
+
+def widths_of(channels: Channels) -> list[Width]:
+    """Return the widths of a network, in the order of its layers; those that must stay are none."""
+    labels = channels.labels
+    keys = list(channels.owned)
+    generator = torch.Generator().manual_seed(0)
+    marks = torch.randint(1, 2**40, (len(keys),), generator=generator)
+    signature = torch.zeros(len(labels), dtype=torch.long)
+    counts = []
+    for key, mark in zip(keys, marks, strict=True):
+        movable = labels.movable(channels.owned[key])
+        held = torch.bincount(movable[movable > 0], minlength=len(labels))
+        counts.append(held)
+        signature += held * mark  # sums that are equal by chance are one in 2^40
+    found: dict[int, list[int]] = {}
+    for root in signature.nonzero().view(-1).tolist():
+        found.setdefault(int(signature[root]), []).append(root)
+    widths = []
+    for roots in found.values():
+        first = roots[0]
+        places = {k: int(held[first]) for k, held in zip(keys, counts, strict=True) if held[first]}
+        if any(key in channels.made for key in places):
+            widths.append(Width(torch.tensor(roots), places))
+    return widths
+
+
+def kept_reasons(channels: Channels) -> dict[str, str]:
+    """Return the layers all of whose own channels must stay, by dotted name, and why."""
+    frozen = channels.labels.frozen()
+    reasons = {}
+    for place, axis in channels.made:
+        numbers = frozen[channels.owned[place, axis]]
+        if bool((numbers >= 0).all()):
+            reason = channels.labels.reason(int(numbers.max()))
+            reasons[f"{place.module}.{place.attribute}"] = f"its channels stay: {reason}"
+    return reasons
