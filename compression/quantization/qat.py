@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.distillation import taught
 from compression.layers import copy_model, filters, unfilters
+from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, device_of, observe, ranges
 from compression.quantization.graph import plan_network
@@ -111,7 +112,9 @@ def quantize_aware(
         if parametrize.is_parametrized(layer, "weight"):
             _copy_weights(layer, layers[name])
     network = build_network(plan, qparams)
-    return StaticQuantizedModel(network, token_norms).to(device_of(folded))
+    static = StaticQuantizedModel(network, token_norms).to(device_of(folded))
+    record_widths(static, recorded_widths(model))
+    return static
 
 
 def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.GraphModule:

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from compression.graph import fold_row_norms, norms_as_convolutions
 from compression.layers import compressible_layers
 from compression.modes import ExecutorModel
+from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, Precision, device_of, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize, unshare_layers
@@ -86,7 +87,9 @@ def quantize_static(
         )
         correct_bias(folded, means, last)
     network = build_network(plan, plan.qparams(chosen))
-    return StaticQuantizedModel(network, token_norms).to(device_of(folded))
+    static = StaticQuantizedModel(network, token_norms).to(device_of(folded))
+    record_widths(static, recorded_widths(model))
+    return static
 
 
 def float_graph(

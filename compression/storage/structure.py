@@ -6,13 +6,19 @@ from typing import Any
 from torch import nn
 
 from compression.errors import CheckpointError, CompressionError
+from compression.narrow import make_narrow, recorded_widths
 from compression.quantization.cast import DTYPES, CastModel, cast
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
 from compression.quantization.replacement import float_layers
 from compression.quantization.static import StaticQuantizedModel, empty_static
 from compression.quantization.weights import KINDS, WeightQuantizedLayer, quantize_weights
 
-BEFORE = {"cast": ("weights", "dynamic"), "weights": ("dynamic",)}
+BEFORE = {
+    "cast": ("weights", "dynamic", "channels"),
+    "weights": ("dynamic", "channels"),
+    "dynamic": ("channels",),
+    "static": ("channels",),
+}
 """The kinds that each kind may have been made of."""
 
 
@@ -21,17 +27,27 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
 
     "num_bits" maps state-dict names of codes to their bits, where they are fewer than 8. Where
     techniques were composed, "of" is the structure that the last one was given; "keep" names layers
-    that stayed in float though their like have codes, and batch norms that were not folded.
+    that stayed in float though their like have codes, and batch norms that were not folded. "widths"
+    are the numbers of channels of layers that are smaller than the network's code makes them.
     """
     if isinstance(model, StaticQuantizedModel):
         keep = {"keep": list(model.token_norms)} if model.token_norms else {}
-        return {"kind": "static", "num_bits": {}} | keep
+        return {"kind": "static", "num_bits": {}} | keep | _of(_narrow(model))
     if isinstance(model, CastModel):
         inner = structure_of(model.network)
         bits = {f"network.{name}": n for name, n in (inner or {"num_bits": {}})["num_bits"].items()}
         kind = {"kind": "cast", "dtype": str(model.dtype).removeprefix("torch.")}
-        return kind | {"num_bits": bits} | ({"of": inner} if inner else {})
-    return _weights(model) or _dynamic(model)
+        return kind | {"num_bits": bits} | _of(inner)
+    return _weights(model) or _dynamic(model) or _narrow(model)
+
+
+def _of(before: dict[str, Any] | None) -> dict[str, Any]:
+    return {"of": before} if before else {}
+
+
+def _narrow(model: nn.Module) -> dict[str, Any] | None:
+    widths = recorded_widths(model)
+    return {"kind": "channels", "num_bits": {}, "widths": widths} if widths else None
 
 
 def _dynamic(model: nn.Module) -> dict[str, Any] | None:
@@ -42,7 +58,8 @@ def _dynamic(model: nn.Module) -> dict[str, Any] | None:
         for name, m in model.named_modules(remove_duplicate=False)
         if isinstance(m, WeightQuantizedLayer) and type(m.layer) is nn.Linear
     ]
-    return {"kind": "dynamic", "num_bits": {}} | _keep(model, (nn.Linear,), coded)
+    kept = _keep(model, (nn.Linear,), coded)
+    return {"kind": "dynamic", "num_bits": {}} | kept | _of(_narrow(model))
 
 
 def _weights(model: nn.Module) -> dict[str, Any] | None:
@@ -57,7 +74,6 @@ def _weights(model: nn.Module) -> dict[str, Any] | None:
             f"and {_options(layers[other])}; quantize the network at once"
         )
     bits = {f"{n}.codes".removeprefix("."): m.num_bits for n, m in layers.items()}
-    before = _dynamic(model)
     return (
         {
             "kind": "weights",
@@ -66,7 +82,7 @@ def _weights(model: nn.Module) -> dict[str, Any] | None:
             "num_bits": bits if first.num_bits < 8 else {},
         }
         | _keep(model, KINDS, [])
-        | ({"of": before} if before else {})
+        | _of(_dynamic(model) or _narrow(model))
     )
 
 
@@ -92,6 +108,8 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
         case {"kind": str(kind), "of": {"kind": str(before)}} if before in BEFORE.get(kind, ()):
             model = restructure(model, structure["of"])
     match structure:
+        case {"kind": "channels", "widths": dict(found)}:
+            return make_narrow(model, found)
         case {"kind": "static"}:
             return empty_static(model, tuple(keep))
         case {"kind": "dynamic"}:
