@@ -34,7 +34,10 @@ MISTAKES = {
     "damaged history": (["--benchmark-compare={tmp}/bad.safetensors"], "not a JSON file"),
     "threads": (["--num-threads", "0"], "at least 1, found 0"),
     "data root": (["--workload", "cifar10", "--data-root", "/nowhere"], "/nowhere: no such folder"),
-    "architecture": (["--baseline", "{tmp}/bad.safetensors"], "expected a safetensors file"),
+    "architecture": (
+        ["--workload", "tests.support.workloads:TINY", "--baseline", "{tmp}/bad.safetensors"],
+        "expected a safetensors file",
+    ),
 }
 
 
