@@ -20,7 +20,7 @@ def prune_gradually(
     *,
     amount: float,
     every: int = 10,
-    until: float = 0.75,
+    until: float = 0.5,
     scope: Scope = "global",
     teacher: nn.Module | None = None,
     temperature: float = 4.0,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.clustering.kmeans import Init, check_options, cluster
-from compression.clustering.networks import floating_weights
+from compression.clustering.networks import floating_weights, keep_sharing
 from compression.distillation import taught
 from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
@@ -26,6 +26,7 @@ def learn_pruned(
     steps: int = 10,
     mu: float | None = None,
     growth: float = 2.0,
+    until: float = 0.5,
     scope: Scope = "global",
     teacher: nn.Module | None = None,
     temperature: float = 4.0,
@@ -35,14 +36,16 @@ def learn_pruned(
 
     All weights train, and one that was small may come back: the loss + mu/2 |w - theta - lambda/mu|^2
     falls in `steps` learning steps, and after each theta = w - lambda/mu without its smallest `amount`,
-    and lambda -= mu (w - theta). The last theta is the network's weights. It reaches what
-    prune_l1_unstructured does.
+    and lambda -= mu (w - theta). The last theta becomes the network's weights; where the training goes
+    on, its zeros stay. It reaches what prune_l1_unstructured does.
 
     amount   fraction of the weights that is zero afterwards, 0 <= amount < 1
-    steps    1 to the training's optimizer steps, which they divide
+    steps    1 to the optimizer steps that they divide
     mu       above 0: the first step's. Each next one's is `growth` (1 or more) times as large, and at
-             most 1 / learning_rate. None: steps (1 - momentum) / (learning_rate * optimizer steps),
-             at which weights go most of their way to theta within a learning step
+             most 1 / learning_rate. None: the one by which weights go a tenth of their way to theta in
+             the first step, steps (1 - momentum) / (10 learning_rate optimizer steps)
+    until    above 0 and up to 1: the fraction of the training that the steps divide. At 1 the training
+             ends with theta, as in the paper, whose trainings have hundreds of epochs
     scope    "global" ranks the weights of all layers together, and leaves each layer one at least;
              "layer" removes `amount` of each layer
     teacher  helps as in `distill`, by `temperature` and its share `alpha`
@@ -53,11 +56,11 @@ def learn_pruned(
 
     >>> from compression.pruning import sparsity
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
-    >>> recipe = Recipe(epochs=5, batch_size=16, learning_rate=0.1)
+    >>> recipe = Recipe(epochs=10, batch_size=16, learning_rate=0.1)
     >>> sparsity(learn_pruned(nn.Linear(8, 2), train, recipe, amount=0.75))
     0.75
     """
-    pace, learned = Pace(steps, mu, growth), copy_model(model)
+    pace, learned = Pace(steps, mu, growth, until), copy_model(model)
     reached = weights(learned)
     check_removal(reached, amount, scope)
     tensors = [weight.tensor for weight in reached]
@@ -67,7 +70,7 @@ def learn_pruned(
         return [value.masked_fill(~keep, 0) for value, keep in zip(values, masks, strict=True)]
 
     with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
-        learn(learned, train, recipe, loss, tensors, compress, pace)
+        learn(learned, train, recipe, loss, tensors, compress, pace, keep_zeros)
     record_left_out(learned, unreached_weights(learned, tensors))
     return learned
 
@@ -82,6 +85,7 @@ def learn_shared(
     steps: int = 10,
     mu: float | None = None,
     growth: float = 2.0,
+    until: float = 0.5,
     teacher: nn.Module | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
@@ -89,12 +93,12 @@ def learn_shared(
     """Return a copy trained by `recipe` towards few values per layer, which it has at the end.
 
     As learn_pruned, with theta = k-means of a layer's w - lambda/mu, from the second time on from the
-    centroids of the time before. It reaches what share_weights does, and zeros stay zeros.
+    centroids of the time before. Where the training goes on behind the last theta, the shared values
+    train, as in fine_tune_centroids. It reaches what share_weights does, and zeros stay zeros.
 
     num_clusters  2 to 256 per layer; 0.0 counts where a layer has zeros
     init          where the first k-means starts: "linear", "density" or "random", by recipe.seed
-    steps         1 to the training's optimizer steps, which they divide
-    mu, growth    as in learn_pruned
+    steps         1 to the optimizer steps that they divide; mu, growth and until as in learn_pruned
     teacher       helps as in `distill`, by `temperature` and its share `alpha`
 
     CompressionError for options out of these ranges; raises what `fit` and `distill` raise.
@@ -102,16 +106,16 @@ def learn_shared(
 
     >>> from compression.clustering import shared_values
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
-    >>> recipe = Recipe(epochs=5, batch_size=16, learning_rate=0.1)
+    >>> recipe = Recipe(epochs=10, batch_size=16, learning_rate=0.1)
     >>> shared_values(learn_shared(nn.Linear(8, 2), train, recipe, num_clusters=4))
     {'': 4}
     """
     check_options(num_clusters, init, recipe.seed, fewest=2)
-    pace, learned = Pace(steps, mu, growth), copy_model(model)
+    pace, learned = Pace(steps, mu, growth, until), copy_model(model)
     tensors = list(floating_weights(learned).values())
     compress = codebooks([t.detach() == 0 for t in tensors], num_clusters, init, recipe.seed)
     with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
-        learn(learned, train, recipe, loss, tensors, compress, pace, keep_zeros(learned))
+        learn(learned, train, recipe, loss, tensors, compress, pace, keep_sharing)
     record_left_out(learned, unreached_weights(learned, tensors))
     return learned
 

@@ -7,20 +7,25 @@ learning rate decays over the whole, as from step to step in the papers, and mom
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from compression.schedules.multipliers import Compress, Multipliers
 from compression.schedules.progress import check_count, check_number, count_steps
 from compression.training import Loss, Recipe, Split, fit
 
+FIRST_PULL = 0.1
+"""The exponent by which the first learning step brings weights towards theta where no mu is given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the pull grows: from `mu`, or what the recipe asks for, by `growth` in each of `steps`."""
+    """How the pull grows: from `mu` by `growth` in each of `steps`, which end at `until`."""
 
     steps: int
     mu: float | None
     growth: float
+    until: float
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -28,17 +33,24 @@ class Pace:
         if self.mu is not None:
             check_number("mu", self.mu, lambda x: x > 0, "above 0 and finite, or None")
         check_number("growth", self.growth, lambda x: x >= 1, "1 or more and finite")
+        check_number("until", self.until, lambda x: 0 < x <= 1, "a fraction above 0 and up to 1")
 
-    def first(self, recipe: Recipe, total: int) -> float:
-        """Return the first mu: one at which weights move towards theta in one learning step.
+    def turns(self, total: int) -> list[int]:
+        """Return the optimizer steps, of `total`, that a compression step follows."""
+        last = round(self.until * total)
+        check_count("steps", self.steps, last, "the optimizer steps that they divide")
+        return [i * last // self.steps for i in range(1, self.steps + 1)]
+
+    def first(self, recipe: Recipe, last: int) -> float:
+        """Return the first mu, where the last compression step follows optimizer step `last`.
 
         A pull of mu makes gradient descent with momentum shrink a distance by the factor
-        exp(-rate mu steps / (1 - momentum)): the default's exponent is 1 at the recipe's rate.
+        exp(-rate mu steps / (1 - momentum)).
         """
         if self.mu is not None:
             return self.mu
         momentum = recipe.momentum if recipe.optimizer == "sgd" else 0.9
-        return (1 - momentum) * self.steps / (recipe.learning_rate * total)
+        return FIRST_PULL * (1 - momentum) * self.steps / (recipe.learning_rate * last)
 
 
 def learn(
@@ -49,25 +61,31 @@ def learn(
     weights: Sequence[Tensor],
     compress: Compress,
     pace: Pace,
-    zero_again: Callable[[], None] = lambda: None,
+    keep: Callable[[nn.Module], Callable[[], None]],
 ) -> None:
-    """Train `model` in place by the whole recipe; `weights` are what `compress` gives at the end.
+    """Train `model` in place by the whole recipe; from the last turn `weights` are what is held.
 
-    mu stays at 1 / learning_rate at most: beyond, a step would overshoot theta. The papers bound the
-    rate by 1 / mu instead.
+    From there on `keep` of the model gives what keeps their form after each optimizer step. mu stays
+    at 1 / learning_rate at most: beyond, a step would overshoot theta. The papers bound the rate by
+    1 / mu instead.
     """
-    total = count_steps(model, train, recipe)
-    check_count("steps", pace.steps, total, "the training's optimizer steps")
-    turns, done = {i * total // pace.steps for i in range(1, pace.steps + 1)}, 0
-    most, mu = 1 / recipe.learning_rate, pace.first(recipe, total)
+    turns, done = pace.turns(count_steps(model, train, recipe)), 0
+    most, mu = 1 / recipe.learning_rate, pace.first(recipe, turns[-1])
     coupled = Multipliers(weights, compress, mu=mu, growth=pace.growth, most=most)
+    form: Callable[[], None] | None = None
 
     def after_step() -> None:
-        nonlocal done
+        nonlocal done, form
         done += 1
-        zero_again()
-        if done in turns:
+        if form is not None:
+            form()
+        elif done in turns:
             coupled.advance()
+        if done == turns[-1]:
+            coupled.settle()
+            form = keep(model)
 
-    fit(model, train, recipe, loss=loss, penalty=coupled.penalty, after_step=after_step)
-    coupled.settle()
+    def penalty() -> Tensor:
+        return coupled.penalty() if form is None else torch.zeros(())
+
+    fit(model, train, recipe, loss=loss, penalty=penalty, after_step=after_step)

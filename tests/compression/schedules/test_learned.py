@@ -1,6 +1,7 @@
 """Learning-compression: exactly sparse, or exactly few values, which the training moved towards."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -53,15 +54,18 @@ def distances(monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[float]:
 
 
 def test_the_pull_brings_weights_to_their_compressed_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    pulled = distances(monkeypatch, steps=8, mu=1.0)
-    free = distances(monkeypatch, steps=8, mu=1e-6)
+    pulled = distances(monkeypatch, steps=8, mu=1.0, until=1)
+    free = distances(monkeypatch, steps=8, mu=1e-6, until=1)
     assert len(pulled) == len(free) == 8
     assert pulled[-1] < 0.2 * free[-1]
 
 
-@pytest.mark.parametrize(("steps", "turns"), [(1, [8]), (3, [2, 5, 8]), (8, list(range(1, 9)))])
+@pytest.mark.parametrize(
+    ("steps", "until", "turns"),
+    [(1, 1.0, [8]), (3, 1.0, [2, 5, 8]), (4, 0.5, [1, 2, 3, 4]), (2, 0.75, [3, 6])],
+)
 def test_steps_divide_the_training(
-    monkeypatch: pytest.MonkeyPatch, steps: int, turns: list[int]
+    monkeypatch: pytest.MonkeyPatch, steps: int, until: float, turns: list[int]
 ) -> None:
     calls: list[str] = []
     penalty = Multipliers.penalty
@@ -72,22 +76,42 @@ def test_steps_divide_the_training(
 
     monkeypatch.setattr(Multipliers, "advance", lambda _: calls.append("C"))
     monkeypatch.setattr(Multipliers, "penalty", watched)
-    learn_pruned(residual(), split(), RECIPE, amount=0.5, steps=steps)
+    learn_pruned(residual(), split(), RECIPE, amount=0.5, steps=steps, until=until)
     found = [calls[: i + 1].count("L") for i, call in enumerate(calls) if call == "C"]
     assert found == turns
-    assert calls.count("L") == 8, "no step more than the recipe's"
+    assert calls.count("L") == turns[-1], "no pull behind the last compression"
 
 
 def test_the_first_mu_is_the_recipes_unless_it_is_given() -> None:
-    recipe = replace(RECIPE, momentum=0.8, learning_rate=0.1)
-    assert Pace(10, None, 2.0).first(recipe, 200) == pytest.approx(0.1)  # 0.2 * 10 / (0.1 * 200)
-    assert Pace(10, None, 2.0).first(replace(recipe, optimizer="adam"), 200) == pytest.approx(0.05)
-    assert Pace(10, 1e-3, 2.0).first(recipe, 200) == 1e-3
+    recipe, pace = replace(RECIPE, momentum=0.8, learning_rate=0.1), Pace(10, None, 2.0, 1.0)
+    assert pace.first(recipe, 200) == pytest.approx(0.01)  # 0.1 * 0.2 * 10 / (0.1 * 200)
+    assert pace.first(replace(recipe, optimizer="adam"), 200) == pytest.approx(0.005)
+    assert Pace(10, 1e-3, 2.0, 1.0).first(recipe, 200) == 1e-3
+
+
+@pytest.mark.parametrize("until", [0.5, 1.0])
+def test_weights_are_the_last_theta_and_keep_its_form(
+    monkeypatch: pytest.MonkeyPatch, until: float
+) -> None:
+    settled: list[list[Tensor]] = []
+    settle = Multipliers.settle
+
+    def watched(self: Multipliers) -> None:
+        settle(self)
+        settled.append([w.detach().clone() for w in self.weights])
+        assert all(torch.equal(w, t) for w, t in zip(settled[-1], self.theta, strict=True))
+
+    monkeypatch.setattr(Multipliers, "settle", watched)
+    for learn in (partial(learn_pruned, amount=0.5), partial(learn_shared, num_clusters=4)):
+        learned = learn(residual(), split(), RECIPE, steps=2, until=until)
+        for theta, weight in zip(settled.pop(), weights(learned), strict=True):
+            assert torch.equal(theta == 0, weight.tensor == 0)
+            assert torch.equal(theta, weight.tensor) == (until == 1), "it trains on within the form"
 
 
 def test_hardly_any_pull_is_compression_after_training() -> None:
     """With mu near 0 the weights train freely, and the last compression is direct."""
-    learned = learn_pruned(residual(), split(), RECIPE, amount=0.6, steps=1, mu=1e-12)
+    learned = learn_pruned(residual(), split(), RECIPE, amount=0.6, steps=1, mu=1e-12, until=1)
     direct = prune_l1_global(fine_tune(residual(), split(), RECIPE), amount=0.6)
     for found, wanted in zip(learned.parameters(), direct.parameters(), strict=True):
         assert torch.allclose(found, wanted, atol=1e-6)
@@ -142,7 +166,8 @@ def test_few_values_stay_and_share_weights_agrees() -> None:
         ({"growth": 0.5}, "growth must be 1 or more"),
         ({"steps": 0}, "steps must be a whole number of at least 1, found 0"),
         ({"steps": 2.0}, "steps must be a whole number"),
-        ({"steps": 9}, "steps must be at most 8, the training's optimizer steps, found 9"),
+        ({"steps": 7}, "steps must be at most 4, the optimizer steps that they divide, found 7"),
+        ({"until": 0}, "until must be a fraction above 0 and up to 1, found 0"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
