@@ -92,7 +92,8 @@ def choose(
     if not widths:
         reasons = kept_reasons(channels)
         shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:3])
-        raise CompressionError(f"no channel of the network can go: {shown or 'it has no layer'}")
+        lacks = "it has no layer but the one that makes its outputs"
+        raise CompressionError(f"no channel of the network can go: {shown or lacks}")
     scores = scores_of(model, channels, widths, criterion, batches=batches, seed=seed)
     steps = [width.step(channels, multiple_of) for width in widths]
     return Choice(model, inputs, channels, widths, scores, steps, at_least)
@@ -135,13 +136,25 @@ def _compare(smaller: nn.Module, zeroed: nn.Module, example: Sequence[Any]) -> N
             "read sizes off tensors, as in x.flatten(1)"
         ) from error
     for a, b in zip(found, wanted, strict=True):
-        bound = TOLERANCE * max(float(b.abs().max()), 1e-30) if b.numel() else 0.0
-        if a.shape != b.shape or not float((a - b).abs().max()) <= bound:
+        if not _alike(a, b):
             raise UnsupportedTypeError(
                 "without the channels the network computes something else than with zeros in their "
                 "place: does its forward depend on what torch.fx does not see, as the data or "
                 "randomness?"
             )
+
+
+def _alike(found: Tensor, wanted: Tensor) -> bool:
+    """Tell whether numbers differ by rounding only; -inf of a mask is what it was."""
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return False
+    if not wanted.is_floating_point() or not wanted.numel():  # by rounding, an index is another
+        return True
+    a, b = found.double(), wanted.double()
+    largest = float(b.nan_to_num(0, 0, 0).abs().max())
+    bound = max(TOLERANCE, 16 * torch.finfo(wanted.dtype).eps) * max(largest, 1e-30)
+    same = (a == b) | (a.isnan() & b.isnan())
+    return bool((same | ((a - b).abs() <= bound)).all())
 
 
 def _tensors(outputs: Any) -> list[Tensor]:

@@ -12,7 +12,8 @@ from compression.channels.pointwise import pointwise
 from compression.channels.products import product
 from compression.channels.shapes import shapes_of, without_data
 from compression.channels.values import Found, Value
-from compression.channels.walk import Channels, Place, Walk, name_of
+from compression.channels.walk import Channels, Place, Shapes, Walk, name_of
+from compression.errors import UnsupportedTypeError
 from compression.graph import number_nodes, place_of, trace
 from compression.layers import same_memory
 
@@ -25,6 +26,8 @@ MOVES = frozenset([
     "pixel_unshuffle", "channel_shuffle", "split_with_sizes", "ravel", "broadcast_to", "hsplit",
     "getattr",
 ])
+NAMED = ("values", "indices")
+"""What torch calls the parts of a maximum along an axis."""
 MOVING_LAYERS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 # fmt: on
 
@@ -36,26 +39,59 @@ def follow(model: nn.Module, example: tuple[Any, ...]) -> Channels:
     network that torch.fx cannot trace, CompressionError for an example that it cannot take.
     """
     channels = Channels()
-    _follow(model, example, channels)
+    if fx.Tracer().is_leaf_module(model, ""):  # one layer, which makes the outputs
+        return channels
+    empty = without_data(model)
+    traced = trace(empty, whole=True)
+    _follow(model, traced, shapes_of(traced, model, example), channels)
+    products = list(channels.products)
+    trained = _trained(empty, traced)
+    if trained is not None:
+        shapes = shapes_of(trained, model, example, training=True)
+        _follow(model, trained, shapes, channels)
+    channels.products[:] = products
     _settle(model, channels)
     return channels
 
 
-def _follow(model: nn.Module, example: tuple[Any, ...], channels: Channels) -> None:
-    traced = trace(without_data(model))
-    shapes = shapes_of(traced, model, example)
+def _trained(empty: nn.Module, traced: fx.GraphModule) -> fx.GraphModule | None:
+    """Return the graph of training, None where it is `traced`, that of evaluation."""
+    try:
+        trained = trace(empty, training=True, whole=True)
+    except UnsupportedTypeError as error:
+        reached = {name for name, _ in traced.named_parameters(remove_duplicate=False)}
+        left = [name for name, _ in empty.named_parameters() if name not in reached]
+        if not left:
+            return None
+        raise UnsupportedTypeError(
+            f"{left[0]} is of a module that evaluation does not reach, and what training makes of its "
+            f"inputs cannot be followed ({error}); delete the module before channels go"
+        ) from error
+    return None if _steps(trained) == _steps(traced) else trained
+
+
+def _steps(traced: fx.GraphModule) -> list[tuple[Any, ...]]:
+    nodes = traced.graph.nodes
+    return [(n.op, n.target, [source.name for source in n.all_input_nodes]) for n in nodes]
+
+
+def _follow(
+    model: nn.Module, traced: fx.GraphModule, shapes: dict[fx.Node, Shapes], channels: Channels
+) -> None:
     walk = Walk(channels, dict(traced.named_modules()), shapes, number_nodes(traced.graph))
     for node in traced.graph.nodes:
         if node.op == "output":
+            _freeze_counted(walk, node)
             reason = "they are the network's outputs"
             for value in walk.inputs(node):
                 if value.labels is not None:
                     channels.labels.freeze(value.labels, reason)
         elif node not in walk.sizes.numbers and node in shapes:
             walk.values[node] = _checked(walk, _found(walk, node))
-        elif node not in walk.sizes.numbers:
+        elif node not in walk.sizes.numbers and not _asks(node):
+            _freeze_counted(walk, node)
             walk.freeze(node, f"{_kind(walk, node)} is not known", *walk.inputs(node))
-    _freeze_whole(walk)
+    _freeze_whole(walk, model)
 
 
 def _found(walk: Walk, node: fx.Node) -> Found:
@@ -69,7 +105,7 @@ def _found(walk: Walk, node: fx.Node) -> Found:
         found: Found | None = layer(walk, node, module, shape)
         if found is not None:
             return found
-    if node.target is operator.getitem and _takes_out(walk, node):
+    if _takes_out(walk, node):
         return _item(walk, node)
     moves = isinstance(module, MOVING_LAYERS) or (module is None and name_of(node.target) in MOVES)
     if moves and _by_numbers(walk, node):
@@ -84,6 +120,11 @@ def _found(walk: Walk, node: fx.Node) -> Found:
     return found
 
 
+def _asks(node: fx.Node) -> bool:
+    """Tell whether a node asks for something of a tensor that channels do not change."""
+    return node.target is getattr and node.args[1] in ("device", "dtype", "layout", "is_cuda")
+
+
 def _kind(walk: Walk, node: fx.Node) -> str:
     if node.op == "call_module":
         return type(walk.modules[str(node.target)]).__name__
@@ -94,10 +135,15 @@ def _checked(walk: Walk, found: Found) -> Found:
     """Return what was found; a single channel has to stay, and is then of no axis."""
     if isinstance(found, tuple):
         return tuple(v for value in found for v in [_checked(walk, value)] if isinstance(v, Value))
-    if found.labels is not None and len(found.labels) == 1:
-        walk.labels.freeze(found.labels, "it is one channel")
+    if found.axis is None or found.labels is None:
         return Value(found.shape)
-    return found
+    if len(found.labels) == 1:
+        walk.labels.freeze(found.labels, "it is one channel")
+    elif found.shape[found.axis] == len(found.labels) and bool(
+        walk.labels.movable(found.labels).any()
+    ):
+        return found
+    return Value(found.shape)
 
 
 def _parameter(walk: Walk, node: fx.Node) -> Value:
@@ -113,10 +159,14 @@ def _parameter(walk: Walk, node: fx.Node) -> Value:
         return Value(shape)
     labels = walk.labels.fresh(shape[axes[0]])
     walk.own(node, module, attribute, axes[0], labels)
-    return Value(shape, axes[0], labels)
+    return Value(shape, axes[0], labels, vanishes=True)
 
 
 def _takes_out(walk: Walk, node: fx.Node) -> bool:
+    if node.target is not operator.getitem and (
+        node.target is not getattr or node.args[1] not in NAMED
+    ):
+        return False
     source = node.args[0]
     return isinstance(source, fx.Node) and isinstance(walk.values.get(source), tuple)
 
@@ -125,7 +175,8 @@ def _item(walk: Walk, node: fx.Node) -> Found:
     source, index = node.args
     values = walk.values[source]  # type: ignore[index]
     assert isinstance(values, tuple)
-    return values[index]  # type: ignore[index]
+    place = index if node.target is operator.getitem else NAMED.index(index)  # type: ignore[arg-type]
+    return values[place]  # type: ignore[index]
 
 
 def _by_numbers(walk: Walk, node: fx.Node) -> bool:
@@ -154,12 +205,16 @@ def _freeze_counted(walk: Walk, node: fx.Node) -> None:
                 walk.freeze(node, "the number of its channels is computed with", value)
 
 
-def _freeze_whole(walk: Walk) -> None:
+def _freeze_whole(walk: Walk, model: nn.Module) -> None:
     """Let channels stay of parameters that something reads whole."""
     for node, place in walk.parameters.items():
         for (held, axis), labels in walk.channels.owned.items():
             value = walk.value(node)
-            if held == place and value.labels is None and not _owned_by_all(walk, node, axis):
+            if (
+                _memory(model, held) == _memory(model, place)
+                and value.labels is None
+                and not _owned_by_all(walk, node, axis)
+            ):
                 reason = f"the forward reads {node.target} whole at {place_of(node)}"
                 walk.labels.freeze(labels, reason)
 
@@ -179,7 +234,10 @@ def _settle(model: nn.Module, channels: Channels) -> None:
     """Unite the channels of tensors that are tied under several names."""
     first: dict[tuple[object, int], Tensor] = {}
     for (place, axis), labels in channels.owned.items():
-        tensor = getattr(model.get_submodule(place.module), place.attribute)
-        twin = first.setdefault((same_memory(tensor), axis), labels)
+        twin = first.setdefault((_memory(model, place), axis), labels)
         if twin is not labels:
             channels.labels.unite(twin, labels, "tied to channels that stay")
+
+
+def _memory(model: nn.Module, place: Place) -> object:
+    return same_memory(getattr(model.get_submodule(place.module), place.attribute))

@@ -1,5 +1,6 @@
 """Layers with weights: what they read, what they make, and what goes with it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def _convolution(
     positions = _numel(value.shape if rows else shape) // (len(inputs) if rows else len(outputs))
     macs = module.weight.numel() * positions
     walk.channels.products.append(Product(name, macs, outputs, per_group, value.shape))
-    return Value(shape, axis, outputs)
+    return Value(shape, axis, outputs, vanishes=True)
 
 
 def _unite_groups(walk: Walk, node: fx.Node, labels: Tensor, groups: int) -> None:
@@ -86,13 +87,13 @@ def _linear(walk: Walk, node: fx.Node, name: str, module: Any, shape: tuple[int,
     macs = _numel(shape) * len(inputs)
     if value.axis in (None, last):
         walk.channels.products.append(Product(name, macs, outputs, inputs, value.shape))
-        return Value(shape, last, outputs)
+        return Value(shape, last, outputs, vanishes=True)
     # It runs over another axis than its inputs' channels, which pass.
     walk.freeze(node, "its inputs' channels lie along another axis", Value(shape, last, outputs))
     walk.channels.products.append(
         Product(name, macs, value.along(value.axis or 0), None, value.shape)
     )
-    return Value(shape, value.axis, value.labels)
+    return Value(shape, value.axis, value.labels, value.vanishes and module.bias is None)
 
 
 def _per_channel(walk: Walk, node: fx.Node, name: str, module: Any) -> Value:
@@ -106,7 +107,12 @@ def _per_channel(walk: Walk, node: fx.Node, name: str, module: Any) -> Value:
     for tensor in _PER_CHANNEL:
         walk.own(node, name, tensor, 0, labels)
     walk.count(name, "num_features", labels)
-    return value
+    return _scaled(value, module)
+
+
+def _scaled(value: Value, module: Any) -> Value:
+    """Return what a norm gives: where its scale and shift are 0, so is the channel."""
+    return replace(value, vanishes=value.vanishes or module.weight is not None)
 
 
 def _group_norm(walk: Walk, node: fx.Node, name: str, module: Any) -> Value:
@@ -120,14 +126,14 @@ def _group_norm(walk: Walk, node: fx.Node, name: str, module: Any) -> Value:
     walk.own(node, name, "bias", 0, labels)
     walk.count(name, "num_channels", labels)
     walk.count(name, "num_groups", table[:, 0])
-    return value
+    return _scaled(value, module)
 
 
 def _layer_norm(walk: Walk, node: fx.Node, module: Any) -> Value:
     value = walk.first(node)
     if value.axis is not None and value.axis >= len(value.shape) - len(module.normalized_shape):
         walk.freeze(node, "LayerNorm's mean and variance count its channels", value)
-    return value
+    return replace(value, vanishes=False)
 
 
 def _prelu(walk: Walk, node: fx.Node, name: str, module: Any) -> Value:
@@ -141,11 +147,12 @@ def _prelu(walk: Walk, node: fx.Node, name: str, module: Any) -> Value:
 
 
 def _embedding(walk: Walk, node: fx.Node, name: str, module: Any, shape: tuple[int, ...]) -> Value:
+    walk.freeze(node, "an embedding looks its channels up", *walk.inputs(node))
     outputs = walk.made_by(name, module.embedding_dim)
     walk.own(node, name, "weight", 0, fixed(module.num_embeddings))
     walk.own(node, name, "weight", 1, outputs, makes=True)
     walk.count(name, "embedding_dim", outputs)
-    return Value(shape, len(shape) - 1, outputs)
+    return Value(shape, len(shape) - 1, outputs, vanishes=True)
 
 
 def _numel(shape: tuple[int, ...]) -> int:

@@ -1,6 +1,7 @@
 """Operators that put numbers elsewhere: tried on labels, as they are and with channels gone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from compression.channels.sizes import World, call
 from compression.channels.values import Found, Value, value_of, varying_axes
 from compression.channels.walk import Walk
 
-TRIALS = 3
-"""Sets of channels taken away to see whether an operator does without: one, a third, two thirds."""
+PART = 0.4
+"""Of all channels: those of the smaller of two sets that are taken away to try an operator."""
+_REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)
 Full = tuple[Tensor, ...]
 """A tensor of labels for each output."""
 
@@ -27,15 +29,19 @@ def move(walk: Walk, node: fx.Node, module: Any = None) -> Found:
     inputs = [v for v in (*walk.inputs(node), *walk.sizes.asked(node)) if v.labels is not None]
     if not inputs:
         return walk.unlabelled(node)
-    outputs = _apply(walk, node, module, lambda value: value)
+    try:
+        outputs = _apply(walk, node, module, lambda value: value)
+    except _REFUSALS:
+        outputs = ()
     for ties in _ties(outputs, walk.labels):
         tried = walk.labels.copy()
         for first, second in ties:
             tried.unite(first.reshape(-1), second.reshape(-1), "it holds channels that stay")
         values = [value_of(full, tried) for full in outputs]
-        if None not in values and _survives(walk, node, module, tried, inputs, values):
+        if values and None not in values and _survives(walk, node, module, tried, inputs, values):
             walk.labels.become(tried)
-            found = [value for value in values if value is not None]
+            vanishes = all(value.vanishes for value in inputs)
+            found = [replace(value, vanishes=vanishes) for value in values if value is not None]
             return tuple(found) if walk.gives_several(node) else found[0]
     walk.freeze(node, "channels cannot be told apart or sizes are fixed", *inputs)
     return walk.unlabelled(node)
@@ -82,20 +88,14 @@ def _survives(
     """Tell whether the operator gives its outputs less some channels where its inputs lack them."""
     roots = torch.cat([labels.roots(v.labels) for v in inputs if v.labels is not None]).unique()
     movable = roots[labels.frozen()[roots] < 0]
-    generator = torch.Generator().manual_seed(0)
-    for trial in range(min(TRIALS, len(movable))):
-        order = movable[torch.randperm(len(movable), generator=generator)]
-        gone = torch.zeros(len(labels), dtype=torch.bool)
-        gone[order[: max(1, trial * len(order) // TRIALS)]] = True
-        if any(v.without(labels, gone).shape.count(0) for v in inputs):
-            continue  # all of it would go, which never happens
+    for gone in _trials(labels, movable, inputs):
 
         def less(value: Value, gone: Tensor = gone) -> Value:
             return value.without(labels, gone)
 
         try:
             found = _apply(walk, node, module, less)
-        except (RuntimeError, ValueError, IndexError, TypeError):
+        except _REFUSALS:
             return False
         wanted = [value.without(labels, gone).full() for value in outputs]
         if [full.shape for full in found] != [full.shape for full in wanted]:
@@ -104,3 +104,25 @@ def _survives(
         if not all(torch.equal(labels.roots(a), labels.roots(b)) for a, b in pairs):
             return False
     return True
+
+
+def _trials(labels: Labels, movable: Tensor, inputs: list[Value]) -> Iterator[Tensor]:
+    """Yield sets of channels (bool per label), until each that may go was gone once.
+
+    That is one, some and the others; an input keeps a channel, as it always does.
+    """
+    shuffled = movable[torch.randperm(len(movable), generator=torch.Generator().manual_seed(0))]
+    some = round(PART * len(shuffled))
+    left = torch.zeros(len(labels), dtype=torch.bool)
+    left[movable] = True
+    pending = [shuffled[:1], shuffled[:some], shuffled[some:]]
+    while pending:
+        gone = torch.zeros(len(labels), dtype=torch.bool)
+        gone[pending.pop(0)] = True
+        for value in inputs:
+            if not value.without(labels, gone).shape[value.channels[0]]:
+                gone[labels.roots(value.channels[1][:1])] = False
+        yield gone
+        left &= ~gone
+        if not pending:  # those that stayed so that an input keeps one
+            pending, left = list(left.nonzero()), torch.zeros_like(left)

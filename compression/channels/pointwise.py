@@ -1,11 +1,13 @@
 """Operators that keep each channel to itself: activations, sums and products, pools, means."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from compression.channels.values import Found, Value
-from compression.channels.walk import Walk, name_of
+from compression.channels.walk import Walk, fixed, name_of
 
 # fmt: off
 UNARY_LAYERS = (
@@ -32,7 +34,8 @@ ELEMENTWISE = frozenset([
     "clip", "clamp_min", "clamp_max", "nan_to_num", "reciprocal", "contiguous", "clone", "detach", "to",
     "type", "float", "double", "half", "bfloat16", "stochastic_depth", "logical_not",
     "add", "sub", "mul", "multiply", "subtract", "div", "truediv", "true_divide", "pow", "maximum",
-    "minimum", "where", "lerp", "addcmul", "eq", "ne", "gt", "ge", "lt", "le",
+    "minimum", "where", "zeros_like", "ones_like", "full_like", "empty_like", "type_as",
+    "lerp", "addcmul", "eq", "ne", "gt", "ge", "lt", "le",
 ])
 WINDOWS = frozenset([
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
@@ -43,7 +46,24 @@ REDUCTIONS = frozenset([
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "prod", "logsumexp",
 ])
 NORMALIZATIONS = frozenset(["softmax", "log_softmax", "softmin", "cumsum", "cumprod", "normalize"])
+# What gives 0 for 0.
+_VANISHING = frozenset([
+    "relu", "relu6", "hardswish", "silu", "gelu", "elu", "celu", "selu", "leaky_relu", "tanh",
+    "softsign", "mish", "tanhshrink", "softshrink", "hardshrink", "dropout", "dropout1d", "dropout2d",
+    "dropout3d", "abs", "neg", "pos", "positive", "expm1", "log1p", "sqrt", "square", "sin", "erf",
+    "sign", "round", "floor", "ceil", "contiguous", "clone", "detach", "to", "type", "float", "double",
+    "half", "bfloat16", "stochastic_depth", "zeros_like", "type_as", "add", "sub", "subtract",
+    "maximum", "minimum",
+])
+_VANISHING_LAYERS = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.ReLU, nn.ReLU6, nn.Hardswish,
+    nn.SiLU, nn.GELU, nn.ELU, nn.CELU, nn.SELU, nn.LeakyReLU, nn.Tanh, nn.Softsign, nn.Mish,
+    nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.RReLU,
+)
+_PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
+_SINGULAR = frozenset(["log", "rsqrt", "reciprocal"])
 # fmt: on
+_PRODUCTS = ("mul", "multiply")
 _DIVISIONS = ("div", "truediv", "true_divide")
 _STACKED = (nn.Softmax, nn.LogSoftmax, nn.Softmin)
 
@@ -54,11 +74,13 @@ def pointwise(walk: Walk, node: fx.Node, module: Any) -> Found | None:
     if kind in UNARY_LAYERS or (module is None and name in ELEMENTWISE):
         return elementwise(walk, node)
     if kind in WINDOW_LAYERS or (module is None and name in WINDOWS):
-        return _window(walk, node)
+        return _window(walk, node, module)
     if module is None and name in REDUCTIONS:
         return _reduction(walk, node)
     if kind in _STACKED or (module is None and name in NORMALIZATIONS):
         return _normalization(walk, node, module, name)
+    if module is None and name == "pad":
+        return pad(walk, node)
     return None
 
 
@@ -66,14 +88,15 @@ def elementwise(walk: Walk, node: fx.Node) -> Value:
     """Unite the channels of what is combined number by number; a size of 1 asks for nothing."""
     shape = walk.shape(node)
     sources = [n for n in node.all_input_nodes if isinstance(walk.values.get(n), Value)]
+    if name_of(node.target) in ("to", "type_as"):  # the others tell a format
+        sources = sources[:1]
     wide = {source: walk.value(source).widened(len(shape)) for source in sources}
     labelled = [value for value in wide.values() if value.labels is not None]
     if not labelled:
         return Value(shape)
     first = labelled[0]
     axis, labels = first.channels
-    if name_of(node.target) in _DIVISIONS and wide[sources[-1]].labels is not None:
-        walk.freeze(node, "a channel that is divided by", first, wide[sources[-1]])
+    walk.freeze(node, "a channel of zeros gives no number", *_divisors(node, wide))
     for source, value in wide.items():
         if value.labels is not None and value.axis != axis:
             walk.freeze(node, "its channels lie along two axes", first, value)
@@ -81,33 +104,89 @@ def elementwise(walk: Walk, node: fx.Node) -> Value:
             walk.unite(node, labels, value.labels)
         elif value.shape[axis] > 1 and not walk.own_parameter(node, source, first):
             walk.freeze(node, "combined with channels that stay", first)
-    return Value(shape, axis, labels)
+    return Value(shape, axis, labels, _vanishes(walk, node, wide))
 
 
-def _window(walk: Walk, node: fx.Node) -> Found:
+def _divisors(node: fx.Node, wide: Mapping[fx.Node, Value]) -> list[Value]:
+    """Return the values that an operator divides by, or of which it takes a logarithm."""
+    name = name_of(node.target)
+    if name in _SINGULAR:
+        return list(wide.values())
+    if name in _DIVISIONS:
+        divisor = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
+        return [wide[divisor]] if divisor in wide else []  # type: ignore[index]
+    if name == "pow":
+        exponent = node.args[1] if len(node.args) > 1 else node.kwargs.get("exponent")
+        safe = isinstance(exponent, int | float) and exponent >= 0
+        return [] if safe else list(wide.values())
+    return []
+
+
+def _vanishes(walk: Walk, node: fx.Node, wide: Mapping[fx.Node, Value]) -> bool:
+    """Tell whether what is combined gives 0 where a channel's weights are."""
+    if node.op == "call_module":
+        known = isinstance(walk.modules[str(node.target)], _VANISHING_LAYERS)
+        return known and all(value.vanishes for value in wide.values())
+    name = name_of(node.target)
+    if name in _PRODUCTS:
+        return any(value.vanishes for value in wide.values())
+    if name in _DIVISIONS:
+        return node.args[0] in wide and wide[node.args[0]].vanishes  # type: ignore[index]
+    sums = name not in ("add", "sub", "subtract", "maximum", "minimum") or all(
+        isinstance(arg, fx.Node) for arg in node.args
+    )
+    return name in _VANISHING and sums and all(value.vanishes for value in wide.values())
+
+
+def _window(walk: Walk, node: fx.Node, module: Any) -> Found:
     """Windows run over the last axes: a channel among them is frozen."""
     value = walk.first(node)
     shape = walk.shapes[node]
     if isinstance(shape, list) or value.axis is None:
         walk.freeze(node, "its indices count channels", value)
         return walk.unlabelled(node)
-    if value.axis > 1 or value.shape[: value.axis + 1] != shape[: value.axis + 1]:
+    name = name_of(node.target) if module is None else type(module).__name__
+    counted = [int(letter) for letter in name if letter.isdigit()]
+    windows = counted[0] if counted else len(shape) - 2  # interpolation is over all of them
+    if value.axis >= len(shape) - windows:
         walk.freeze(node, "windows cross its channels", value)
-    return Value(shape, value.axis, value.labels)
+        return Value(shape)
+    return Value(shape, value.axis, value.labels, value.vanishes and type(module) not in _PADS)
+
+
+def pad(walk: Walk, node: fx.Node) -> Found:
+    """Borders of other axes let channels be; those of their own are channels that stay."""
+    value = walk.first(node)
+    shape = walk.shape(node)
+    if value.axis is None:
+        return Value(shape)
+    sizes = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad")
+    mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+    place = 2 * (len(shape) - 1 - value.axis)
+    own = sizes[place : place + 2] if isinstance(sizes, list | tuple) else [None]
+    labels = value.channels[1]
+    if any(own):
+        if mode != "constant" or not all(isinstance(n, int) and n >= 0 for n in own):
+            walk.freeze(node, "its border counts channels", value)
+            return Value(shape)
+        labels = torch.cat([fixed(int(own[0])), labels, fixed(int(own[1]))])  # type: ignore[arg-type]
+    return Value(shape, value.axis, labels)
 
 
 def _reduction(walk: Walk, node: fx.Node) -> Found:
     value = walk.first(node)
     name = name_of(node.target)
     if len(walk.inputs(node)) > 1 or value.axis is None:
-        return elementwise(walk, node) if name in ("max", "min") else _lost(walk, node, value)
+        paired = name in ("max", "min") and not walk.gives_several(node)
+        return elementwise(walk, node) if paired else _lost(walk, node, value)
     found = walk.shapes[node]
     dims = _dims(node, "dim", len(value.shape), 2 if name == "norm" else 1)
     if dims is None or value.axis in dims:
         return _lost(walk, node, value)
     shape = found[0] if isinstance(found, list) else found
     gone = 0 if len(shape) == len(value.shape) else sum(dim < value.axis for dim in dims)
-    reduced = Value(shape, value.axis - gone, value.labels)
+    vanishes = value.vanishes and name not in ("prod", "logsumexp")
+    reduced = Value(shape, value.axis - gone, value.labels, vanishes)
     return (reduced,) * len(found) if isinstance(found, list) else reduced
 
 
@@ -118,19 +197,21 @@ def _lost(walk: Walk, node: fx.Node, value: Value) -> Found:
 
 def _normalization(walk: Walk, node: fx.Node, module: Any, name: str) -> Value:
     value = walk.first(node)
-    dims = (module.dim,) if module is not None else _dims(node, "dim", len(value.shape), 1)
-    if module is None and dims is None and name == "normalize":
+    position = 2 if name == "normalize" else 1
+    dims = (module.dim,) if module is not None else _dims(node, "dim", len(value.shape), position)
+    if dims is None and name == "normalize" and len(node.args) < 3 and "dim" not in node.kwargs:
         dims = (1,)
     axes = None if dims is None or None in dims else {dim % len(value.shape) for dim in dims}
     if axes is None or value.axis in axes:
         walk.freeze(node, f"{type(module).__name__ if module else name} counts its channels", value)
-    return Value(walk.shape(node), value.axis, value.labels)
+    vanishes = value.vanishes and name in ("normalize", "cumsum")
+    return Value(walk.shape(node), value.axis, value.labels, vanishes)
 
 
 def _dims(node: fx.Node, name: str, ndim: int, position: int) -> tuple[int, ...] | None:
     """Return the axes that a node names, counted from the first; None where it names none."""
     given = node.args[position] if len(node.args) > position else node.kwargs.get(name)
     listed = given if isinstance(given, list | tuple) else (given,)
-    if not listed or not all(isinstance(dim, int) for dim in listed):
+    if not listed or not all(type(dim) is int for dim in listed):  # a bool is another option
         return None
     return tuple(dim % ndim for dim in listed if isinstance(dim, int))

@@ -30,7 +30,7 @@ def without_data(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def shapes_of(
-    traced: fx.GraphModule, model: nn.Module, example: tuple[Any, ...]
+    traced: fx.GraphModule, model: nn.Module, example: tuple[Any, ...], *, training: bool = False
 ) -> dict[fx.Node, Shapes]:
     """Return the shapes that the nodes of `traced`, the graph of `model`, give for an example.
 
@@ -41,14 +41,15 @@ def shapes_of(
         return _record(traced, tree_map(_emptied, example))
     except Exception:  # a forward that makes tensors of its own, or looks at numbers
         pass
-    lent = trace(model)
+    lent = trace(model, training=training, whole=True)
     try:
         shapes = _record(lent, example)
     except (CompressionError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the user's code does with the example
+        when = " in training; take one of the size that it is trained with" if training else ""
         raise CompressionError(
-            f"the network cannot take the example: {failing_module(lent, error)}: {error}"
+            f"the network cannot take the example{when}: {failing_module(lent, error)}: {error}"
         ) from error
     nodes = zip(traced.graph.nodes, lent.graph.nodes, strict=True)
     return {node: shapes[twin] for node, twin in nodes if twin in shapes}

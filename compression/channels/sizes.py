@@ -25,7 +25,9 @@ class Sizes:
         def find(node: fx.Node) -> Any:
             if node in self.numbers:
                 return self.number(node, world)
-            found = self.values[node]
+            found = self.values.get(node)
+            if found is None:
+                raise TypeError(f"{node} is no tensor")
             if isinstance(found, tuple):
                 return tuple(world(value).full() for value in found)
             return world(found).full()

@@ -55,7 +55,7 @@ def kept_reasons(channels: Channels) -> dict[str, str]:
     """Return the layers all of whose own channels must stay, by dotted name, and why."""
     frozen = channels.labels.frozen()
     reasons = {}
-    for place, axis in channels.made:
+    for place, axis in [key for key in channels.owned if key in channels.made]:
         numbers = frozen[channels.owned[place, axis]]
         if bool((numbers >= 0).all()):
             reason = channels.labels.reason(int(numbers.max()))

@@ -10,11 +10,15 @@ from compression.channels.labels import FIXED, Labels
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor of `shape` whose channels lie along `axis` and have `labels`; None where all stay."""
+    """A tensor of `shape` whose channels lie along `axis` and have `labels`; None where all stay.
+
+    `vanishes` tells that a channel whose weights are 0 is 0: sums over it are what they are without.
+    """
 
     shape: tuple[int, ...]
     axis: int | None = None
     labels: Tensor | None = None
+    vanishes: bool = False
 
     @property
     def channels(self) -> tuple[int, Tensor]:
@@ -41,7 +45,7 @@ class Value:
         """Return the value with axes of size 1 before its own, as broadcasting sees it."""
         more = ndim - len(self.shape)
         axis = None if self.axis is None else self.axis + more
-        return Value((1,) * more + self.shape, axis, self.labels)
+        return Value((1,) * more + self.shape, axis, self.labels, self.vanishes)
 
     def without(self, labels: Labels, gone: Tensor) -> "Value":
         """Return the value once channels whose roots are `gone` (bool per label) are removed."""
@@ -49,7 +53,7 @@ class Value:
             return self
         left = self.labels[~gone[labels.roots(self.labels)]]
         shape = (*self.shape[: self.axis], len(left), *self.shape[self.axis + 1 :])
-        return Value(shape, self.axis, left)
+        return Value(shape, self.axis, left, self.vanishes)
 
 
 Found = Value | tuple[Value, ...]

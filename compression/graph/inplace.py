@@ -32,11 +32,12 @@ _NUMBERS = ("size", "dim", "numel", "nelement", "ndimension")
 _PYTHONS = ("_operator", "operator", "math", "builtins")
 
 
-def make_functional(traced: fx.GraphModule) -> fx.GraphModule:
+def make_functional(traced: fx.GraphModule, *, whole: bool = False) -> fx.GraphModule:
     """Make every operator of `traced` return a new tensor, in place, and drop what nobody reads.
 
-    Later readers of a tensor that was written read what was written. Raises UnsupportedTypeError with
-    the place where another view of the written memory is read later.
+    With `whole`, what nobody reads stays. Later readers of a tensor that was written read what was
+    written. Raises UnsupportedTypeError with the place where another view of the written memory is
+    read later.
     """
     modules = dict(traced.named_modules())
     numbers = number_nodes(traced.graph)
@@ -55,7 +56,8 @@ def make_functional(traced: fx.GraphModule) -> fx.GraphModule:
     for module in modules.values():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
-    traced.graph.eliminate_dead_code()
+    if not whole:
+        traced.graph.eliminate_dead_code()
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced

@@ -51,17 +51,19 @@ class _Tracer(fx.Tracer):
         return node
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module, *, training: bool = False, whole: bool = False) -> fx.GraphModule:
     """Return a copy of `model` in eval mode as a torch.fx graph of its leaf layers.
 
     Optional arguments of its forward take their defaults; what was written in place makes new
-    tensors; what no output needs is gone. Raises UnsupportedTypeError with the line of the forward
-    for what torch.fx cannot trace, and for leaf layers that hooks or patches alter.
+    tensors; what no output needs is gone, unless `whole`. With `training`, the graph is that of a
+    network in training mode, though its layers are in eval mode. Raises UnsupportedTypeError with
+    the line of the forward for what torch.fx cannot trace, and for leaf layers that hooks or patches
+    alter.
     """
-    network = copy_model(model).eval()
+    network = copy_model(model).train(training)
     tracer = _Tracer()
     if tracer.is_leaf_module(network, ""):
-        network = nn.Sequential(network).eval()
+        network = nn.Sequential(network).train(training)
     _leave_out_optional(network)
     try:
         graph = tracer.trace(network)
@@ -77,7 +79,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
         reason = alteration(traced.get_submodule(node.target)) if node.op == "call_module" else None
         if reason:
             raise UnsupportedTypeError(f"{node.target}: {reason}")
-    return make_functional(traced)
+    return make_functional(traced.eval(), whole=whole)
 
 
 def _leave_out_optional(network: nn.Module) -> None:
