@@ -37,11 +37,18 @@ def record_widths(model: nn.Module, found: Widths) -> None:
 
 def recorded_widths(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Return what is noted on `model` and on networks within it, fit for JSON."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for prefix, module in model.named_modules():
         for name, counts in getattr(module, "_widths", {}).items():
-            found[f"{prefix}.{name}".strip(".")] = dict(counts)
+            noted = found.setdefault(f"{prefix}.{name}".strip("."), {})
+            for attribute, width in counts.items():
+                noted[attribute] = _least(noted.get(attribute, width), width)
     return found
+
+
+def _least(first: Any, second: Any) -> Any:
+    """Return the later of two notes: layers only shrink."""
+    return min(first, second) if is_whole(first) else list(map(min, first, second))
 
 
 def make_narrow(model: nn.Module, found: Widths) -> nn.Module:
@@ -99,6 +106,8 @@ def _shape(module: Any, attribute: str, held: Tensor) -> tuple[int, ...] | None:
         return (outputs, inputs) if attribute == "weight" else (outputs,)
     if kind is nn.Embedding:
         return (module.num_embeddings, module.embedding_dim)
+    if kind is nn.GroupNorm and module.num_channels % module.num_groups:
+        raise CompressionError(f"{module.num_channels} channels in {module.num_groups} groups")
     if kind in _COUNTS and held.ndim == 1:
         return (getattr(module, _COUNTS[kind][0]),)
     return None
