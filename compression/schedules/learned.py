@@ -85,7 +85,7 @@ def learn_shared(
     steps: int = 10,
     mu: float | None = None,
     growth: float = 2.0,
-    until: float = 0.5,
+    until: float = 1.0,
     teacher: nn.Module | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
@@ -98,7 +98,8 @@ def learn_shared(
 
     num_clusters  2 to 256 per layer; 0.0 counts where a layer has zeros
     init          where the first k-means starts: "linear", "density" or "random", by recipe.seed
-    steps         1 to the optimizer steps that they divide; mu, growth and until as in learn_pruned
+    steps         1 to the optimizer steps that they divide; mu, growth and until as in learn_pruned,
+                  but for the default of until: shared values need no training behind theta
     teacher       helps as in `distill`, by `temperature` and its share `alpha`
 
     CompressionError for options out of these ranges; raises what `fit` and `distill` raise.

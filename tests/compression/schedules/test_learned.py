@@ -166,7 +166,10 @@ def test_few_values_stay_and_share_weights_agrees() -> None:
         ({"growth": 0.5}, "growth must be 1 or more"),
         ({"steps": 0}, "steps must be a whole number of at least 1, found 0"),
         ({"steps": 2.0}, "steps must be a whole number"),
-        ({"steps": 7}, "steps must be at most 4, the optimizer steps that they divide, found 7"),
+        (
+            {"steps": 7, "until": 0.5},
+            "steps must be at most 4, the optimizer steps that they divide, found 7",
+        ),
         ({"until": 0}, "until must be a fraction above 0 and up to 1, found 0"),
     ],
 )
