@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.support import layers, operators, shapes, strange
+from tests.support import channel_lines, layers, operators, shapes, strange
 from tests.support.builder import Builder, Pick, Value
 from tests.support.program import LAYOUTS, Program
 from tests.support.weights import set_weights
@@ -37,16 +37,27 @@ IMAGE = (
     operators.activation_in_place, operators.broadcast, operators.concatenation, layers.layer_again,
     shapes.max_pool, shapes.average_pool, shapes.adaptive_pool, operators.number, operators.nothing,
 )  # fmt: skip
+# What channels pass, or must stay for.
+CHANNELS = (
+    *[channel_lines.function] * 8, *[channel_lines.layer] * 3, *[channel_lines.tensor] * 2,
+    *[channel_lines.gate] * 2, channel_lines.halves, channel_lines.product, channel_lines.attention,
+)  # fmt: skip
 ODD = (*[strange.strange] * 3, strange.own_class, strange.parametrized)
 MOST_LINES = 8
 
 
 def draw(
-    pick: Pick, *, odd: bool = False, image: bool = False, classifier: bool = False
+    pick: Pick,
+    *,
+    odd: bool = False,
+    image: bool = False,
+    classifier: bool = False,
+    channels: bool = False,
 ) -> Program:
     """Return a program of usual lines, and some odd ones, or of those of an image network.
 
-    A classifier ends in 4 logits, and an image network most often.
+    A classifier ends in 4 logits, and an image network most often. With `channels`, lines of all that
+    channels pass are among the usual ones, and a layer follows.
     """
     b = Builder(pick)
     b.argument(pick(IMAGES if image else INPUTS))
@@ -58,16 +69,21 @@ def draw(
         first = layers.linear
     for _ in range(pick((2, 1, 3, 4, 6, 0))):
         kinds = IMAGE if image else (*USUAL, *ODD) if odd else USUAL
+        kinds = (*USUAL, *CHANNELS) if channels else kinds
         for _ in range(3):
             if len(b.lines) < MOST_LINES and pick(kinds)(b) is not None:
                 break
-    if classifier or (image and pick((True, True, False))):
+    if (
+        classifier
+        or (channels and pick((True, True, False)))
+        or (image and pick((True, True, False)))
+    ):
         _logits(b)
     if pick((False, False, False, True)):
         _optional(b)
     set_weights(b)
     layout = pick((LAYOUTS[0], *LAYOUTS))
-    source = b.source(_end(b, odd))
+    source = b.source(_end(b, odd or channels))
     if "padding=" in source and "dilation=" in source and layout == "channels last":
         # torch 2.14.1's own convolution crashes there, where a window lies within the border.
         layout = LAYOUTS[0]
