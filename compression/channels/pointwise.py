@@ -87,15 +87,17 @@ def pointwise(walk: Walk, node: fx.Node, module: Any) -> Found | None:
 def elementwise(walk: Walk, node: fx.Node) -> Value:
     """Unite the channels of what is combined number by number; a size of 1 asks for nothing."""
     shape = walk.shape(node)
-    sources = [n for n in node.all_input_nodes if isinstance(walk.values.get(n), Value)]
-    if name_of(node.target) in ("to", "type_as"):  # the others tell a format
-        sources = sources[:1]
-    wide = {source: walk.value(source).widened(len(shape)) for source in sources}
-    labelled = [value for value in wide.values() if value.labels is not None]
+    wide = {source: walk.value(source).widened(len(shape)) for source in _sources(walk, node)}
+    labelled = [source for source, value in wide.items() if value.labels is not None]
     if not labelled:
         return Value(shape)
-    first = labelled[0]
+    first = wide[min(labelled, key=lambda source: source in walk.parameters)]
     axis, labels = first.channels
+    for source in labelled:
+        across = wide[source].axis != axis and wide[source].shape[axis] == 1
+        if source in walk.parameters and across:  # a vector that is no channel's
+            walk.freeze(node, "its numbers lie along another axis", wide[source])
+            wide[source] = Value(wide[source].shape)
     walk.freeze(node, "a channel of zeros gives no number", *_divisors(node, wide))
     for source, value in wide.items():
         if value.labels is not None and value.axis != axis:
@@ -105,6 +107,12 @@ def elementwise(walk: Walk, node: fx.Node) -> Value:
         elif value.shape[axis] > 1 and not walk.own_parameter(node, source, first):
             walk.freeze(node, "combined with channels that stay", first)
     return Value(shape, axis, labels, _vanishes(walk, node, wide))
+
+
+def _sources(walk: Walk, node: fx.Node) -> list[fx.Node]:
+    """Return the tensors that are combined."""
+    found = [n for n in node.all_input_nodes if isinstance(walk.values.get(n), Value)]
+    return found[:1] if name_of(node.target) in ("to", "type_as") else found  # the others: a format
 
 
 def _divisors(node: fx.Node, wide: Mapping[fx.Node, Value]) -> list[Value]:
