@@ -36,6 +36,13 @@ from compression.quantization import (
     round_vectors,
 )
 from compression.recalibration import recalibrate_batch_norm
+from compression.removal import remove_channels, remove_channels_softly
+from compression.schedules import (
+    learn_pruned,
+    learn_shared,
+    prune_gradually,
+    prune_iteratively,
+)
 from compression.semi_structured import lower_semi_structured
 from compression.storage import contents, load, load_checkpoint, save
 from compression.training import Recipe, Split, fit
@@ -54,10 +61,14 @@ __all__ = [
     "fine_tune",
     "fine_tune_centroids",
     "fit",
+    "learn_pruned",
+    "learn_shared",
     "left_out",
     "load",
     "load_checkpoint",
     "lower_semi_structured",
+    "prune_gradually",
+    "prune_iteratively",
     "prune_l1_global",
     "prune_l1_unstructured",
     "prune_ln_structured",
@@ -68,6 +79,8 @@ __all__ = [
     "quantize_static",
     "quantize_weights",
     "recalibrate_batch_norm",
+    "remove_channels",
+    "remove_channels_softly",
     "round_vectors",
     "save",
     "share_weights",

@@ -99,6 +99,13 @@ def a_bug_looked_for(found: Names, printed: str) -> None:
         assert printed == ""
 
 
+def channels_that_are_gone(found: Names, printed: str) -> None:
+    assert_equal_weights(found["tuned"], found["again"])
+    assert found["small"][0].out_channels == 32
+    assert printed.startswith("Conv2d(3, 32,")
+    assert "outputs" in printed
+
+
 def student() -> nn.Module:
     torch.manual_seed(0)
     return Architecture("five-layer-cnn", 10)().eval()
@@ -129,6 +136,7 @@ BLOCKS: dict[str, tuple[Callable[[], Names], Callable[[Names, str], None]]] = {
         },
         small_files,
     ),
+    "small = remove_channels(": (no_names, channels_that_are_gone),
     "MINE = replace": (lambda: {"build": residual, "read": read}, your_own_workload),
     "def prune_threshold_unstructured": (no_names, a_technique_of_your_own),
     "row = Technique(": (no_names, a_row_of_your_own),

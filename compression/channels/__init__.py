@@ -4,7 +4,7 @@ from compression.channels.choice import Choice, check_fraction, choose, reach
 from compression.channels.costs import Cost, Count, Counter, Term
 from compression.channels.cutting import cut, zero
 from compression.channels.following import follow
-from compression.channels.scores import Criterion
+from compression.channels.scores import Criterion, scores_of
 from compression.channels.units import Width, kept_reasons, widths_of
 from compression.channels.walk import Channels, Product
 
@@ -24,6 +24,7 @@ __all__ = [
     "follow",
     "kept_reasons",
     "reach",
+    "scores_of",
     "widths_of",
     "zero",
 ]

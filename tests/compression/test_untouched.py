@@ -40,8 +40,12 @@ CALLS: dict[str, Verb] = {
         lambda m: c.share_weights(m, num_clusters=4),
         lambda m: c.fine_tune_centroids(m, split(), RECIPE),
     ),
+    "learn_pruned": lambda m: c.learn_pruned(m, split(), RECIPE, amount=0.5, steps=2),
+    "learn_shared": lambda m: c.learn_shared(m, split(), RECIPE, num_clusters=4, steps=2),
     "left_out": c.left_out,
     "lower_semi_structured": lambda m: c.lower_semi_structured(m, images(1)),
+    "prune_gradually": lambda m: c.prune_gradually(m, split(), RECIPE, amount=0.5),
+    "prune_iteratively": lambda m: c.prune_iteratively(m, split(), RECIPE, amount=0.5, rounds=1),
     "prune_l1_global": lambda m: c.prune_l1_global(m, amount=0.5),
     "prune_l1_unstructured": lambda m: c.prune_l1_unstructured(m, amount=0.5),
     "prune_ln_structured": lambda m: c.prune_ln_structured(m, amount=0.5),
@@ -54,6 +58,10 @@ CALLS: dict[str, Verb] = {
     ),
     "quantize_weights": c.quantize_weights,
     "recalibrate_batch_norm": lambda m: c.recalibrate_batch_norm(m, images()),
+    "remove_channels": lambda m: c.remove_channels(m, images(1), macs=0.5, multiple_of=2),
+    "remove_channels_softly": lambda m: c.remove_channels_softly(
+        m, images(1), split(), RECIPE, macs=0.5, multiple_of=2
+    ),
     "round_vectors": c.round_vectors,
     "share_weights": lambda m: c.share_weights(m, num_clusters=4, bit_cost=0.1),
     "sparsity": c.sparsity,
