@@ -14,6 +14,7 @@ from compression.channels.walk import Walk
 
 PART = 0.4
 """Of all channels: those of the smaller of two sets that are taken away to try an operator."""
+FEW = 8
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)
 Full = tuple[Tensor, ...]
 """A tensor of labels for each output."""
@@ -109,13 +110,15 @@ def _survives(
 def _trials(labels: Labels, movable: Tensor, inputs: list[Value]) -> Iterator[Tensor]:
     """Yield sets of channels (bool per label), until each that may go was gone once.
 
-    That is one, some and the others; an input keeps a channel, as it always does.
+    That is some and the others, and each alone where few of them may be right by chance; an input
+    keeps a channel, as it always does.
     """
     shuffled = movable[torch.randperm(len(movable), generator=torch.Generator().manual_seed(0))]
     some = round(PART * len(shuffled))
     left = torch.zeros(len(labels), dtype=torch.bool)
     left[movable] = True
-    pending = [shuffled[:1], shuffled[:some], shuffled[some:]]
+    alone = shuffled[: len(shuffled) if len(shuffled) <= FEW else 1]
+    pending = [shuffled[:some], shuffled[some:], *alone.split(1)]
     while pending:
         gone = torch.zeros(len(labels), dtype=torch.bool)
         gone[pending.pop(0)] = True

@@ -125,6 +125,12 @@ FOLLOWED: dict[str, Callable[[], Made]] = {
 KEPT: dict[str, tuple[Callable[[], Made], str]] = {
     "one more": (lambda: maps(lambda y: y[:, 1:], channels=7), "sizes are fixed"),
     "the first": (lambda: maps(lambda y: y[:, :6], channels=6), "sizes are fixed"),
+    "every other": (
+        lambda: net(
+            lambda s, x: s.head(s.stem(x)[:, ::2]), stem=conv(3, 3, 1), head=conv(2, 4, 1)
+        ),
+        "sizes are fixed",
+    ),
     "rolled": (lambda: maps(lambda y: y.roll(1, 1)), "sizes are fixed"),
     "told": (lambda: maps(lambda y: y.reshape(-1, 8, 36).unsqueeze(-1)), "sizes are fixed"),
     "split as told": (lambda: maps(lambda y: torch.cat(y.split([3, 5], 1)[::-1], 1)), "sizes are"),
