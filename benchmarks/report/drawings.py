@@ -13,6 +13,7 @@ from benchmarks.facts.record import Facts
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 WIDTH_IN, HEIGHT_IN = 7.0, 3.8
+LEGEND_LINE_IN = 0.17
 MIB = 2**20
 SHOWN_POINTS = 12.0
 """Percentage points below the best that the Pareto plot shows; lower points are noted."""
@@ -123,13 +124,15 @@ def pareto(accuracy: list[Facts]) -> Figure | str:
     points = [f for f in accuracy if not f.get("sweep")]
     if len(points) < 2:
         return "needs at least two techniques of the default run"
-    figure = Figure(figsize=(WIDTH_IN, 4.6), layout="constrained")
+    names = dict.fromkeys(f["technique"] for f in points)
+    height_in = max(4.6, LEGEND_LINE_IN * (len(names) + 4))
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     axes = figure.subplots()
     sizes_mib = [f["stored_bytes"] / MIB for f in points]
     _front_line(axes, _front(points), max(sizes_mib))
     best = max(_percent(f) for f in points)
     lowest = max(min(_percent(f) for f in points), best - SHOWN_POINTS) - 0.5
-    for i, name in enumerate(dict.fromkeys(f["technique"] for f in points)):
+    for i, name in enumerate(names):
         _pareto_point(axes, next(f for f in points if f["technique"] == name), i, lowest)
     axes.set_ylim(bottom=lowest)
     axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
