@@ -19,15 +19,18 @@ SHOWN_POINTS = 12.0
 """Percentage points below the best that the Pareto plot shows; lower points are noted."""
 
 
-def _title(facts: Sequence[Facts], what: str) -> str:
+def title(facts: Sequence[Facts], what: str) -> str:
+    """Return a title that says what is drawn, of which data and device."""
     return f"{what} — {facts[0].get('data', facts[0]['workload'])}, {facts[0]['device']}"
 
 
-def _percent(fact: Facts) -> float:
+def percent(fact: Facts) -> float:
+    """Return the accuracy in percent."""
     return 100 * float(fact["accuracy"])
 
 
-def _standard_error(fact: Facts) -> float:
+def standard_error(fact: Facts) -> float:
+    """Return the standard error of the accuracy in percentage points."""
     p = fact["accuracy"]
     return 100 * math.sqrt(p * (1 - p) / fact["total"])
 
@@ -45,7 +48,7 @@ def pruning(accuracy: list[Facts]) -> Figure | str:
     base = 100 * points[0]["baseline_accuracy"]
     axes.axhline(base, color="grey", linestyle=":", label="baseline")
     axes.set(xlabel="weights (or filters) removed, %", ylabel="test accuracy, %")
-    axes.set_title(_title(points, "Pruning and accuracy"), fontsize=10)
+    axes.set_title(title(points, "Pruning and accuracy"), fontsize=10)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -59,8 +62,8 @@ def _pruning_line(axes: Axes, points: list[Facts], family: str, i: int, *, tuned
     if line:
         axes.errorbar(
             [100 * f["amount"] for f in line],
-            [_percent(f) for f in line],
-            yerr=[_standard_error(f) for f in line],
+            [percent(f) for f in line],
+            yerr=[standard_error(f) for f in line],
             color=PALETTE[i % 7],
             marker=MARKERS[i % 7],
             markersize=4,
@@ -82,10 +85,10 @@ def distillation(accuracy: list[Facts]) -> Figure | str:
     for i, alpha in enumerate(sorted({f["alpha"] for f in points})):
         _alpha_line(right, points, alpha, i)
     if control:
-        right.axhline(_percent(control), color="grey", linestyle="--", label="without a teacher")
+        right.axhline(percent(control), color="grey", linestyle="--", label="without a teacher")
     right.set(xscale="log", xlabel="temperature T", ylabel="test accuracy, %")
     right.legend(fontsize=8)
-    figure.suptitle(_title(points, "Distillation into the five-layer CNN"), fontsize=10)
+    figure.suptitle(title(points, "Distillation into the five-layer CNN"), fontsize=10)
     return figure
 
 
@@ -94,8 +97,8 @@ def _alpha_line(axes: Axes, points: list[Facts], alpha: float, i: int) -> None:
     line = sorted((f for f in points if f["alpha"] == alpha), key=lambda f: float(f["temperature"]))
     axes.errorbar(
         [f["temperature"] for f in line],
-        [_percent(f) for f in line],
-        yerr=[_standard_error(f) for f in line],
+        [percent(f) for f in line],
+        yerr=[standard_error(f) for f in line],
         color=PALETTE[i % 7],
         marker=MARKERS[i % 7],
         markersize=4,
@@ -130,14 +133,14 @@ def pareto(accuracy: list[Facts]) -> Figure | str:
     axes = figure.subplots()
     sizes_mib = [f["stored_bytes"] / MIB for f in points]
     _front_line(axes, _front(points), max(sizes_mib))
-    best = max(_percent(f) for f in points)
-    lowest = max(min(_percent(f) for f in points), best - SHOWN_POINTS) - 0.5
+    best = max(percent(f) for f in points)
+    lowest = max(min(percent(f) for f in points), best - SHOWN_POINTS) - 0.5
     for i, name in enumerate(names):
         _pareto_point(axes, next(f for f in points if f["technique"] == name), i, lowest)
     axes.set_ylim(bottom=lowest)
     axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
     _size_axis(axes, min(sizes_mib), max(sizes_mib))
-    axes.set_title(_title(points, "Size and accuracy"), fontsize=10)
+    axes.set_title(title(points, "Size and accuracy"), fontsize=10)
     # A legend, not labels at the points: half of the techniques lie on top of one another.
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
@@ -147,7 +150,7 @@ def _front_line(axes: Axes, front: list[Facts], largest_mib: float) -> None:
     """Draw the steps of the front, as far as the largest file."""
     axes.step(
         [*(f["stored_bytes"] / MIB for f in front), largest_mib],
-        [*(_percent(f) for f in front), _percent(front[-1])],
+        [*(percent(f) for f in front), percent(front[-1])],
         where="post",
         color="grey",
         linewidth=1,
@@ -158,17 +161,17 @@ def _front_line(axes: Axes, front: list[Facts], largest_mib: float) -> None:
 
 def _pareto_point(axes: Axes, fact: Facts, i: int, lowest: float) -> None:
     """Draw a technique, at the lower edge where its accuracy is off scale."""
-    below = _percent(fact) < lowest
+    below = percent(fact) < lowest
     name = fact["technique"]
     axes.errorbar(
         fact["stored_bytes"] / MIB,
-        lowest if below else _percent(fact),
-        yerr=None if below else _standard_error(fact),
+        lowest if below else percent(fact),
+        yerr=None if below else standard_error(fact),
         color=PALETTE[i % 7],
         marker="v" if below else MARKERS[i // 7 % 7],
         linestyle="none",
         clip_on=not below,
-        label=f"{name} ({_percent(fact):.0f}%, off scale)" if below else name,
+        label=f"{name} ({percent(fact):.0f}%, off scale)" if below else name,
     )
 
 
@@ -192,7 +195,7 @@ def size_curve(accuracy: list[Facts]) -> Figure | str:
     axes.axhline(base, color="grey", linestyle=":", label="baseline")
     axes.axhline(base - 0.5, color="grey", linestyle="--", label="0.5 points below")
     axes.set(xlabel="baseline's file / stored file", ylabel="test accuracy, %")
-    axes.set_title(_title(points, "Size of the file and accuracy"), fontsize=10)
+    axes.set_title(title(points, "Size of the file and accuracy"), fontsize=10)
     axes.margins(x=0.2)  # room for the last label
     axes.set_xlim(left=0)
     axes.legend(fontsize=8, loc="lower left")
@@ -202,8 +205,8 @@ def size_curve(accuracy: list[Facts]) -> Figure | str:
 def _curve(axes: Axes, line: list[Facts]) -> None:
     axes.errorbar(
         [_times_smaller(f) for f in line],
-        [_percent(f) for f in line],
-        yerr=[_standard_error(f) for f in line],
+        [percent(f) for f in line],
+        yerr=[standard_error(f) for f in line],
         color=PALETTE[0],
         marker="o",
         markersize=4,
@@ -212,7 +215,7 @@ def _curve(axes: Axes, line: list[Facts]) -> None:
     for fact in line:
         axes.annotate(
             f"{fact['pruned']:.0%} pruned",
-            (_times_smaller(fact), _percent(fact)),
+            (_times_smaller(fact), percent(fact)),
             textcoords="offset points",
             xytext=(4, 6),
             fontsize=8,

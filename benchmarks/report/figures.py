@@ -1,7 +1,7 @@
-"""The paper's figures 2 and 6, and size against accuracy, as SVG and PNG."""
+"""The paper's figures 2 and 6, and size and time against accuracy, as SVG and PNG."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,19 @@ from matplotlib.figure import Figure
 
 from benchmarks.facts.record import Facts
 from benchmarks.report.drawings import distillation, pareto, pruning, size_curve
+from benchmarks.report.removal import macs_accuracy
 from compression.errors import CompressionError
 
+Draw = Callable[[list[Facts]], Figure | str]
 STYLE: Any = {"font.size": 9, "svg.hashsalt": "compression", "axes.grid": True, "grid.alpha": 0.3}
-DRAWINGS = {
+ACCURACY_DRAWINGS: dict[str, Draw] = {
     "figure2-pruning": pruning,
     "figure6-distillation": distillation,
     "pareto-size-accuracy": pareto,
     "size-curve": size_curve,
 }
+DRAWINGS: dict[str, Draw] = {"macs-accuracy": macs_accuracy}
+"""Of all facts, size and latency too."""
 
 
 def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], list[str]]:
@@ -27,21 +31,30 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
     Each of two devices has a set of figures, named after it.
     """
     make_folder(folder)
-    every_device = [f for f in facts if f["metric"] == "accuracy"]
-    devices = list(dict.fromkeys(f["device"] for f in every_device)) or [""]
+    every_device = list(facts)
+    known = (f["device"] for f in every_device if f["metric"] == "accuracy")
+    devices = list(dict.fromkeys(known)) or [""]
     written: list[Path] = []
     missing: list[str] = []
     for device in devices:  # a set of figures each: a line through two devices would compare them
-        accuracy = [f for f in every_device if f["device"] == device]
+        found = [f for f in every_device if f["device"] == device]
         suffix = f"-{device}" if len(devices) > 1 else ""
         with mpl.rc_context(STYLE):
-            for name, draw in DRAWINGS.items():
-                figure = draw(accuracy)
+            for name, figure in _drawn(found):
                 if isinstance(figure, str):
                     missing.append(f"{name}{suffix} {figure}")
                 else:
                     written += _save(figure, folder / f"{name}{suffix}")
     return written, missing
+
+
+def _drawn(facts: list[Facts]) -> Iterator[tuple[str, Figure | str]]:
+    """Draw each figure of one device, or say what it needs."""
+    accuracy = [f for f in facts if f["metric"] == "accuracy"]
+    for name, draw in ACCURACY_DRAWINGS.items():
+        yield name, draw(accuracy)
+    for name, draw in DRAWINGS.items():
+        yield name, draw(facts)
 
 
 def _save(figure: Figure, path: Path) -> Iterator[Path]:

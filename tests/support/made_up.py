@@ -22,6 +22,9 @@ TECHNIQUES = (
     ("random-unstructured-60-tuned", 18.42, 0.8710,  4_480_118, 556_651_520, 208.0, None,  1.00),
     ("ln-structured-30",             30.05, 0.2135,  7_826_400, 556_651_520,   0.4, None,  1.00),
     ("ln-structured-30-tuned",       30.05, 0.9302,  7_826_400, 556_651_520, 210.0, True,  1.01),
+    ("channels-50",                  28.10, 0.4120,  7_320_000, 277_900_000,   1.2, None,  1.52),
+    ("channels-50-tuned",            28.10, 0.9388,  7_320_000, 277_900_000, 214.0, True,  1.53),
+    ("channels-50-int8",              7.12, 0.9371,  7_310_000, 277_900_000, 216.0, True,  4.61),
     ("dynamic-int8",                 42.70, 0.9424, 11_173_950, 556_651_520,   0.1, True,  0.98),
     ("static-int8",                  10.76, 0.9411, 11_164_202, 556_651_520,   9.3, True,  None),
     ("int4-weights",                  6.05, 0.9350,  9_540_011, 556_651_520,   1.1, True,  0.71),
@@ -38,6 +41,12 @@ FAMILIES = {  # the fraction removed at which accuracy has fallen half way: as p
     "random-unstructured": (0.25, 0.84),
     "ln-structured": (0.18, 0.56),
 }
+REMOVALS = {  # the accuracy lost where nothing is left of the multiply-accumulates
+    "channels": 0.05,
+    "random-channels": 0.13,
+    "small-dense": 0.08,
+}
+BASE_MACS = 556_651_520
 TEMPERATURES = (0.01, 1.0, 4.0, 10.0)
 ALPHAS = (0.1, 0.5, 0.9)
 
@@ -71,6 +80,25 @@ def pruning_sweep(device: str = "cpu") -> list[dict[str, Any]]:
         for tenth in range(1, 10)
         for tuned in (False, True)
     ]
+
+
+def channels_sweep(device: str = "cpu") -> list[dict[str, Any]]:
+    """Return size, accuracy and latency of the points of removed channels and their controls."""
+    found: list[dict[str, Any]] = []
+    for family, lost in REMOVALS.items():
+        for share in (0.75, 0.5, 0.35, 0.25, 0.125):
+            common = _common(f"sweep-{family}-{share * 100:g}", device)
+            common |= {"family": family, "sweep": True, "macs_share": share}
+            stored = {
+                "stored_bytes": round(42.72 * MIB * share**0.7),
+                "baseline_stored_bytes": round(42.72 * MIB),
+            }
+            counts = {"parameters": round(11_173_962 * share**0.7), "macs": int(BASE_MACS * share)}
+            accuracy = BASELINE_ACCURACY - lost * (1 - share) ** 3
+            found.append({**common, "metric": "size", **stored, **counts})
+            found.append({**common, **accuracy_facts(accuracy), **stored})
+            found += [{**common, **fact} for fact in _latency(device, share**-0.6)]
+    return found
 
 
 def size_sweep(device: str = "cpu") -> list[dict[str, Any]]:

@@ -7,13 +7,23 @@ import pytest
 
 from benchmarks.report.figures import write_figures
 from compression.errors import CompressionError
-from tests.support.made_up import default_run, distillation_sweep, pruning_sweep, size_sweep
+from tests.support.made_up import (
+    channels_sweep,
+    default_run,
+    distillation_sweep,
+    pruning_sweep,
+    size_sweep,
+)
 
-NAMES = ("figure2-pruning", "figure6-distillation", "pareto-size-accuracy", "size-curve")
+NAMES = (
+    *("figure2-pruning", "figure6-distillation", "pareto-size-accuracy", "size-curve"),
+    "macs-accuracy",
+)
 
 
 def everything() -> list[dict[str, Any]]:
-    return [*default_run(), *pruning_sweep(), *distillation_sweep(), *size_sweep()]
+    sweeps = (pruning_sweep, distillation_sweep, size_sweep, channels_sweep)
+    return [*default_run(), *(fact for sweep in sweeps for fact in sweep())]
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +54,15 @@ def test_the_same_facts_give_the_same_bytes(
 @pytest.mark.parametrize(
     ("facts", "missing"),
     [
-        (default_run(), ["figure2", "figure6", "size"]),
-        (pruning_sweep(), ["figure6", "pareto", "size"]),
-        (distillation_sweep(), ["figure2", "pareto", "size"]),
-        (size_sweep(), ["figure2", "figure6", "pareto"]),
-        ([], ["figure2", "figure6", "pareto", "size"]),
+        (default_run(), ["figure2", "figure6", "size", "macs"]),
+        (pruning_sweep(), ["figure6", "pareto", "size", "macs"]),
+        (distillation_sweep(), ["figure2", "pareto", "size", "macs"]),
+        (size_sweep(), ["figure2", "figure6", "pareto", "macs"]),
+        (channels_sweep(), ["figure2", "figure6", "pareto", "size", "macs"]),
+        ([*default_run(), *channels_sweep()], ["figure2", "figure6", "size"]),
+        ([], ["figure2", "figure6", "pareto", "size", "macs"]),
     ],
-    ids=["default", "pruning", "distillation", "sizes", "nothing"],
+    ids=["default", "pruning", "distillation", "sizes", "channels", "removal", "nothing"],
 )
 def test_a_figure_that_lacks_its_points_says_what_it_needs(
     tmp_path: Path, facts: list[dict[str, object]], missing: list[str]
@@ -80,6 +92,7 @@ def test_two_devices_have_a_set_of_figures_each(
         "figure2-pruning-cuda",
         "figure6-distillation-cuda",
         "size-curve-cuda",
+        "macs-accuracy-cuda",
     ]
-    for mixed, single in zip(written[:8], all_figures[0], strict=True):
+    for mixed, single in zip(written[: 2 * len(NAMES)], all_figures[0], strict=True):
         assert mixed.read_bytes() == single.read_bytes(), "the other device changes nothing"
