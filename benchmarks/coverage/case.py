@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.baseline.networks import drawn
 from compression.errors import CompressionError
@@ -117,3 +118,34 @@ def require(right: bool, message: str) -> None:
     """Raise WrongResultError with the message unless it is right."""
     if not right:
         raise WrongResultError(message)
+
+
+class _Products(TorchDispatchMode):
+    """Counts multiply-accumulates where torch dispatches them: another count than torch's own."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        match func.overloadpacket.__name__:
+            case "mm" | "bmm":
+                self.total += out.numel() * args[0].shape[-1]
+            case "addmm" | "baddbmm":
+                self.total += out.numel() * args[1].shape[-1]
+            case "convolution":
+                self.total += out.numel() * args[1][0].numel()
+            case "_scaled_dot_product_flash_attention_for_cpu":
+                self.total += args[0].numel() * args[1].shape[-2] * 2
+        return out
+
+
+def products(model: nn.Module, image: Tensor) -> int:
+    """Return the multiply-accumulates of `model` by another count than torch's own."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its one operator hides the products
+    try:
+        with torch.no_grad(), _Products() as counted:
+            model(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counted.total

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.coverage import quantized, sparse
-from benchmarks.coverage.case import NUM_CLASSES, Case, at_least, require
+from benchmarks.coverage import quantized, removed, sparse
+from benchmarks.coverage.case import NUM_CLASSES, Case, at_least, products, require
 from compression.accounting import count_macs
 from compression.architectures import Architecture
 from compression.layers import left_out
@@ -58,36 +57,11 @@ def _statistics_by_hand(network: nn.Module, x: Tensor) -> dict[str, tuple[Tensor
     return statistics
 
 
-class _Products(TorchDispatchMode):
-    """Counts multiply-accumulates where torch dispatches them: another count than torch's own."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        match func.overloadpacket.__name__:
-            case "mm" | "bmm":
-                self.total += out.numel() * args[0].shape[-1]
-            case "addmm" | "baddbmm":
-                self.total += out.numel() * args[1].shape[-1]
-            case "convolution":
-                self.total += out.numel() * args[1][0].numel()
-            case "_scaled_dot_product_flash_attention_for_cpu":
-                self.total += args[0].numel() * args[1].shape[-2] * 2
-        return out
-
-
 def check_count_macs(case: Case) -> str:
     """Multiply-accumulates of one image, in millions."""
-    image, fast = case.x[:1], torch.backends.mha.get_fastpath_enabled()
-    found = count_macs(case.model, image)
-    torch.backends.mha.set_fastpath_enabled(False)  # its one operator hides the products
-    try:
-        with _Products() as products:
-            case.model(image)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    require(found == products.total, f"{found} multiply-accumulates, expected {products.total}")
+    image = case.x[:1]
+    found, wanted = count_macs(case.model, image), products(case.model, image)
+    require(found == wanted, f"{found} multiply-accumulates, expected {wanted}")
     return f"{found / 1e6:.0f}"
 
 
@@ -119,6 +93,7 @@ COLUMNS: tuple[tuple[str, Callable[[Case], str]], ...] = (
     ("prune_ln_structured", sparse.check_ln_structured),
     ("prune_n_of_m", sparse.check_n_of_m),
     ("share_weights", sparse.check_share_weights),
+    ("remove_channels, % of MACs, parameters", removed.check_remove_channels),
     ("recalibrate_batch_norm", check_recalibrate),
     ("count_macs, millions", check_count_macs),
     ("save, load, MiB", check_storage),

@@ -19,7 +19,8 @@ transformers, 96 for Inception).
 
 `ok` says that the result was compared and is right, with a number where one tells something: dB
 against the same network in float64, how many batch norms were folded, how many weights `left_out`
-lists. A refusal is a CompressionError: its number leads to the sentence below. WRONG is a defect.
+lists, what stays where half of the multiply-accumulates should. A refusal is a CompressionError: its
+number leads to the sentence below. WRONG is a defect.
 """
 
 

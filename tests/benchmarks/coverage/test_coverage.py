@@ -10,11 +10,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.coverage import COLUMNS, Case, Cell, cell_of, columns, markdown, quantized, sparse
+from benchmarks.coverage import (
+    COLUMNS,
+    Case,
+    Cell,
+    cell_of,
+    columns,
+    markdown,
+    quantized,
+    removed,
+    sparse,
+)
 from benchmarks.coverage.__main__ import main
 from compression.errors import CompressionError
+from compression.removal import remove_channels
+from compression.storage import load
 
 CHECKS = dict(COLUMNS)
+REMOVAL = "remove_channels, % of MACs, parameters"
 SMALL = ("squeezenet1_1", "shufflenet_v2_x0_5")
 
 
@@ -82,6 +95,32 @@ def dropped(model: nn.Module, *_: object, **__: object) -> nn.Module:
     return pruned
 
 
+def swapped(*args: Any, **options: Any) -> nn.Module:
+    """Remove channels, and exchange those of the first layer that are left."""
+    smaller = remove_channels(*args, **options)
+    weight = smaller.get_parameter("features.0.weight")
+    weight.copy_(weight.flip(0).clone())
+    return smaller
+
+
+def moved(*args: Any, **options: Any) -> nn.Module:
+    smaller = remove_channels(*args, **options)
+    smaller.get_parameter("features.0.weight")[1, 1, 1, 1] += 1
+    return smaller
+
+
+def redrawn(*args: Any, **options: Any) -> nn.Module:
+    smaller = remove_channels(*args, **options)
+    nn.init.normal_(smaller.get_parameter("features.0.weight"))
+    return smaller
+
+
+def reloaded(*args: Any) -> nn.Module:
+    loaded = load(*args)
+    loaded.get_parameter("features.0.weight")[0] += 1
+    return loaded
+
+
 @pytest.mark.parametrize(
     ("heading", "room", "name", "fault", "message"),
     [
@@ -102,6 +141,12 @@ def dropped(model: nn.Module, *_: object, **__: object) -> nn.Module:
             "1 multiply-accumulates, exp",
         ),
         ("save, load, MiB", columns, "load", lambda _: nn.Linear(2, 2), "weight differs"),
+        (REMOVAL, removed, "remove_channels", unchanged, "1.0000 of the multiply-accumulates stay"),
+        (REMOVAL, removed, "remove_channels", swapped, "dB, expected at least 200"),
+        (REMOVAL, removed, "remove_channels", moved, "0.weight is no part of what it was"),
+        (REMOVAL, removed, "remove_channels", redrawn, "0.weight holds a number that was not"),
+        (REMOVAL, removed, "count_macs", lambda *_: 1, "1 multiply-accumulates, expected"),
+        (REMOVAL, removed, "load", reloaded, "features.0.weight differs once loaded"),
     ],
 )
 @torch.no_grad()
@@ -129,6 +174,14 @@ def test_a_technique_that_does_nothing_is_told(
     found = cell_of(CHECKS[heading], normed)
     assert found.outcome == "WRONG"
     assert message in found.about
+
+
+def test_what_is_left_of_removed_channels_is_said(case: Case) -> None:
+    found = cell_of(CHECKS[REMOVAL], case)
+    assert found.outcome == "ok", found.about
+    macs, parameters = map(int, found.about.split(", "))
+    assert 25 < macs <= 50
+    assert 25 < parameters < 75
 
 
 def test_an_error_of_ours_is_a_refusal_and_another_is_wrong(case: Case) -> None:
