@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from compression.errors import CheckpointError, CompressionError
-from compression.narrow import make_narrow, recorded_widths
+from compression.narrow import make_narrow, record_widths, recorded_widths
 from compression.quantization.cast import DTYPES, CastModel, cast
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
 from compression.quantization.replacement import float_layers
@@ -111,7 +111,9 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
         case {"kind": "channels", "widths": dict(found)}:
             return make_narrow(model, found)
         case {"kind": "static"}:
-            return empty_static(model, tuple(keep))
+            static = empty_static(model, tuple(keep))
+            record_widths(static, recorded_widths(model))
+            return static
         case {"kind": "dynamic"}:
             return quantize_dynamic(model, keep=keep)
         case {"kind": "cast", "dtype": str(dtype)} if dtype in DTYPES:
