@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compression.layers import copy_model
 from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
+from compression.removal import remove_channels
 from compression.storage import load
 
 
@@ -145,6 +146,11 @@ def shared(model: nn.Module) -> nn.Module:
     return sparse(model, 0.9)
 
 
+def smaller(model: nn.Module) -> nn.Module:
+    """Remove channels until half of the parameters stay."""
+    return remove_channels(model, torch.randn(IMAGES), parameters=0.5, multiple_of=1)
+
+
 def rounded_norms(model: nn.Module) -> nn.Module:
     """Round batch norms to bfloat16, in float32: half of their bytes are zero."""
     model = copy_model(model)
@@ -189,6 +195,8 @@ KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "rounded-norms": (Wide, rounded_norms),
     "static-wide": (Wide, lambda m: quantize_static(sparse(m), torch.randn(IMAGES))),
     "weights-4-bit-groups": (Small, lambda m: quantize_weights(m, num_bits=4, group_size=5)),
+    "channels": (Small, smaller),
+    "static-channels": (Small, lambda m: quantize_static(smaller(m), torch.randn(IMAGES))),
 }
 
 

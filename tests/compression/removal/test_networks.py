@@ -104,7 +104,10 @@ def test_budgets_multiples_and_floors_hold(budget: str, multiple_of: int, at_lea
     assert 0.35 < count(smaller) / count(model) <= 0.6
     for name, before in widths(model).items():
         width = widths(smaller)[name]
-        assert width == before or width % multiple_of == 0, name
+        fitting = multiple_of  # or its half, ... in a layer that it does not fit into twice
+        while fitting > 1 and fitting >= before:
+            fitting //= 2
+        assert width == before or width % fitting == 0, name
         assert width >= at_least * before, name
     assert [t.shape for t in smaller(x)] == [t.shape for t in model(x)]
 

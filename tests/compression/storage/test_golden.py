@@ -16,6 +16,8 @@ from tests.support.storage_nets import KINDS, Factory, digest, golden_network
 #     files = {"raw": raw_bytes, "coded": coded_bytes}  # of tests/support/storage_faults.py
 #     files["static"] = lambda: saved(make("static"), entropy_coded=True)
 #     files["weights-4-bit-groups"] = lambda: saved(make("weights-4-bit-groups"))
+#     files["channels"] = lambda: saved(make("channels"))
+#     files["static-channels"] = lambda: saved(make("static-channels"), entropy_coded=True)
 #     (FOLDER / f"storage-{name}.safetensors").write_bytes(files[name]())
 #
 # A new format gets a new file; where one of these no longer loads, the reader is wrong.
@@ -39,6 +41,14 @@ GOLDEN: dict[str, tuple[Factory, str]] = {
     "storage-weights-4-bit-groups.safetensors": (
         KINDS["weights-4-bit-groups"][0],
         "0182c8dfdf1321bd0bbc65f01c6dcc86ab99e0c0caab34d96ac03bed588062c0",
+    ),
+    "storage-channels.safetensors": (
+        KINDS["channels"][0],
+        "a8323b58fd9fd3aea4d49c24c9dc9929f15e6631dfaa110ea81d811016661dbb",
+    ),
+    "storage-static-channels.safetensors": (
+        KINDS["static-channels"][0],
+        "6d99418e5a6888a0f66ed2d4dcaf15f2ff34ef8639c7a565ee4cebd3d33c5d14",
     ),
 }
 
@@ -91,6 +101,20 @@ def test_the_golden_files_have_every_encoding() -> None:
         ("packed", None, None, "codes"),
         ("clustered", None, None, "indices"),
     }
+
+
+def test_the_golden_files_have_widths() -> None:
+    found = {}
+    for name in ("channels", "static-channels"):
+        about = read(FOLDER / f"storage-{name}.safetensors").about
+        assert about is not None
+        found[name] = about["structure"]
+    widths = {"kind": "channels", "num_bits": {}, "widths": found["channels"]["widths"]}
+    assert found == {
+        "channels": widths,
+        "static-channels": {"kind": "static", "num_bits": {}, "of": widths},
+    }
+    assert widths["widths"]["hidden"]["out_features"] < 20
 
 
 def test_the_golden_files_have_joined_tensors_and_contexts() -> None:
