@@ -61,7 +61,7 @@ class Choice:
         """Return the network without channels; CompressionError where that changes its outputs."""
         smaller = cut(self.model, self.channels, gone)
         _compare(smaller, zero(self.model, self.channels, gone), self.example)
-        record_left_out(smaller, kept_reasons(self.channels))
+        record_left_out(smaller, kept_reasons(self.channels) | self.channels.unknown)
         return smaller
 
 
@@ -119,7 +119,7 @@ def reach(choice: Choice, cost: Cost, name: str, fraction: float, total: float) 
 
 
 def _frozen(choice: Choice) -> str:
-    reasons = kept_reasons(choice.channels)
+    reasons = kept_reasons(choice.channels) | choice.channels.unknown
     shown = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
     return f"Layers that keep all: {len(reasons)} ({shown})"
 

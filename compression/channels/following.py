@@ -7,29 +7,19 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.channels.layers import layer
-from compression.channels.moves import move
+from compression.channels.moves import move, moves
 from compression.channels.pointwise import pointwise
 from compression.channels.products import product
 from compression.channels.shapes import shapes_of, without_data
+from compression.channels.sizes import World
 from compression.channels.values import Found, Value
 from compression.channels.walk import Channels, Place, Shapes, Walk, name_of
 from compression.errors import UnsupportedTypeError
 from compression.graph import number_nodes, place_of, trace
 from compression.layers import same_memory
 
-# fmt: off
-MOVES = frozenset([
-    "flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose",
-    "swapaxes", "swapdims", "movedim", "moveaxis", "t", "chunk", "split", "tensor_split", "unbind",
-    "getitem", "cat", "concat", "concatenate", "stack", "narrow", "select", "expand", "expand_as",
-    "view_as", "reshape_as", "repeat", "tile", "repeat_interleave", "roll", "flip", "pixel_shuffle",
-    "pixel_unshuffle", "channel_shuffle", "split_with_sizes", "ravel", "broadcast_to", "hsplit",
-    "getattr",
-])
 NAMED = ("values", "indices")
 """What torch calls the parts of a maximum along an axis."""
-MOVING_LAYERS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
-# fmt: on
 
 
 def follow(model: nn.Module, example: tuple[Any, ...]) -> Channels:
@@ -43,13 +33,15 @@ def follow(model: nn.Module, example: tuple[Any, ...]) -> Channels:
         return channels
     empty = without_data(model)
     traced = trace(empty, whole=True)
-    _follow(model, traced, shapes_of(traced, model, example), channels)
+    walks = [_follow(traced, shapes_of(traced, model, example), channels)]
     products = list(channels.products)
     trained = _trained(empty, traced)
     if trained is not None:
         shapes = shapes_of(trained, model, example, training=True)
-        _follow(model, trained, shapes, channels)
+        walks.append(_follow(trained, shapes, channels))
     channels.products[:] = products
+    for walk in walks:
+        _freeze_whole(walk, model)
     _settle(model, channels)
     return channels
 
@@ -75,9 +67,7 @@ def _steps(traced: fx.GraphModule) -> list[tuple[Any, ...]]:
     return [(n.op, n.target, [source.name for source in n.all_input_nodes]) for n in nodes]
 
 
-def _follow(
-    model: nn.Module, traced: fx.GraphModule, shapes: dict[fx.Node, Shapes], channels: Channels
-) -> None:
+def _follow(traced: fx.GraphModule, shapes: dict[fx.Node, Shapes], channels: Channels) -> Walk:
     walk = Walk(channels, dict(traced.named_modules()), shapes, number_nodes(traced.graph))
     for node in traced.graph.nodes:
         if node.op == "output":
@@ -90,8 +80,8 @@ def _follow(
             walk.values[node] = _checked(walk, _found(walk, node))
         elif node not in walk.sizes.numbers and not _asks(node):
             _freeze_counted(walk, node)
-            walk.freeze(node, f"{_kind(walk, node)} is not known", *walk.inputs(node))
-    _freeze_whole(walk, model)
+            _leave(walk, node)
+    return walk
 
 
 def _found(walk: Walk, node: fx.Node) -> Found:
@@ -107,28 +97,35 @@ def _found(walk: Walk, node: fx.Node) -> Found:
             return found
     if _takes_out(walk, node):
         return _item(walk, node)
-    moves = isinstance(module, MOVING_LAYERS) or (module is None and name_of(node.target) in MOVES)
-    if moves and _by_numbers(walk, node):
+    if moves(walk, node, module):
         return move(walk, node, module)
     _freeze_counted(walk, node)
     found = pointwise(walk, node, module)
     if found is None and module is None:
         found = product(walk, node)
     if found is None:
-        walk.freeze(node, f"{_kind(walk, node)} is not known", *walk.inputs(node))
+        _leave(walk, node)
         return walk.unlabelled(node)
     return found
+
+
+def _leave(walk: Walk, node: fx.Node) -> None:
+    """Let all channels stay that an unknown operator reads, and a layer as it is."""
+    if node.op == "call_module":
+        kind = type(walk.modules[str(node.target)]).__name__
+        for name, parameter in walk.modules[str(node.target)].named_parameters():
+            if parameter.ndim > 1:
+                walk.channels.unknown[f"{node.target}.{name}"] = (
+                    f"its channels stay: {kind} is not known"
+                )
+    else:
+        kind = name_of(node.target)
+    walk.freeze(node, f"{kind} is not known", *walk.inputs(node))
 
 
 def _asks(node: fx.Node) -> bool:
     """Tell whether a node asks for something of a tensor that channels do not change."""
     return node.target is getattr and node.args[1] in ("device", "dtype", "layout", "is_cuda")
-
-
-def _kind(walk: Walk, node: fx.Node) -> str:
-    if node.op == "call_module":
-        return type(walk.modules[str(node.target)]).__name__
-    return name_of(node.target)
 
 
 def _checked(walk: Walk, found: Found) -> Found:
@@ -179,30 +176,27 @@ def _item(walk: Walk, node: fx.Node) -> Found:
     return values[place]  # type: ignore[index]
 
 
-def _by_numbers(walk: Walk, node: fx.Node) -> bool:
-    """Tell whether a move is told where by numbers only; tensors as indices are not followed."""
-    lists = isinstance(node.args[0], list | tuple) if node.args else False
-    told: Any = [
-        node.args[1:],
-        {k: v for k, v in node.kwargs.items() if k not in ("input", "tensors")},
-    ]
-    nodes: list[fx.Node] = []
-    fx.node.map_arg(told, lambda n: nodes.append(n))
-    shapes_only = name_of(node.target) in ("expand_as", "view_as", "reshape_as")
-    return lists or shapes_only or all(n in walk.sizes.numbers for n in nodes)
-
-
 def _freeze_counted(walk: Walk, node: fx.Node) -> None:
     """Let channels stay whose number enters a computation."""
+    numbers = [n for n in node.all_input_nodes if n in walk.sizes.numbers]
     for value in walk.sizes.asked(node):
-        if value.labels is None or value.axis is None:
-            continue
-        gone = torch.zeros(len(walk.labels), dtype=torch.bool)
-        gone[walk.labels.roots(value.labels[:1])] = True
-        for number in (n for n in node.all_input_nodes if n in walk.sizes.numbers):
-            now = walk.sizes.number(number, lambda v: v)
-            if now != walk.sizes.number(number, lambda v: v.without(walk.labels, gone)):  # noqa: B023
+        roots = [] if value.labels is None else walk.labels.movable(value.labels).unique().tolist()
+        for few in ([r for r in roots if r][:1], [r for r in roots if r][1:]):  # one, all but one
+            gone = torch.zeros(len(walk.labels), dtype=torch.bool)
+            gone[few] = True
+
+            def less(value: Value, gone: Tensor = gone) -> Value:
+                return value.without(walk.labels, gone)
+
+            if any(_number(walk, n, less) != _number(walk, n, lambda v: v) for n in numbers):
                 walk.freeze(node, "the number of its channels is computed with", value)
+
+
+def _number(walk: Walk, node: fx.Node, world: World) -> Any:
+    try:
+        return walk.sizes.number(node, world)
+    except (ArithmeticError, ValueError, LookupError):  # as the division by a half of one channel
+        return None
 
 
 def _freeze_whole(walk: Walk, model: nn.Module) -> None:

@@ -5,19 +5,46 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from compression.channels.labels import Labels
 from compression.channels.sizes import World, call
 from compression.channels.values import Found, Value, value_of, varying_axes
-from compression.channels.walk import Walk
+from compression.channels.walk import Walk, name_of
 
+# fmt: off
+MOVES = frozenset([
+    "flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose",
+    "swapaxes", "swapdims", "movedim", "moveaxis", "t", "chunk", "split", "tensor_split", "unbind",
+    "getitem", "cat", "concat", "concatenate", "stack", "narrow", "select", "expand", "expand_as",
+    "view_as", "reshape_as", "repeat", "tile", "repeat_interleave", "roll", "flip", "pixel_shuffle",
+    "pixel_unshuffle", "channel_shuffle", "split_with_sizes", "ravel", "broadcast_to", "hsplit",
+    "getattr",
+])
+MOVING_LAYERS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+# fmt: on
 PART = 0.4
 """Of all channels: those of the smaller of two sets that are taken away to try an operator."""
 FEW = 8
-_REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)
+"""Channels of which each is taken away alone, too."""
+_REFUSALS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 Full = tuple[Tensor, ...]
 """A tensor of labels for each output."""
+
+
+def moves(walk: Walk, node: fx.Node, module: Any = None) -> bool:
+    """Tell whether a node puts numbers elsewhere, told by numbers: tensors as indices do not count."""
+    if not isinstance(module, MOVING_LAYERS) and (module or name_of(node.target) not in MOVES):
+        return False
+    lists = isinstance(node.args[0], list | tuple) if node.args else False
+    told: Any = [
+        node.args[1:],
+        {k: v for k, v in node.kwargs.items() if k not in ("input", "tensors")},
+    ]
+    nodes: list[fx.Node] = []
+    fx.node.map_arg(told, lambda n: nodes.append(n))
+    shapes_only = name_of(node.target) in ("expand_as", "view_as", "reshape_as")
+    return lists or shapes_only or all(n in walk.sizes.numbers for n in nodes)
 
 
 def move(walk: Walk, node: fx.Node, module: Any = None) -> Found:

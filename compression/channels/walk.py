@@ -12,6 +12,7 @@ from compression.channels.sizes import Sizes
 from compression.channels.values import Found, Value
 from compression.graph import place_of
 
+_HOMES = ("torch", "torchvision", "_operator", "operator", "math", "builtins")
 Shapes = tuple[int, ...] | list[tuple[int, ...]]
 """The shape of what a node gives, or those of several tensors."""
 
@@ -44,6 +45,8 @@ class Channels:
     - `made`: those of `owned` that a layer makes; the others read or accompany them.
     - `counts`: attributes that hold a number of channels.
     - `products`: what is multiplied, layer by layer.
+    - `fresh`: labels that a module makes, at each of its calls.
+    - `unknown`: weights of layers of other kinds, and why they stay.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -52,6 +55,7 @@ class Channels:
     counts: dict[Place, Tensor] = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)
     fresh: dict[str, Tensor] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
 
 
 class Walk:
@@ -165,5 +169,9 @@ def fixed(count: int) -> Tensor:
 
 
 def name_of(target: Any) -> str:
-    """Return the name of a function or method."""
-    return str(getattr(target, "__name__", target)).strip("_")
+    """Return the name of a function or method; one of your own is named otherwise than torch's."""
+    if isinstance(target, str):
+        return target.strip("_")
+    name = str(getattr(target, "__name__", target)).strip("_")
+    home = str(getattr(target, "__module__", None) or "torch").partition(".")[0]
+    return name if home in _HOMES else f"{home}.{name}"

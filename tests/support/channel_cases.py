@@ -20,6 +20,7 @@ from tests.support.channel_nets import (
     language,
     maps,
     net,
+    normalized,
     read_under_another_name,
     tied,
 )
@@ -135,6 +136,14 @@ KEPT: dict[str, tuple[Callable[[], Made], str]] = {
     "told": (lambda: maps(lambda y: y.reshape(-1, 8, 36).unsqueeze(-1)), "sizes are fixed"),
     "split as told": (lambda: maps(lambda y: torch.cat(y.split([3, 5], 1)[::-1], 1)), "sizes are"),
     "counted": (lambda: maps(lambda y: y * y.shape[1]), "the number of its channels is computed"),
+    "counted by halves": (
+        lambda: net(
+            lambda s, x: s.head((y := s.stem(x)) * (6 % (y.shape[1] // 2))), stem=conv(3, 9, 1),
+            head=conv(9, 4, 1),
+        ),
+        "the number of its channels is computed",
+    ),
+    "named as torch's": (lambda: maps(normalized), "tests.normalize is not known"),
     "asserted": (
         lambda: maps(eight),
         "the number of its channels is computed with",

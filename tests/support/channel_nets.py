@@ -37,6 +37,16 @@ def eight(y: Tensor) -> Tensor:
     return y
 
 
+@torch.fx.wrap
+def normalize(y: Tensor) -> Tensor:
+    """Divide by the channels' sum, which torch's function of this name does not."""
+    return y / y.sum(1, keepdim=True)
+
+
+def normalized(y: Tensor) -> Tensor:
+    return normalize(y)
+
+
 class Yolo(nn.Module):
     """SiLU, a split whose parts are chained, max-pools side by side, upsampling, three outputs."""
 
@@ -123,6 +133,20 @@ class Attention(nn.Module):
             scale = 0.5 if self.kind == "scaled" else None
             y = F.scaled_dot_product_attention(q, k, v, scale=scale)
         return cast(Tensor, self.head(self.out(y.transpose(1, 2).reshape(n, t, -1))))
+
+
+class ReadInTraining(nn.Module):
+    """Reads in training, as a whole, a tensor that evaluation combines with channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = conv(3, 8, 1), conv(3, 8, 1), conv(8, 4, 1)
+        self.scale = nn.Parameter(torch.ones(1, 8, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return cast(Tensor, self.head(self.b(x)) * F.conv2d(self.scale, self.scale))
+        return cast(Tensor, self.head(self.a(x) * self.scale) + self.head(self.b(x)))
 
 
 class Auxiliary(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compression.channels import cut, follow, kept_reasons
 from compression.errors import CompressionError, UnsupportedTypeError
 from tests.support.channel_cases import FOLLOWED, KEPT
-from tests.support.channel_nets import Auxiliary, between
+from tests.support.channel_nets import Auxiliary, ReadInTraining, between
 from tests.support.compared import leaves
 from tests.support.drawn import QUIET, drawn
 from tests.support.integer_nets import numbers
@@ -54,6 +54,11 @@ def test_what_training_alone_reaches_follows() -> None:
     assert a == b < 8, "the head reads both"
     assert c < 8
     assert [out.shape[1] for out in smaller.train()(x)] == [4, 4, 2]
+
+
+def test_what_training_reads_whole_stays() -> None:
+    reasons = kept_reasons(follow(ReadInTraining(), (numbers(2, 3, 6, 6),)))
+    assert "the forward reads scale whole" in reasons["a.weight"]
 
 
 class Untraceable(Auxiliary):

@@ -120,6 +120,13 @@ def test_what_keeps_its_channels_is_listed_with_the_reason() -> None:
     assert found["5.weight"] == "its channels stay: they are the network's outputs"
 
 
+def test_layers_of_other_kinds_are_listed() -> None:
+    layers = nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 4), nn.TransformerEncoderLayer(4, 2, 4)
+    found = left_out(remove_channels(nn.Sequential(*layers), X, parameters=0.9, multiple_of=1))
+    assert found["2.weight"] == "its channels stay: TransformerEncoderLayer is not known at 3"
+    assert found["3.linear1.weight"] == "its channels stay: TransformerEncoderLayer is not known"
+
+
 def test_a_budget_of_all_is_a_copy() -> None:
     model = residual()
     whole = remove_channels(model, images(2), macs=1.0)
