@@ -140,7 +140,7 @@ class _Counter(TorchDispatchMode):
 def _may_multiply(func: Any) -> bool:
     space, _, name = str(func).partition(".")
     name = name.partition(".")[0]
-    if name.startswith("_thnn_fused"):  # after the products of a recurrent cell
+    if name.startswith(("_thnn_fused", "linalg_vector_norm")):  # a cell's products come before
         return False
     known = space in ("aten", "prim", "prims", "torchvision", "profiler")
     return not known or name.startswith("_fft") or not _PRODUCTS.isdisjoint(name.split("_"))
