@@ -76,7 +76,29 @@ def choose(
     seed: int = 0,
 ) -> Choice:
     """Return what may go of `model`, and how much it is worth; options as of `remove_channels`."""
+    _check_network(model)
+    _check_options(criterion, multiple_of, at_least, seed)
+    inputs = example if isinstance(example, tuple) else (example,)
+    channels = follow(model, inputs)
+    widths = widths_of(channels)
+    if not widths:
+        raise _nothing(model, channels)
+    scores = scores_of(model, channels, widths, criterion, batches=batches, seed=seed)
+    steps = [width.step(channels, multiple_of) for width in widths]
+    return Choice(model, inputs, channels, widths, scores, steps, at_least)
+
+
+def _check_network(model: nn.Module) -> None:
     check_model(model)
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("compression."):
+            raise UnsupportedTypeError(
+                f"{name or 'the network'}: expected a network in float, found {type(module).__name__}; "
+                "remove channels first, then compress what is left"
+            )
+
+
+def _check_options(criterion: str, multiple_of: int, at_least: float, seed: int) -> None:
     if criterion not in CRITERIA:
         raise CompressionError(
             f"criterion must be one of {', '.join(CRITERIA)}, found {criterion!r}"
@@ -86,17 +108,13 @@ def choose(
     if not is_whole(seed):
         raise CompressionError(f"seed must be a whole number, found {seed!r}")
     check_fraction("at_least", at_least)
-    inputs = example if isinstance(example, tuple) else (example,)
-    channels = follow(model, inputs)
-    widths = widths_of(channels)
-    if not widths:
-        reasons = kept_reasons(channels)
-        shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:3])
-        lacks = "it has no layer but the one that makes its outputs"
-        raise CompressionError(f"no channel of the network can go: {shown or lacks}")
-    scores = scores_of(model, channels, widths, criterion, batches=batches, seed=seed)
-    steps = [width.step(channels, multiple_of) for width in widths]
-    return Choice(model, inputs, channels, widths, scores, steps, at_least)
+
+
+def _nothing(model: nn.Module, channels: Channels) -> CompressionError:
+    reasons = list((kept_reasons(channels) | channels.unknown).items())[:3]
+    shown = "; ".join(f"{name}: {why}" for name, why in reasons)
+    lacks = f"the network is one layer of torch, {type(model).__name__}, or has none with channels"
+    return CompressionError(f"no channel of the network can go: {shown or lacks}")
 
 
 def check_fraction(name: str, value: Any) -> None:

@@ -64,8 +64,8 @@ def trace(model: nn.Module, *, training: bool = False, whole: bool = False) -> f
     tracer = _Tracer()
     if tracer.is_leaf_module(network, ""):
         network = nn.Sequential(network).train(training)
-    _leave_out_optional(network)
     try:
+        _leave_out_optional(network)
         graph = tracer.trace(network)
     except CompressionError:
         raise

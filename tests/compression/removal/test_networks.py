@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from compression.accounting import count_macs, count_parameters
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import left_out
+from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
 from compression.removal import remove_channels
 from tests.support.channel_nets import Yolo, between
 from tests.support.compared import untouched
@@ -174,7 +176,7 @@ REFUSALS: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
         {"macs": 0.5, "criterion": "batch-norm", "multiple_of": 1}, "needs batch norms with scales",
     ),
     "no batches": (residual(), {"macs": 0.5, "criterion": "taylor"}, "pass batches="),
-    "one layer": (nn.Conv2d(3, 4, 1), {"macs": 0.5}, "it has no layer but the one that makes its"),
+    "one layer": (nn.Conv2d(3, 4, 1), {"macs": 0.5}, "the network is one layer of torch, Conv2d"),
     "one sequence": (
         nn.Sequential(nn.Conv2d(3, 4, 1)), {"macs": 0.5}, "0.weight: its channels stay: they are the"
     ),
@@ -183,6 +185,20 @@ REFUSALS: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
         nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 2, 1)), {"macs": 0.5}, "the example: 0: "
     ),
     "branches": (Branches(), {"macs": 0.5}, "cannot be traced by torch.fx at test_networks.py:"),
+    "in parallel": (nn.DataParallel(residual()), {"macs": 0.5}, "one layer of torch, DataParallel"),
+    "static": (
+        quantize_static(residual(), images()), {"macs": 0.5},
+        "the network: expected a network in float, found Static.*; remove channels first",
+    ),
+    "dynamic": (quantize_dynamic(residual()), {"macs": 0.5}, "fc: expected a network in float"),
+    "codes": (quantize_weights(residual()), {"macs": 0.5}, "conv1: expected a network in float"),
+    "cast": (cast(residual(), torch.bfloat16), {"macs": 0.5}, "expected .*, found CastModel"),
+    "computed": (
+        nn.Sequential(weight_norm(nn.Linear(2, 8)), nn.Linear(8, 2)), {"macs": 0.5},
+        "0.weight: expected a tensor that is stored",
+    ),
+    "two inputs": (residual(), {"macs": 0.5, "example": (images(2), images(2))}, "the example: Resid"),
+    "no inputs": (residual(), {"macs": 0.5, "example": ()}, "the example: Residual: Expected pos"),
     "no network": ("model", {"macs": 0.5}, "expected a network"),  # type: ignore[dict-item]
 }  # fmt: skip
 
@@ -191,7 +207,7 @@ REFUSALS: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
 def test_refusals_name_the_thing_and_what_was_found(name: str) -> None:
     model, options, message = REFUSALS[name]
     with pytest.raises(CompressionError, match=message):
-        remove_channels(model, images(2), **options)
+        remove_channels(model, **({"example": images(2)} | options))
 
 
 def test_a_network_of_chance_is_refused() -> None:
