@@ -35,6 +35,12 @@ _SWIN: dict[str, Any] = {
 }
 
 
+def _resnext() -> nn.Module:
+    model: Any = ResNet(Bottleneck, [1, 1, 1, 1], groups=8, width_per_group=4)
+    model.layer3, model.layer4, model.fc = nn.Identity(), nn.Identity(), nn.Linear(512, 5)
+    return model  # type: ignore[no-any-return]
+
+
 def _mobilenet_v3() -> nn.Module:
     row: Any = partial(InvertedResidualConfig, width_mult=1.0)
     rows = [
@@ -64,10 +70,7 @@ def _fcn() -> nn.Module:
 
 
 SMALL: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "resnext": (
-        lambda: ResNet(Bottleneck, [1, 1, 1, 1], num_classes=5, groups=8, width_per_group=4),
-        32,
-    ),
+    "resnext": (_resnext, 32),
     "densenet": (lambda: DenseNet(8, (2, 2), 16, num_classes=5), 32),
     "squeezenet": (lambda: models.squeezenet1_1(num_classes=5), 40),
     "mobilenet_v2": (lambda: models.MobileNetV2(5, 0.25, [[1, 32, 1, 1], [4, 64, 2, 2]]), 32),
@@ -97,8 +100,8 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], int]] = {
         32,
     ),
     "maxvit": (
-        lambda: MaxVit((32, 32), 8, 4, [8, 16], [1, 1], 8, 0.1, num_classes=5),
-        32,
+        lambda: MaxVit((16, 16), 8, 4, [16], [1], 8, 0.1, num_classes=5),
+        16,
     ),
     "lraspp": (_lraspp, 32),
     "fcn": (_fcn, 32),

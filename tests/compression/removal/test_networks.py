@@ -91,8 +91,10 @@ def widths(model: nn.Module) -> dict[str, int]:
     return {n: m.weight.shape[0] for n, m in model.named_modules() if hasattr(m, "kernel_size")}
 
 
-@pytest.mark.parametrize("budget", ["macs", "parameters"])
-@pytest.mark.parametrize(("multiple_of", "at_least"), [(1, 0.1), (4, 0.1), (2, 0.5)])
+@pytest.mark.parametrize(
+    ("budget", "multiple_of", "at_least"),
+    [("macs", 1, 0.1), ("macs", 4, 0.1), ("parameters", 2, 0.5), ("parameters", 4, 0.1)],
+)
 def test_budgets_multiples_and_floors_hold(budget: str, multiple_of: int, at_least: float) -> None:
     model, x = Yolo().eval(), numbers(1, 3, 16, 16)
     smaller = remove_channels(
