@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.options import WORKLOAD, devices
-from benchmarks.techniques import SWEEP, TECHNIQUES, Technique
+from benchmarks.techniques import SWEEP, TECHNIQUES, TIMED, Technique
 
 TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
 
@@ -17,13 +17,15 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     """
     config = metafunc.config
     sweeps = metafunc.definition.get_closest_marker("with_sweep") is not None
+    timed = "batch_size" in metafunc.fixturenames
+    points = TIMED if timed else SWEEP
     pairs = [
         (device, technique)
         for device in devices(config)
-        for technique in (*TECHNIQUES, *(SWEEP if sweeps else ()))
+        for technique in (*TECHNIQUES, *(points if sweeps else ()))
         if device in technique.claims
     ]
-    if "batch_size" not in metafunc.fixturenames:
+    if not timed:
         metafunc.parametrize("place, case", [_parameter(*pair) for pair in pairs])
         return
     workload = config.stash[WORKLOAD]

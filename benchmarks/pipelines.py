@@ -1,19 +1,25 @@
 """What a technique does with a workload's images and recipes, for the rows and for the sweep."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.baseline import Baseline
+from compression.channels import Criterion
 from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
 from compression.pruning import fine_tune, prune_l1_global
 from compression.quantization import quantize_aware, round_vectors
 from compression.recalibration import recalibrate_batch_norm
+from compression.removal import remove_channels, remove_channels_softly
+from compression.training import Recipe, Split, fit
 
 CALIBRATION_BATCH = 64
+SCHEDULE_EPOCHS = 4
+"""Of each schedule and of its controls: as many rounds fit."""
 
 
 def tune(b: Baseline, model: nn.Module) -> nn.Module:
@@ -23,9 +29,7 @@ def tune(b: Baseline, model: nn.Module) -> nn.Module:
 
 def prune_and_train(b: Baseline, amount: float) -> nn.Module:
     """Prune globally, and train what is left by the workload's recipe for a sparse network."""
-    pruned = prune_l1_global(b.model, amount=amount)
-    recipe = b.workload.sparse or b.workload.fine_tune
-    return fine_tune(pruned, b.data.train.take(b.workload.sparse_images), recipe)
+    return fine_tune(prune_l1_global(b.model, amount=amount), *sparse_training(b))
 
 
 def prune_and_share(b: Baseline, *, amount: float, bit_cost: float) -> nn.Module:
@@ -34,10 +38,80 @@ def prune_and_share(b: Baseline, *, amount: float, bit_cost: float) -> nn.Module
     Deep Compression's pipeline (Han et al. 2016, arXiv:1510.00149) with an entropy-constrained
     codebook.
     """
-    few = share_weights(prune_and_train(b, amount), num_clusters=32, bit_cost=bit_cost)
+    return share_and_tune(b, prune_and_train(b, amount), bit_cost=bit_cost)
+
+
+def share_and_tune(b: Baseline, model: nn.Module, *, bit_cost: float) -> nn.Module:
+    """Share weights at a price per bit, train what is shared, round the rest."""
+    few = share_weights(model, num_clusters=32, bit_cost=bit_cost)
     images = b.data.train.take(b.workload.fine_tune_images)
     recipe = replace(b.workload.fine_tune, epochs=1)
     return round_vectors(fine_tune_centroids(few, images, recipe))
+
+
+def remove(
+    b: Baseline, *, macs: float, criterion: Criterion = "l2", model: nn.Module | None = None
+) -> nn.Module:
+    """Remove channels until so much of the multiply-accumulates is left, and recalibrate."""
+    smaller = remove_channels(model or b.model, example(b), macs=macs, criterion=criterion)
+    return recalibrate(b, smaller)
+
+
+def remove_and_tune(b: Baseline, *, macs: float, criterion: Criterion = "l2") -> nn.Module:
+    """Remove channels, and fine-tune what is left."""
+    return tune(b, remove(b, macs=macs, criterion=criterion))
+
+
+def remove_and_share(b: Baseline, *, macs: float, bit_cost: float) -> nn.Module:
+    """Remove channels, fine-tune, share weights at a price per bit, and train what is shared."""
+    return share_and_tune(b, remove_and_tune(b, macs=macs), bit_cost=bit_cost)
+
+
+def train_small(b: Baseline, *, macs: float) -> nn.Module:
+    """Train a network of the same widths from the start, as long as the baseline and its repair.
+
+    The control of removal: what the removed channels' network is worth without what it inherits.
+    """
+    torch.manual_seed(b.workload.recipe_on(b.device).seed)
+    small = remove(b, macs=macs, model=b.workload.network().to(b.device))
+    fit(small, b.data.train, b.workload.recipe_on(b.device))
+    return tune(b, small)
+
+
+def remove_softly(b: Baseline, *, macs: float) -> nn.Module:
+    """Remove channels while the network trains, and fine-tune what is left."""
+    images, recipe = scheduled_training(b)
+    smaller = remove_channels_softly(b.model, example(b), images, recipe, macs=macs)
+    return tune(b, recalibrate(b, smaller))
+
+
+def example(b: Baseline) -> Tensor:
+    """Return one prepared image."""
+    return b.data.train.take(1).inputs(slice(0, 1)).to(b.device)
+
+
+def sparse_training(b: Baseline) -> tuple[Split, Recipe]:
+    """Return the images and the recipe that train a network of which most is pruned."""
+    recipe = b.workload.sparse or b.workload.fine_tune
+    return b.data.train.take(b.workload.sparse_images), recipe
+
+
+def follow_schedule(b: Baseline, schedule: Callable[..., nn.Module], **options: Any) -> nn.Module:
+    """Compress by a schedule while the network trains, and recalibrate."""
+    return recalibrate(b, schedule(b.model, *scheduled_training(b), **options))
+
+
+def learn(b: Baseline, schedule: Callable[..., nn.Module], **options: Any) -> nn.Module:
+    """Compress by learning-compression, in ten steps or in as many as few images allow."""
+    images, recipe = scheduled_training(b)
+    taken = len(images) * recipe.epochs // recipe.batch_size
+    return follow_schedule(b, schedule, steps=max(1, min(10, taken // 4)), **options)
+
+
+def scheduled_training(b: Baseline) -> tuple[Split, Recipe]:
+    """Return the images and the recipe of a schedule, which needs more epochs than a repair."""
+    images, recipe = sparse_training(b)
+    return images, replace(recipe, epochs=SCHEDULE_EPOCHS)
 
 
 def recalibrate(b: Baseline, model: nn.Module) -> nn.Module:

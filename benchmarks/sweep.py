@@ -3,8 +3,15 @@
 from torch import nn
 
 from benchmarks.baseline import Baseline
-from benchmarks.pipelines import prune_and_share, train_student, tune
+from benchmarks.pipelines import (
+    prune_and_share,
+    remove_and_tune,
+    train_small,
+    train_student,
+    tune,
+)
 from benchmarks.technique import Technique
+from compression.channels import Criterion
 from compression.pruning import (
     prune_l1_global,
     prune_l1_unstructured,
@@ -24,6 +31,10 @@ ALPHAS = (0.1, 0.5, 0.9)
 # The amount pruned, and the price of a bit. The first is the control: as much training, 32 values,
 # nothing else.
 SIZES = ((0.0, 0.0), (0.75, 0.05), (0.88, 0.1), (0.92, 0.1), (0.96, 0.1))
+
+# What stays of the multiply-accumulates; "small-dense" is trained from the start.
+MACS = (0.75, 0.5, 0.35, 0.25, 0.125)
+CHANNELS: dict[str, Criterion] = {"channels": "l2", "random-channels": "random"}
 
 
 def pruning_point(family: str, amount: float, *, fine_tuned: bool) -> Technique:
@@ -60,6 +71,18 @@ def distillation_point(temperature: float, alpha: float) -> Technique:
     return Technique(name, how, family="distilled", student=True, facts=facts)
 
 
+def channels_point(macs: float, kind: str) -> Technique:
+    """Return one point of accuracy against the multiply-accumulates that stay."""
+
+    def how(b: Baseline) -> nn.Module:
+        if kind == "small-dense":
+            return train_small(b, macs=macs)
+        return remove_and_tune(b, macs=macs, criterion=CHANNELS[kind])
+
+    facts = {"macs_share": macs, "sweep": True}
+    return Technique(f"sweep-{kind}-{macs * 100:g}", how, family=kind, facts=facts)
+
+
 STUDENT = Technique(
     "sweep-student",
     lambda b: train_student(b, alpha=0.0),
@@ -69,7 +92,11 @@ STUDENT = Technique(
 )
 """The control of figure 6, trained without a teacher."""
 
+TIMED = tuple(channels_point(macs, kind) for kind in (*CHANNELS, "small-dense") for macs in MACS)
+"""The points of the sweep whose latency is measured too: they differ in it."""
+
 SWEEP = (
+    *TIMED,
     *(size_point(*point) for point in SIZES),
     *(
         pruning_point(family, amount, fine_tuned=fine_tuned)

@@ -9,14 +9,20 @@ import torch
 from benchmarks.machine.kernels import INTEGER_KERNELS
 from benchmarks.pipelines import (
     calibration,
+    follow_schedule,
+    learn,
     prune_and_share,
     prune_and_train,
     recalibrate,
+    remove,
+    remove_and_share,
+    remove_and_tune,
+    remove_softly,
     train_quantized,
     train_student,
     tune,
 )
-from benchmarks.sweep import SWEEP
+from benchmarks.sweep import SWEEP, TIMED
 from benchmarks.technique import (
     DEVICES,
     LATENCY,
@@ -36,9 +42,15 @@ from compression.pruning import (
     prune_random_unstructured,
 )
 from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
+from compression.schedules import (
+    learn_pruned,
+    learn_shared,
+    prune_gradually,
+    prune_iteratively,
+)
 from compression.semi_structured import SEMI_STRUCTURED_KERNELS, lower_semi_structured
 
-__all__ = ["BY_NAME", "SWEEP", "TECHNIQUES", "Technique"]
+__all__ = ["BY_NAME", "SWEEP", "TECHNIQUES", "TIMED", "Technique"]
 
 
 def _int8_on(device: str) -> Claim:
@@ -49,6 +61,8 @@ def _int8_on(device: str) -> Claim:
 NO_SPEED = dict.fromkeys(DEVICES, SIZE_ONLY)
 INT8 = {device: _int8_on(device) for device in DEVICES}
 DYNAMIC_INT8 = dict.fromkeys(DEVICES, Claim(kernels=(("aten::_int_mm",),)))
+AT_ONCE = 10**9
+"""Steps between two removals, of which then only the last one happens."""
 SPARSE_CORES = {"cuda": Claim(kernels=SEMI_STRUCTURED_KERNELS, otherwise="size only")}
 CUDA_ONLY = {"cuda": LATENCY}
 
@@ -62,25 +76,62 @@ TECHNIQUES = (
               targets(size=0.44, speed_up=0.9)),
     Technique("l1-unstructured-60-recalibrated",
               lambda b: recalibrate(b, prune_l1_unstructured(b.model, amount=0.6)),
-              targets(size=0.44, drop_digits=0.02, drop_cifar10=0.02, speed_up=0.9)),
+              targets(size=0.44, drop_digits=0.02, drop_cifar10=0.02),
+              claims=NO_SPEED),
     Technique("l1-unstructured-60-tuned",
               lambda b: tune(b, prune_l1_unstructured(b.model, amount=0.6)),
-              targets(size=0.44, drop_digits=0.02, drop_cifar10=0.01, speed_up=0.9)),
+              targets(size=0.44, drop_digits=0.02, drop_cifar10=0.01),
+              claims=NO_SPEED),
     Technique("l1-global-60",
               lambda b: prune_l1_global(b.model, amount=0.6),
               targets(size=0.44, drop_digits=0.02, drop_cifar10=0.02, speed_up=0.9)),
     Technique("random-unstructured-60",
               lambda b: prune_random_unstructured(b.model, amount=0.6),
-              targets(size=0.44, speed_up=0.9)),
+              targets(size=0.44),
+              claims=NO_SPEED),
     Technique("random-unstructured-60-tuned",
               lambda b: tune(b, prune_random_unstructured(b.model, amount=0.6)),
-              targets(size=0.44, speed_up=0.9)),
+              targets(size=0.44),
+              claims=NO_SPEED),
+    Technique("l1-global-98-tuned",
+              lambda b: follow_schedule(b, prune_iteratively, amount=0.98, rounds=1),
+              targets(size=0.05),
+              claims=NO_SPEED),
+    Technique("tuned-l1-global-98",
+              lambda b: follow_schedule(b, prune_gradually, amount=0.98, until=1.0, every=AT_ONCE),
+              targets(size=0.05),
+              claims=NO_SPEED),
+    Technique("gradual-98",
+              lambda b: follow_schedule(b, prune_gradually, amount=0.98),
+              targets(size=0.05, drop_digits=0.03),
+              claims=NO_SPEED),
+    Technique("iterative-98",
+              lambda b: follow_schedule(b, prune_iteratively, amount=0.98, rounds=4),
+              targets(size=0.05, drop_digits=0.03),
+              claims=NO_SPEED),
+    Technique("learned-98",
+              lambda b: learn(b, learn_pruned, amount=0.98),
+              targets(size=0.05, drop_digits=0.05),
+              claims=NO_SPEED),
     Technique("ln-structured-30",
               lambda b: prune_ln_structured(b.model, amount=0.3),
               targets(size=0.75, speed_up=0.9)),
     Technique("ln-structured-30-tuned",
               lambda b: tune(b, prune_ln_structured(b.model, amount=0.3)),
-              targets(size=0.75, drop_digits=0.03, drop_cifar10=0.10, speed_up=0.9)),
+              targets(size=0.75, drop_digits=0.03, drop_cifar10=0.10),
+              claims=NO_SPEED),
+    Technique("channels-50",
+              lambda b: remove(b, macs=0.5),
+              targets(size=0.75, speed_up=1.3)),
+    Technique("channels-50-tuned",
+              lambda b: remove_and_tune(b, macs=0.5),
+              targets(size=0.75, drop_digits=0.02, drop_cifar10=0.02, speed_up=1.3)),
+    Technique("random-channels-50-tuned",
+              lambda b: remove_and_tune(b, macs=0.5, criterion="random"),
+              targets(size=0.75, speed_up=1.3)),
+    Technique("soft-channels-50",
+              lambda b: remove_softly(b, macs=0.5),
+              targets(size=0.75, drop_digits=0.02, drop_cifar10=0.02, speed_up=1.3)),
     Technique("2-of-4",
               lambda b: prune_n_of_m(b.model),
               targets(size=0.54),
@@ -111,6 +162,10 @@ TECHNIQUES = (
     Technique("shared-16",
               lambda b: share_weights(b.model, num_clusters=16),
               targets(size=0.13, drop_digits=0.02, drop_cifar10=0.02, speed_up=0.9)),
+    Technique("learned-shared-16",
+              lambda b: learn(b, learn_shared, num_clusters=16),
+              targets(size=0.13, drop_digits=0.02, drop_cifar10=0.02),
+              claims=NO_SPEED),
     Technique("static-int8-coded",
               lambda b: quantize_static(b.model, calibration(b)),
               targets(size=0.23, drop_digits=0.01, drop_cifar10=0.0015),
@@ -123,6 +178,18 @@ TECHNIQUES = (
               lambda b: prune_and_share(b, amount=0.85, bit_cost=0.05),
               targets(size=0.04, drop_digits=0.005, drop_cifar10=0.005, speed_up=0.9),
               entropy_coded=True, facts={"pruned": 0.85, "bit_cost": 0.05}),
+    Technique("channels-50-int8",
+              lambda b: quantize_static(remove_and_tune(b, macs=0.5), calibration(b)),
+              targets(size=0.2, drop_digits=0.02, drop_cifar10=0.02),
+              claims=INT8),
+    Technique("channels-50-int8-coded",
+              lambda b: quantize_static(remove_and_tune(b, macs=0.5), calibration(b)),
+              targets(size=0.18, drop_digits=0.02, drop_cifar10=0.02),
+              claims=INT8, entropy_coded=True),
+    Technique("channels-50-shared-coded",
+              lambda b: remove_and_share(b, macs=0.5, bit_cost=0.05),
+              targets(size=0.1, drop_digits=0.02, drop_cifar10=0.02, speed_up=1.3),
+              entropy_coded=True, facts={"bit_cost": 0.05}),
     Technique("float16",
               lambda b: cast(b.model, torch.float16),
               targets(size=0.51, drop_digits=0.005, drop_cifar10=0.002),

@@ -63,6 +63,7 @@ def history_of(request: pytest.FixtureRequest) -> Any:
     return gate.history.entries.get(request.node.nodeid, {}).get("extra_info") if gate else None
 
 
+@pytest.mark.with_sweep
 @pytest.mark.benchmark(timer=CLOCK)
 def test_latency(
     benchmark: Any,

@@ -82,6 +82,7 @@ FACTS: Mapping[str, Fact] = {
     "epoch_accuracy": Fact(SHARES, "share of images", "validation accuracy per epoch", _ROWS),
     "sweep": Fact(FLAG, "", "a point of the figures, not a promise", _ROWS),
     "amount": Fact(SHARE, "share of weights or filters", "what was pruned, figure 2", _ROWS),
+    "macs_share": Fact(SHARE, "share of the baseline's", "MACs asked of removal", _ROWS),
     "pruned": Fact(SHARE, "share of weights", "what was pruned before weights were shared", _ROWS),
     "fine_tuned": Fact(FLAG, "", "whether it was trained after pruning", _ROWS),
     "bit_cost": Fact(QUANTITY, "squared error per bit", "the price of a bit in clustering", _ROWS),

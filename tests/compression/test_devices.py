@@ -13,27 +13,38 @@ from compression.integer import TritonModel, lower_triton
 from compression.integer.triton.config import DEFAULT
 from compression.integer.triton.launch import Launch
 from compression.quantization import quantize_static
-from compression.training import Split, correct_images
+from compression.training import Recipe, Split, correct_images
+from compression.training.batches import Feed
 from tests.support.kinds import KINDS
 from tests.support.nets import images, mlp, residual
 from tests.support.pretend_cuda import CUDA, WAITS, OnCuda, pretend_cuda
 from tests.support.workloads import WITH_STUDENT, tiny_data
 
-FITTING = ("pruning.networks", "clustering.networks", "distillation", "quantization.qat")
+FITTING = (
+    *("pruning.networks", "clustering.networks", "distillation", "quantization.qat"),
+    *("schedules.epochs", "schedules.gradual", "schedules.iterative", "schedules.learning"),
+)
 
 
 def step(
-    model: Any, train: Split, *_: Any, loss: Any = None, after_step: Any = None, **__: Any
+    model: Any,
+    train: Split,
+    recipe: Recipe,
+    *_: Any,
+    loss: Any = None,
+    after_step: Any = None,
+    **__: Any,
 ) -> None:
-    """Stand in for `fit`: a step without its gradients, which need the real card."""
+    """Stand in for `fit`: steps without their gradients, which need the real card."""
     batch = train.take(4)
     inputs = batch.inputs(slice(None))
     with torch.no_grad():
         logits = model(inputs)
         if loss is not None:
             assert isinstance(loss(logits, batch.labels, inputs), OnCuda)
-        if after_step is not None:
-            after_step()
+        for _ in range(Feed().steps(len(train), recipe.batch_size) * recipe.epochs):
+            if after_step is not None:
+                after_step()
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=str)
@@ -42,6 +53,7 @@ def test_a_technique_stays_on_its_device(
 ) -> None:
     for module in FITTING:
         monkeypatch.setattr(f"compression.{module}.fit", step)
+    monkeypatch.setattr("compression.schedules.progress.feed_of", lambda *_: Feed())
     with pretend_cuda():
         data = tiny_data().to(CUDA)
         baseline = Baseline(residual().to(CUDA), data, WITH_STUDENT, CUDA)
