@@ -23,6 +23,12 @@ from compression.modes import evaluating
 TOLERANCE = 1e-3
 """Of the largest output: what was cut is what was zeroed but for the network's own rounding."""
 
+SAVING: dict[str, float] = {"taylor": 1.0}
+SAVING_BY_NORMS = 1 / 3
+"""How much it counts what a unit saves. Taylor's scores are losses of the network, so that the best
+buy is the lowest loss per saving. Norms say which unit of a width is worth least, little of how much
+another width is worth: of 0 to 1, a third kept most of ResNet-18's accuracy on digits and CIFAR-10."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -35,6 +41,7 @@ class Choice:
     scores: Tensor
     steps: list[int]
     at_least: float
+    saving: float = SAVING_BY_NORMS
 
     def select(self, cost: Cost, budget: float) -> tuple[Tensor, list[int]]:
         """Return the channels that go (bool per label), and how many units of each width stay."""
@@ -45,6 +52,7 @@ class Choice:
             budget=budget,
             steps=self.steps,
             at_least=self.at_least,
+            saving=self.saving,
         )
 
     def cost_in_macs(self) -> tuple[Cost, float]:
@@ -85,7 +93,8 @@ def choose(
         raise _nothing(model, channels)
     scores = scores_of(model, channels, widths, criterion, batches=batches, seed=seed)
     steps = [width.step(channels, multiple_of) for width in widths]
-    return Choice(model, inputs, channels, widths, scores, steps, at_least)
+    saving = SAVING.get(criterion, SAVING_BY_NORMS)
+    return Choice(model, inputs, channels, widths, scores, steps, at_least, saving)
 
 
 def _check_network(model: nn.Module) -> None:

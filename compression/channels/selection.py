@@ -20,13 +20,15 @@ def select(
     budget: float,
     steps: Sequence[int],
     at_least: float,
+    saving: float,
 ) -> tuple[Tensor, list[int]]:
     """Return the units that go (bool per label), and how many of each width stay.
 
     Units of a width go in the order of their scores, so many at once that a multiple of its step
     stays, and at least the fraction `at_least` of it. Of all widths the next to shrink is the one
-    that loses the least score for what it saves, until the cost is at most `budget` or nothing is
-    left to take: a knapsack filled by its densest item (Dantzig 1957; HALP, arXiv:2110.10811).
+    that loses the least score per units^(1 - saving) * saved^saving, until the cost is at most
+    `budget` or nothing is left to take. With `saving` 1 a knapsack is filled by its densest item, as
+    for scores that are losses (HALP, arXiv:2110.10811); with 0 the cost only says when to stop.
     """
     kept = [len(width.units) for width in widths]
     orders = [width.units[scores[width.units].argsort(stable=True)] for width in widths]
@@ -40,7 +42,8 @@ def select(
         if count is None or saved <= 0:
             return None
         size = len(orders[number])
-        return float(losses[number][size - count] - losses[number][size - kept[number]]) / saved
+        lost = float(losses[number][size - count] - losses[number][size - kept[number]])
+        return lost / ((kept[number] - count) ** (1 - saving) * saved**saving)
 
     heap = [
         (found, number) for number in range(len(widths)) if (found := density(number)) is not None

@@ -21,9 +21,18 @@ class Width:
     places: dict[tuple[Place, int], int]
 
     def step(self, channels: Channels, multiple_of: int) -> int:
-        """Return of how many units what stays is a multiple, so that its layers' widths are."""
-        made = [count for key, count in self.places.items() if key in channels.made]
-        return math.lcm(*(multiple_of // math.gcd(multiple_of, count) for count in made))
+        """Return of how many units what stays is a multiple, so that its layers' widths are.
+
+        A layer that has no more than `multiple_of` channels of it takes the half, until it fits twice.
+        """
+        steps = []
+        for key, count in self.places.items():
+            if key in channels.made:
+                fitting = multiple_of
+                while fitting > 1 and fitting >= count * len(self.units):
+                    fitting //= 2
+                steps.append(fitting // math.gcd(fitting, count))
+        return math.lcm(*steps)
 
 
 def widths_of(channels: Channels) -> list[Width]:

@@ -34,7 +34,8 @@ def remove_channels(
 
     criterion    "l2" or "l1" (the norms of filters), "fpgm", "batch-norm", "taylor", which looks at
                  `batches` of (inputs, labels), or "random", the control, by `seed`
-    multiple_of  of what the width of each layer is a multiple, unless it stays whole
+    multiple_of  of what the width of each layer is a multiple, unless it stays whole; the half, a
+                 quarter, ... in a layer that has no more channels than that
     at_least     the fraction of each width that stays
 
     Channels that hang together go together, by additions, products, concatenations, shuffles, groups
