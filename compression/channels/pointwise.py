@@ -81,6 +81,8 @@ def pointwise(walk: Walk, node: fx.Node, module: Any) -> Found | None:
         return _normalization(walk, node, module, name)
     if module is None and name == "pad":
         return pad(walk, node)
+    if kind is nn.GLU or (module is None and name == "glu"):
+        return _gated(walk, node, module)
     return None
 
 
@@ -179,6 +181,17 @@ def pad(walk: Walk, node: fx.Node) -> Found:
             return Value(shape)
         labels = torch.cat([fixed(int(own[0])), labels, fixed(int(own[1]))])  # type: ignore[arg-type]
     return Value(shape, value.axis, labels)
+
+
+def _gated(walk: Walk, node: fx.Node, module: Any) -> Value:
+    """The halves of a gated linear unit go together."""
+    value, shape = walk.first(node), walk.shape(node)
+    dims = (module.dim,) if module is not None else _dims(node, "dim", len(shape), 1) or (-1,)
+    if value.axis is None or value.axis != dims[0] % len(shape):
+        return Value(shape, value.axis, value.labels, value.vanishes)
+    first, second = value.channels[1].chunk(2)
+    walk.unite(node, first, second)
+    return Value(shape, value.axis, first, value.vanishes)
 
 
 def _reduction(walk: Walk, node: fx.Node) -> Found:

@@ -48,6 +48,9 @@ FOLLOWED: dict[str, Callable[[], Made]] = {
     "shuffle": lambda: maps(
         lambda y: y.view(y.size(0), 2, y.size(1) // 2, -1).transpose(1, 2).reshape(y.shape)
     ),
+    "gated": lambda: maps(lambda y: F.glu(y, 1), channels=4),
+    "gated layer": lambda: between(nn.GLU(1), channels=4),
+    "gated over places": lambda: maps(F.glu),
     "halves": lambda: maps(lambda y: torch.cat([y.chunk(2, 1)[1], y.chunk(2, 1)[0].relu()], 1)),
     "padded shortcut": lambda: maps(lambda y: F.pad(y, (0, 0, 0, 0, 2, 2)), channels=12),
     "border": lambda: maps(lambda y: F.pad(y, (1, 1, 2, 0), mode="reflect")),

@@ -96,6 +96,7 @@ LAYERS: tuple[tuple[tuple[int, ...], str], ...] = (
     (IMAGES, "nn.Softmax2d()"),
     (MAPS, "nn.BatchNorm{d}d({c}, track_running_stats=False)"),
     (ANY, "nn.Softmax(1)"),
+    (ANY, "nn.GLU(1)"),
     (ANY, "nn.Softmax(-1)"),
     (ANY, "nn.Bilinear({last}, {last}, 3)"),
     (SEQUENCE, "nn.TransformerEncoderLayer({last}, 1, 8, batch_first=True)"),

@@ -9,6 +9,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from tests.support.channel_cases import FOLLOWED, KEPT
 from tests.support.channel_nets import Auxiliary, ReadInTraining, between
 from tests.support.compared import leaves
+from tests.support.drawing import program_of_seed
 from tests.support.drawn import QUIET, drawn
 from tests.support.integer_nets import numbers
 from tests.support.nets import images, residual
@@ -26,6 +27,11 @@ def test_drawn_networks_without_channels_are_those_with_zeros(program: Program) 
 @drawn(0.5)
 def test_usual_networks_without_channels_are_those_with_zeros(program: Program) -> None:
     removed(program)
+
+
+def test_most_drawn_networks_lose_channels() -> None:
+    shares = [removed(program_of_seed(seed, channels=True)) for seed in range(8)]
+    assert sum(share < 1 for share in shares) >= 4
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
