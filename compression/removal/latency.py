@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression.channels import Choice, Cost, Counter, Product, Term
+from compression.channels import Choice, Cost, Count, Counter, Product, Term
 from compression.errors import CompressionError
 from compression.integer import deploy
 from compression.layers import CONVOLUTIONS, TRANSPOSED
@@ -77,15 +77,16 @@ def table_cost(choice: Choice, deployed: Deployed) -> Cost:
     for product in choice.channels.products:
         sides = [product.outputs] if product.inputs is None else [product.outputs, product.inputs]
         counts = tuple(map(counter.count, sides))
-        grids = [_grid(c.total, fixed=not c.per_unit) for c in counts]
+        grids = [_grid(count, counter.sizes) for count in counts]
         time_ms = partial(_layer_ms, choice, product, deployed, timed)
         table = {key: time_ms(key) for key in _corners(grids)}
         terms.append(Term(counts, partial(_interpolate, grids, table)))
     return Cost(terms)
 
 
-def _grid(total: int, *, fixed: bool) -> list[int]:
-    return [total] if fixed else sorted({max(1, round(f * total)) for f in FRACTIONS})
+def _grid(count: Count, sizes: list[int]) -> list[int]:
+    """Return the numbers of channels that are timed, where so many units of each width are whole."""
+    return sorted({count.of([max(1, round(f * size)) for size in sizes]) for f in FRACTIONS})
 
 
 def _corners(grids: list[list[int]]) -> list[tuple[int, ...]]:
@@ -123,6 +124,9 @@ def _layer_ms(
         outputs, inputs = counts if len(counts) == 2 else (like.out_features, like.in_features)
         layer: nn.Module = nn.Linear(inputs, outputs, bias=like.bias is not None)
         shape = (*product.shape[:-1], inputs)
+        if len(counts) == 1:  # over another axis than that of the channels, which pass
+            passing = shape.index(len(product.outputs))
+            shape = (*shape[:passing], counts[0], *shape[passing + 1 :])
     else:
         layer, shape = _convolution(like, product, counts)
     key = str(layer), shape
@@ -140,7 +144,6 @@ def _convolution(
     outputs, groups = counts[0], like.groups
     if len(counts) == 2:
         inputs = counts[1] * groups
-        outputs = max(groups, outputs // groups * groups)
     else:  # groups of one channel
         each = like.out_channels // groups
         groups = inputs = max(1, outputs // each)

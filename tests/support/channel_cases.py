@@ -48,6 +48,7 @@ FOLLOWED: dict[str, Callable[[], Made]] = {
     "shuffle": lambda: maps(
         lambda y: y.view(y.size(0), 2, y.size(1) // 2, -1).transpose(1, 2).reshape(y.shape)
     ),
+    "over places": lambda: between(nn.Linear(6, 6), nn.ReLU()),
     "gated": lambda: maps(lambda y: F.glu(y, 1), channels=4),
     "gated layer": lambda: between(nn.GLU(1), channels=4),
     "gated over places": lambda: maps(F.glu),

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from compression.accounting import count_macs
+from compression.channels import choose
 from compression.errors import CompressionError
 from compression.removal import latency, remove_channels
+from tests.support.channel_cases import FOLLOWED
 from tests.support.nets import images, residual
 
 
@@ -60,6 +62,23 @@ def test_a_layer_is_timed_once_for_each_width(told_time: list[float]) -> None:
     layers = told_time[1:]
     # At most three widths of outputs by three of inputs for three layers, and the tries.
     assert len(layers) <= 3 + 9 + 3 + latency.TRIES
+
+
+LAYERS = (
+    "two layers", "groups", "depthwise", "transposed", "transposed depthwise", "flattened", "1-d",
+    "3-d", "mixer", "over places", "no batch", "called twice",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_table_tells_any_time_that_grows_with_inputs_and_outputs(name: str) -> None:
+    model, x = FOLLOWED[name]()
+    choice = choose(model.eval(), x, multiple_of=1)
+    table, (macs, total) = latency.table_cost(choice, Timed), choice.cost_in_macs()
+    for share in (1.0, 0.5, 0.75):
+        kept = [round(share * len(width.units)) for width in choice.widths]
+        wanted = (macs.of(kept) - macs.constant) / 1e4
+        assert table.of(kept) == pytest.approx(wanted, rel=1e-9), f"{share} of {total}"
 
 
 def test_a_time_out_of_reach_is_refused_with_the_fastest() -> None:
