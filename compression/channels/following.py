@@ -201,14 +201,14 @@ def _number(walk: Walk, node: fx.Node, world: World) -> Any:
 
 def _freeze_whole(walk: Walk, model: nn.Module) -> None:
     """Let channels stay of parameters that something reads whole."""
+    owned: dict[object, list[tuple[int, Tensor]]] = {}
+    for (place, axis), labels in walk.channels.owned.items():
+        owned.setdefault(_memory(model, place), []).append((axis, labels))
     for node, place in walk.parameters.items():
-        for (held, axis), labels in walk.channels.owned.items():
-            value = walk.value(node)
-            if (
-                _memory(model, held) == _memory(model, place)
-                and value.labels is None
-                and not _owned_by_all(walk, node, axis)
-            ):
+        if walk.value(node).labels is not None:
+            continue
+        for axis, labels in owned.get(_memory(model, place), []):
+            if not _owned_by_all(walk, node, axis):
                 reason = f"the forward reads {node.target} whole at {place_of(node)}"
                 walk.labels.freeze(labels, reason)
 
