@@ -1,5 +1,6 @@
-"""Soft filter pruning: filters are zeroed after each epoch, may grow back, and go at the end."""
+"""Soft filter pruning: channels are zeroed after each epoch, may grow back, and go at the end."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.channels import Choice, Criterion, check_fraction, choose, reach, scores_of
+from compression.layers import copy_model
 from compression.schedules import train_between
 from compression.training import Recipe, Split
 
@@ -28,10 +30,12 @@ def remove_channels_softly(
 ) -> nn.Module:
     """Return a copy trained by `recipe` while channels fade, and without them at the end.
 
-    After each epoch the filters are zeroed that `remove_channels` would remove from the network as it
+    After each epoch the channels are zeroed that `remove_channels` would remove from the network as it
     is then; in the next one they train again, so that a choice can be taken back. After the last
-    epoch the channels go, until `macs`, a fraction of the network's own multiply-accumulates for
-    inputs like `example`, is left; recalibrate_batch_norm and fine_tune repair that.
+    epoch they go, and `macs` is left, a fraction of the network's own multiply-accumulates for inputs
+    like `example`; recalibrate_batch_norm and fine_tune repair that. Where batch norms follow the
+    filters, their scales and shifts are zeroed, and count in the criterion: under a norm a filter of
+    zeros would come back at once, as large as chance has it.
 
     criterion    a norm or a distance of filters, as in remove_channels; "taylor" is none
     multiple_of, at_least, seed  as in remove_channels
@@ -55,31 +59,60 @@ def remove_channels_softly(
         seed=seed,
     )
     cost, total = start.cost_in_macs()
+    reach(start, cost, "macs", macs, total)  # one out of reach is said before the training
+    gone = torch.zeros(len(start.channels.labels), dtype=torch.bool)
 
-    def gone_from(network: nn.Module) -> tuple[Choice, Tensor]:
-        scores = scores_of(network, start.channels, start.widths, criterion, seed=seed)
+    def fade(network: nn.Module, _: float) -> None:
+        scaled = with_norms_in_filters(replace(start, model=network))
+        scores = scores_of(scaled, start.channels, start.widths, criterion, seed=seed)
         now = replace(start, model=network, scores=scores)
-        return now, reach(now, cost, "macs", macs, total)
+        gone.copy_(reach(now, cost, "macs", macs, total))
+        zero_channels(now, gone)
 
-    gone_from(model)  # a budget out of reach is said before the training
     trained = train_between(
-        model,
-        train,
-        recipe,
-        lambda network, _: zero_filters(*gone_from(network)),
-        teacher=teacher,
-        temperature=temperature,
-        alpha=alpha,
+        model, train, recipe, fade, teacher=teacher, temperature=temperature, alpha=alpha
     )
-    choice, gone = gone_from(trained)
-    return choice.cut(gone)
+    return replace(start, model=trained).cut(gone)
 
 
 @torch.no_grad()
-def zero_filters(choice: Choice, gone: Tensor) -> None:
-    """Zero, in place, the filters that make channels which are `gone`; their norms stay."""
+def zero_channels(choice: Choice, gone: Tensor) -> None:
+    """Zero, in place, the norms of channels that are `gone`, and the filters of those without one."""
     channels = choice.channels
+    normed = torch.zeros_like(gone)
+    for name, norm in _norms(choice):
+        for (place, _), labels in channels.owned.items():
+            if place.module == name and place.attribute in ("weight", "bias"):
+                roots = channels.labels.roots(labels)
+                getattr(norm, place.attribute)[gone[roots].to(norm.weight.device)] = 0
+                normed[roots] = True
     for place, axis in channels.made:
         weight = getattr(choice.model.get_submodule(place.module), place.attribute)
-        index = gone[channels.labels.roots(channels.owned[place, axis])].nonzero().view(-1)
+        roots = channels.labels.roots(channels.owned[place, axis])
+        index = (gone & ~normed)[roots].nonzero().view(-1)
         weight.index_fill_(axis, index.to(weight.device), 0)
+
+
+@torch.no_grad()
+def with_norms_in_filters(choice: Choice) -> nn.Module:
+    """Return a copy whose filters are multiplied by the mean scale of their channels' norms."""
+    channels, scaled = choice.channels, copy_model(choice.model)
+    total, count = (torch.zeros(len(channels.labels), dtype=torch.float64) for _ in range(2))
+    for name, norm in _norms(choice):
+        for (place, _), labels in channels.owned.items():
+            if place.module == name and place.attribute == "weight":
+                roots = channels.labels.roots(labels)
+                total.scatter_add_(0, roots, norm.weight.abs().double().cpu())
+                count.scatter_add_(0, roots, torch.ones_like(roots, dtype=torch.float64))
+    factor = torch.where(count > 0, total / count.clamp_min(1), 1.0)
+    for place, axis in channels.made:
+        weight = getattr(scaled.get_submodule(place.module), place.attribute)
+        rows = factor[channels.labels.roots(channels.owned[place, axis])].to(weight)
+        weight.mul_(rows.view([-1 if i == axis else 1 for i in range(weight.ndim)]))
+    return scaled
+
+
+def _norms(choice: Choice) -> Iterator[tuple[str, Any]]:
+    for name, module in choice.model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
+            yield name, module

@@ -32,33 +32,59 @@ def test_the_budget_is_met_and_the_network_has_trained() -> None:
     assert not torch.isin(after, before).any()
 
 
-def test_filters_fade_after_each_epoch_and_grow_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_fade_after_each_epoch_and_grow_back(monkeypatch: pytest.MonkeyPatch) -> None:
     faded = []
 
     def watch(choice: Choice, gone: torch.Tensor) -> None:
-        weight = choice.model.get_parameter("conv1.weight")
-        faded.append(int((weight.flatten(1) == 0).all(dim=1).sum()))
-        zero_filters(choice, gone)
-        faded.append(int((weight.flatten(1) == 0).all(dim=1).sum()))
+        scale = choice.model.get_parameter("bn1.weight")
+        faded.append(int((scale == 0).sum()))
+        zero_channels(choice, gone)
+        faded.append(int((scale == 0).sum()))
 
-    zero_filters = soft.zero_filters
-    monkeypatch.setattr(soft, "zero_filters", watch)
+    zero_channels = soft.zero_channels
+    monkeypatch.setattr(soft, "zero_channels", watch)
     remove_channels_softly(residual(), images(1), split(), LIVELY, macs=0.6, multiple_of=2)
     before, after = faded[::2], faded[1::2]
     assert before == [0, 0, 0]
     assert min(after) > 0
 
 
-def test_only_filters_are_zeroed() -> None:
-    net = residual()
-    choice = choose(net, images(1), multiple_of=2)
+def selected(net: nn.Module, example: torch.Tensor) -> tuple[Choice, torch.Tensor]:
+    choice = choose(net, example, multiple_of=2)
     cost, total = choice.cost_in_macs()
-    gone, _ = choice.select(cost, 0.6 * total)
+    return choice, choice.select(cost, 0.6 * total)[0]
+
+
+def test_norms_are_zeroed_and_filters_stay() -> None:
+    net = residual()
+    with torch.no_grad():
+        for name in ("bn1", "bn2"):
+            net.get_parameter(f"{name}.bias").fill_(0.1)
+    choice, gone = selected(net, images(1))
     before = {name: p.clone() for name, p in net.named_parameters()}
-    soft.zero_filters(choice, gone)
+    soft.zero_channels(choice, gone)
     changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}
-    assert changed
-    assert changed <= {"conv1.weight", "conv2.weight"}
+    assert changed == {"bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias"}
+    assert int((net.get_parameter("bn1.weight") == 0).sum()) == int(gone.sum())
+
+
+def test_filters_without_a_norm_are_zeroed() -> None:
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    choice, gone = selected(net, torch.randn(1, 8))
+    soft.zero_channels(choice, gone)
+    assert int((net.get_parameter("0.weight") == 0).all(dim=1).sum()) == int(gone.sum()) > 0
+    assert (net.get_parameter("2.weight") != 0).all()
+
+
+def test_what_a_norm_scales_down_is_worth_little() -> None:
+    net = residual()
+    with torch.no_grad():
+        for name in ("bn1", "bn2"):
+            net.get_parameter(f"{name}.weight")[3] = 1e-3
+    choice, _ = selected(net, images(1))
+    scaled = soft.with_norms_in_filters(choice)
+    rows = scaled.get_parameter("conv1.weight").flatten(1).norm(dim=1)
+    assert int(rows.argmin()) == 3
 
 
 def test_a_budget_out_of_reach_is_said_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
