@@ -35,7 +35,7 @@ TECHNIQUES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "pruned": lambda m: prune_l1_global(m, amount=0.5),
     "shared": lambda m: share_weights(m, num_clusters=4),
     "recalibrated": lambda m: recalibrate_batch_norm(m, images()),
-    "trained": lambda m: (fit(m, split(), RECIPE), m)[1],
+    "trained": lambda m: (fit(m, split(16), RECIPE), m)[1],
     "static": lambda m: quantize_static(m, images()),
     "dynamic": quantize_dynamic,
     "8 bits": lambda m: quantize_weights(m),
