@@ -58,12 +58,19 @@ def remove(
 
 
 def remove_and_tune(b: Baseline, *, macs: float, criterion: Criterion = "l2") -> nn.Module:
-    """Remove channels, and fine-tune what is left."""
-    return tune(b, remove(b, macs=macs, criterion=criterion))
+    """Remove channels, and train what is left."""
+    return train_smaller(b, remove(b, macs=macs, criterion=criterion))
+
+
+def train_smaller(b: Baseline, model: nn.Module) -> nn.Module:
+    """Train a network that lost channels, by the workload's recipe for it."""
+    if b.workload.removal is None:
+        return tune(b, model)
+    return fine_tune(model, b.data.train.take(b.workload.removal_images), b.workload.removal)
 
 
 def remove_and_share(b: Baseline, *, macs: float, bit_cost: float) -> nn.Module:
-    """Remove channels, fine-tune, share weights at a price per bit, and train what is shared."""
+    """Remove channels, train, share weights at a price per bit, and train what is shared."""
     return share_and_tune(b, remove_and_tune(b, macs=macs), bit_cost=bit_cost)
 
 
@@ -75,14 +82,14 @@ def train_small(b: Baseline, *, macs: float) -> nn.Module:
     torch.manual_seed(b.workload.recipe_on(b.device).seed)
     small = remove(b, macs=macs, model=b.workload.network().to(b.device))
     fit(small, b.data.train, b.workload.recipe_on(b.device))
-    return tune(b, small)
+    return train_smaller(b, small)
 
 
 def remove_softly(b: Baseline, *, macs: float) -> nn.Module:
-    """Remove channels while the network trains, and fine-tune what is left."""
+    """Remove channels while the network trains, and train what is left."""
     images, recipe = scheduled_training(b)
     smaller = remove_channels_softly(b.model, example(b), images, recipe, macs=macs)
-    return tune(b, recalibrate(b, smaller))
+    return train_smaller(b, recalibrate(b, smaller))
 
 
 def example(b: Baseline) -> Tensor:
