@@ -59,13 +59,13 @@ artifact.compress = counted
 def test_a_technique_that_fails_is_carried_out_once(tmp_path: Path) -> None:
     assert HOT.fine_tune.learning_rate == 1e30
     (tmp_path / "counted.py").write_text(COUNTED)
-    chosen = ["--workload", "tests.support.workloads:HOT", "-k", "l1-unstructured-60-tuned"]
+    chosen = ["--workload", "tests.support.workloads:HOT", "-k", "int8-qat"]
     run = run_pytest(
         "benchmarks", "-q", "-s", "-p", "counted", *chosen,
         XDG_CACHE_HOME=str(tmp_path), PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
-    assert run.stdout.count("compressing l1-unstructured-60-tuned") == 1
+    assert run.stdout.count("compressing int8-qat") == 1
     assert run.stdout.count("FAILED benchmarks/") >= 4, "each of its tests fails"
     assert "Traceback" not in run.stdout
 

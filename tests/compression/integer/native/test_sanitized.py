@@ -16,7 +16,7 @@ from tests.support.places import ROOT
 MASKED = ROOT / "tests" / "support" / "masked.h"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 FLAGS = ("-O0", "-g1", *SANITIZERS, "-fno-omit-frame-pointer", "-include", str(MASKED))
-NETWORKS = 20 if os.environ.get("HYPOTHESIS_PROFILE", "suite") == "suite" else 200
+NETWORKS = 12 if os.environ.get("HYPOTHESIS_PROFILE", "suite") == "suite" else 200
 """200 in CI, which runs this file again."""
 READ_AHEAD = 3
 """Bytes behind an activation's last code that a step may read: codes are read four at a time."""
