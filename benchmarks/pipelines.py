@@ -118,6 +118,8 @@ def learn(b: Baseline, schedule: Callable[..., nn.Module], **options: Any) -> nn
 def scheduled_training(b: Baseline) -> tuple[Split, Recipe]:
     """Return the images and the recipe of a schedule, which needs more epochs than a repair."""
     images, recipe = sparse_training(b)
+    if b.workload.schedule_images is not None:
+        images = b.data.train.take(b.workload.schedule_images)
     return images, replace(recipe, epochs=SCHEDULE_EPOCHS)
 
 

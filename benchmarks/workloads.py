@@ -18,6 +18,7 @@ DIGITS = Workload(
     student=networks.five_layer_cnn,
     student_recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.02),
     sparse=Recipe(epochs=1, batch_size=64, learning_rate=0.02),
+    schedule_images=384,
     batch_sizes=(1, 32),
 )
 
@@ -34,6 +35,7 @@ DIGITS_224 = dataclasses.replace(
     ),
     fine_tune=Recipe(epochs=1, batch_size=64, learning_rate=0.01, precision="bfloat16"),
     sparse=None,
+    schedule_images=None,
     batch_sizes=(1, 64),
     coarse_for=networks.resnet18_10,
 )

@@ -25,6 +25,7 @@ class Workload:
     - `recipe`: trains the baseline; `cuda_recipe`, where it is given, trains it on a GPU.
     - `fine_tune`: repairs what a technique did.
     - `sparse`: trains a network of which most is pruned; `fine_tune` by default.
+    - `schedule_images`: those of the schedules, which take several epochs; `sparse_images` by default.
     - `removal`: trains a network that lost channels; `fine_tune` by default.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
@@ -43,6 +44,7 @@ class Workload:
     student_images: int | None = None
     sparse: Recipe | None = None
     sparse_images: int | None = None
+    schedule_images: int | None = None
     removal: Recipe | None = None
     removal_images: int | None = None
     calibration_images: int = 256

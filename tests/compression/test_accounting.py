@@ -210,3 +210,16 @@ def test_tensors_are_counted_by_what_they_hold() -> None:
     assert dense_bytes(nn.Linear(6, 4, device="meta")) == 4 * 28
     tied = quantize_weights(nn.ModuleList([model, model, nn.Linear(6, 4)]))
     assert count_parameters(tied) == 56
+
+
+def test_an_integer_network_counts_each_product_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reference multiplies large sums in two halves, which is arithmetic of its own."""
+    net = nn.Sequential(nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3)).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(0.5)
+    x = torch.ones(2, 64, 9, 9)
+    quantized = quantize_static(net, x)
+    assert count_macs(quantized, x[:1]) == count_macs(net, x[:1])
+    monkeypatch.setattr("compression.quantization.layer._get_current_dispatch_mode", lambda: None)
+    assert count_macs(quantized, x[:1]) > count_macs(net, x[:1]), "else the case tests nothing"
