@@ -10,7 +10,7 @@ from compression.accounting import count_macs, count_nonzeros, count_parameters,
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.modes import ExecutorModel
 from compression.pruning import prune_l1_unstructured
-from compression.quantization import cast, quantize_dynamic, quantize_weights
+from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
 from tests.support.nets import mlp, residual
 
 MIB = 2**20
