@@ -108,11 +108,13 @@ def follow_schedule(b: Baseline, schedule: Callable[..., nn.Module], **options: 
     return recalibrate(b, schedule(b.model, *scheduled_training(b), **options))
 
 
-def learn(b: Baseline, schedule: Callable[..., nn.Module], **options: Any) -> nn.Module:
-    """Compress by learning-compression, in ten steps or in as many as few images allow."""
+def learn(
+    b: Baseline, schedule: Callable[..., nn.Module], *, most: int = 10, **options: Any
+) -> nn.Module:
+    """Compress by learning-compression, in at most so many steps, fewer where images are few."""
     images, recipe = scheduled_training(b)
     taken = len(images) * recipe.epochs // recipe.batch_size
-    return follow_schedule(b, schedule, steps=max(1, min(10, taken // 4)), **options)
+    return follow_schedule(b, schedule, steps=max(1, min(most, taken // 4)), **options)
 
 
 def scheduled_training(b: Baseline) -> tuple[Split, Recipe]:

@@ -163,7 +163,7 @@ TECHNIQUES = (
               lambda b: share_weights(b.model, num_clusters=16),
               targets(size=0.13, drop_digits=0.02, drop_cifar10=0.02, speed_up=0.9)),
     Technique("learned-shared-16",
-              lambda b: learn(b, learn_shared, num_clusters=16),
+              lambda b: learn(b, learn_shared, num_clusters=16, most=4),
               targets(size=0.13, drop_digits=0.02, drop_cifar10=0.02),
               claims=NO_SPEED),
     Technique("static-int8-coded",

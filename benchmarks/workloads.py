@@ -18,7 +18,7 @@ DIGITS = Workload(
     student=networks.five_layer_cnn,
     student_recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.02),
     sparse=Recipe(epochs=1, batch_size=64, learning_rate=0.02),
-    schedule_images=384,
+    schedule_images=256,
     batch_sizes=(1, 32),
 )
 
