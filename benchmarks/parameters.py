@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmarks.options import WORKLOAD, devices
-from benchmarks.techniques import SWEEP, TECHNIQUES, TIMED, Technique
+from benchmarks.techniques import SWEEP, TECHNIQUES, Technique
 
 TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
 
@@ -16,16 +16,14 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     The parameters are strings and numbers, fit for the JSON; `case` is a technique's name.
     """
     config = metafunc.config
-    sweeps = metafunc.definition.get_closest_marker("with_sweep") is not None
-    timed = "batch_size" in metafunc.fixturenames
-    points = TIMED if timed else SWEEP
+    marker = metafunc.definition.get_closest_marker("with_sweep")
     pairs = [
         (device, technique)
         for device in devices(config)
-        for technique in (*TECHNIQUES, *(points if sweeps else ()))
+        for technique in (*TECHNIQUES, *(marker.args[0] if marker else ()))
         if device in technique.claims
     ]
-    if not timed:
+    if "batch_size" not in metafunc.fixturenames:
         metafunc.parametrize("place, case", [_parameter(*pair) for pair in pairs])
         return
     workload = config.stash[WORKLOAD]

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from benchmarks.facts.record import record
-from benchmarks.techniques import TECHNIQUES, Technique
+from benchmarks.techniques import SWEEP, TECHNIQUES, Technique
 from benchmarks.timing.clock import CLOCK, replay
 from benchmarks.workloads import Workload
 
 
-@pytest.mark.with_sweep
+@pytest.mark.with_sweep(SWEEP)
 @pytest.mark.benchmark(timer=CLOCK)
 def test_accuracy(
     benchmark: Any,

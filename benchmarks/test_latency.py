@@ -9,7 +9,7 @@ from benchmarks.deployment import memory_format, prepare_model, require_kernels,
 from benchmarks.facts.record import record
 from benchmarks.gate.plugin import KEY
 from benchmarks.machine.cuda_flags import autotune
-from benchmarks.techniques import Technique
+from benchmarks.techniques import TIMED, Technique
 from benchmarks.timing.attempts import measure_speed_up
 from benchmarks.timing.batch import repeat_images
 from benchmarks.timing.clock import CLOCK, Timer, replay
@@ -63,7 +63,7 @@ def history_of(request: pytest.FixtureRequest) -> Any:
     return gate.history.entries.get(request.node.nodeid, {}).get("extra_info") if gate else None
 
 
-@pytest.mark.with_sweep
+@pytest.mark.with_sweep(TIMED)
 @pytest.mark.benchmark(timer=CLOCK)
 def test_latency(
     benchmark: Any,

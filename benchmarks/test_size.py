@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from benchmarks.facts.record import record
-from benchmarks.techniques import TECHNIQUES, Technique
+from benchmarks.techniques import TECHNIQUES, TIMED, Technique
 from benchmarks.workloads import Workload
 from compression.storage import save
 
 
+@pytest.mark.with_sweep(TIMED)
 def test_size(
     benchmark: Any,
     request: pytest.FixtureRequest,
