@@ -1,5 +1,7 @@
 """Masks: which weights of a tensor a criterion keeps."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,14 @@ from compression.errors import CompressionError, UnsupportedTypeError
 def l1_mask(weight: Tensor, *, amount: float) -> Tensor:
     """Return the mask (bool, True = keep) that removes the smallest magnitudes, ties by index."""
     return _keep_largest(_magnitudes(weight), amount)
+
+
+def l1_masks_together(values: Sequence[Tensor], *, amount: float) -> list[Tensor]:
+    """Return a mask for each tensor; the smallest magnitudes of all of them together go."""
+    place = values[0].device
+    keep = l1_mask(torch.cat([v.detach().reshape(-1).to(place) for v in values]), amount=amount)
+    parts = keep.split([value.numel() for value in values])
+    return [part.view(v.shape).to(v.device) for part, v in zip(parts, values, strict=True)]
 
 
 def random_mask(weight: Tensor, *, amount: float, generator: torch.Generator) -> Tensor:

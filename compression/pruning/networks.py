@@ -22,6 +22,7 @@ from compression.pruning.masks import (
     check_amount,
     check_n_of_m,
     l1_mask,
+    l1_masks_together,
     ln_filter_mask,
     n_of_m_mask,
     random_mask,
@@ -127,11 +128,9 @@ def prune_l1_global(model: nn.Module, *, amount: float) -> nn.Module:
     check_amount(amount)
     pruned = copy_model(model)
     reached = weights(pruned)
-    place = reached[0].tensor.device
-    flat = [weight.tensor.detach().reshape(-1).abs().to(place) for weight in reached]
-    keep = l1_mask(torch.cat(flat), amount=amount)
-    for weight, part in zip(reached, keep.split([len(w) for w in flat]), strict=True):
-        _apply(weight, part.view(weight.tensor.shape).to(weight.tensor.device))
+    masks = l1_masks_together([weight.tensor for weight in reached], amount=amount)
+    for weight, keep in zip(reached, masks, strict=True):
+        _apply(weight, keep)
     record_left_out(pruned, unreached_weights(pruned, [weight.tensor for weight in reached]))
     return pruned
 

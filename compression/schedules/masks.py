@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compression.errors import CompressionError
-from compression.pruning.masks import check_amount, l1_mask
+from compression.pruning.masks import check_amount, l1_mask, l1_masks_together
 from compression.weights import Weight
 
 Scope = Literal["global", "layer"]
@@ -21,12 +21,7 @@ def largest_masks(values: Sequence[Tensor], *, amount: float, scope: Scope) -> l
     """
     if scope == "layer":
         return [l1_mask(value, amount=amount) for value in values]
-    magnitudes = [_with_one_kept(value).to(values[0].device) for value in values]
-    keep = l1_mask(torch.cat(magnitudes), amount=amount)
-    parts = keep.split([len(part) for part in magnitudes])
-    return [
-        part.view(value.shape).to(value.device) for part, value in zip(parts, values, strict=True)
-    ]
+    return l1_masks_together([_with_one_kept(value) for value in values], amount=amount)
 
 
 def zero_smallest(reached: Sequence[Weight], *, amount: float, scope: Scope) -> None:
@@ -64,8 +59,8 @@ def check_removal(reached: Sequence[Weight], amount: float, scope: Scope) -> Non
 
 
 def _with_one_kept(value: Tensor) -> Tensor:
-    """Return the magnitudes (n,) with the first largest at infinity, unless all are zero."""
+    """Return the magnitudes with the first largest at infinity, unless all are zero."""
     magnitudes = value.detach().flatten().abs()
     largest = magnitudes.argmax()
     magnitudes[largest] = torch.where(magnitudes[largest] > 0, torch.inf, 0.0)
-    return magnitudes
+    return magnitudes.view(value.shape)
