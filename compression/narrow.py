@@ -12,13 +12,11 @@ from compression.layers import CONVOLUTIONS, TRANSPOSED
 Widths = Mapping[str, Mapping[str, Any]]
 """By a module's dotted name: its numbers of channels, and shapes of tensors that none counts."""
 
-_NORMS = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _COUNTS: dict[type[nn.Module], tuple[str, ...]] = {
     **dict.fromkeys((*CONVOLUTIONS, *TRANSPOSED), ("in_channels", "out_channels", "groups")),
-    **dict.fromkeys(_NORMS, ("num_features",)),
+    **dict.fromkeys((*BATCH_NORMS, *INSTANCE_NORMS), ("num_features",)),
     nn.Linear: ("in_features", "out_features"),
     nn.GroupNorm: ("num_channels", "num_groups"),
     nn.PReLU: ("num_parameters",),

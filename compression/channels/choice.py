@@ -69,7 +69,7 @@ class Choice:
         """Return the network without channels; CompressionError where that changes its outputs."""
         smaller = cut(self.model, self.channels, gone)
         _compare(smaller, zero(self.model, self.channels, gone), self.example)
-        record_left_out(smaller, kept_reasons(self.channels) | self.channels.unknown)
+        record_left_out(smaller, _reasons(self.channels))
         return smaller
 
 
@@ -120,10 +120,19 @@ def _check_options(criterion: str, multiple_of: int, at_least: float, seed: int)
 
 
 def _nothing(model: nn.Module, channels: Channels) -> CompressionError:
-    reasons = list((kept_reasons(channels) | channels.unknown).items())[:3]
-    shown = "; ".join(f"{name}: {why}" for name, why in reasons)
     lacks = f"the network is one layer of torch, {type(model).__name__}, or has none with channels"
-    return CompressionError(f"no channel of the network can go: {shown or lacks}")
+    return CompressionError(
+        f"no channel of the network can go: {_few(_reasons(channels)) or lacks}"
+    )
+
+
+def _reasons(channels: Channels) -> dict[str, str]:
+    """Return the weights whose channels all stay, by dotted name, and why."""
+    return kept_reasons(channels) | channels.unknown
+
+
+def _few(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:3])
 
 
 def check_fraction(name: str, value: Any) -> None:
@@ -137,18 +146,14 @@ def reach(choice: Choice, cost: Cost, name: str, fraction: float, total: float) 
     gone, kept = choice.select(cost, fraction * total)
     left = cost.of(kept) / total
     if left > fraction * (1 + 1e-9):
+        reasons = _reasons(choice.channels)
         raise CompressionError(
             f"{name}={fraction:g} is out of reach: {left:.3f} stay with at least "
             f"{choice.at_least:g} of each layer's channels, in multiples of {max(choice.steps)}; "
-            f"ask for more, or lower at_least or multiple_of. {_frozen(choice)}"
+            f"ask for more, or lower at_least or multiple_of. Layers that keep all: {len(reasons)} "
+            f"({_few(reasons)})"
         )
     return gone
-
-
-def _frozen(choice: Choice) -> str:
-    reasons = kept_reasons(choice.channels) | choice.channels.unknown
-    shown = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
-    return f"Layers that keep all: {len(reasons)} ({shown})"
 
 
 @torch.no_grad()

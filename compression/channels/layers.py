@@ -9,9 +9,8 @@ from torch import Tensor, fx, nn
 from compression.channels.values import Value
 from compression.channels.walk import Product, Walk, fixed
 from compression.layers import CONVOLUTIONS, TRANSPOSED
+from compression.narrow import BATCH_NORMS, INSTANCE_NORMS
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -22,7 +21,7 @@ def layer(walk: Walk, node: fx.Node, module: Any, shape: tuple[int, ...]) -> Val
         return _convolution(walk, node, name, module, shape)
     if kind is nn.Linear:
         return _linear(walk, node, name, module, shape)
-    if kind in (*_BATCH_NORMS, *_INSTANCE_NORMS):
+    if kind in (*BATCH_NORMS, *INSTANCE_NORMS):
         return _per_channel(walk, node, name, module)
     if kind is nn.GroupNorm:
         return _group_norm(walk, node, name, module)
@@ -98,7 +97,7 @@ def _linear(walk: Walk, node: fx.Node, name: str, module: Any, shape: tuple[int,
 
 def _per_channel(walk: Walk, node: fx.Node, name: str, module: Any) -> Value:
     value = walk.first(node)
-    instance = isinstance(module, _INSTANCE_NORMS)
+    instance = isinstance(module, INSTANCE_NORMS)
     axis = len(value.shape) - 1 - int(type(module).__name__[-2]) if instance else 1
     if value.axis not in (None, axis):
         walk.freeze(node, f"{type(module).__name__} averages its channels", value)

@@ -1,7 +1,7 @@
 """How much a unit is worth: criteria, each one number per unit, and what makes widths comparable."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from compression.channels.walk import Channels, Place
 from compression.errors import CompressionError
 from compression.layers import copy_model, failing_module, same_memory
 from compression.modes import evaluating
+from compression.narrow import BATCH_NORMS
 
 Criterion = Literal["l1", "l2", "fpgm", "batch-norm", "taylor", "random"]
-CRITERIA = ("l1", "l2", "fpgm", "batch-norm", "taylor", "random")
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+CRITERIA = get_args(Criterion)
 Measure = Callable[[Place, Tensor], Tensor]
 """Gives each number of a tensor its part of the score."""
 
@@ -107,7 +107,7 @@ def _norm_scales(model: nn.Module, channels: Channels, widths: Sequence[Width]) 
         (place, axis)
         for place, axis in channels.owned
         if place.attribute == "weight"
-        and isinstance(module := model.get_submodule(place.module), _NORMS)
+        and isinstance(module := model.get_submodule(place.module), BATCH_NORMS)
         and module.weight is not None
     ]
     if not keys:

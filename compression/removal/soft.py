@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compression.channels import Choice, Criterion, check_fraction, choose, reach, scores_of
 from compression.layers import copy_model
+from compression.narrow import BATCH_NORMS
 from compression.schedules import train_between
 from compression.training import Recipe, Split
 
@@ -80,12 +81,9 @@ def zero_channels(choice: Choice, gone: Tensor) -> None:
     """Zero, in place, the norms of channels that are `gone`, and the filters of those without one."""
     channels = choice.channels
     normed = torch.zeros_like(gone)
-    for name, norm in _norms(choice):
-        for (place, _), labels in channels.owned.items():
-            if place.module == name and place.attribute in ("weight", "bias"):
-                roots = channels.labels.roots(labels)
-                getattr(norm, place.attribute)[gone[roots].to(norm.weight.device)] = 0
-                normed[roots] = True
+    for _, tensor, roots in _norms(choice):
+        tensor[gone[roots].to(tensor.device)] = 0
+        normed[roots] = True
     for place, axis in channels.made:
         weight = getattr(choice.model.get_submodule(place.module), place.attribute)
         roots = channels.labels.roots(channels.owned[place, axis])
@@ -98,12 +96,10 @@ def with_norms_in_filters(choice: Choice) -> nn.Module:
     """Return a copy whose filters are multiplied by the mean scale of their channels' norms."""
     channels, scaled = choice.channels, copy_model(choice.model)
     total, count = (torch.zeros(len(channels.labels), dtype=torch.float64) for _ in range(2))
-    for name, norm in _norms(choice):
-        for (place, _), labels in channels.owned.items():
-            if place.module == name and place.attribute == "weight":
-                roots = channels.labels.roots(labels)
-                total.scatter_add_(0, roots, norm.weight.abs().double().cpu())
-                count.scatter_add_(0, roots, torch.ones_like(roots, dtype=torch.float64))
+    for attribute, scale, roots in _norms(choice):
+        if attribute == "weight":
+            total.scatter_add_(0, roots, scale.abs().double().cpu())
+            count.scatter_add_(0, roots, torch.ones_like(roots, dtype=torch.float64))
     factor = torch.where(count > 0, total / count.clamp_min(1), 1.0)
     for place, axis in channels.made:
         weight = getattr(scaled.get_submodule(place.module), place.attribute)
@@ -112,7 +108,10 @@ def with_norms_in_filters(choice: Choice) -> nn.Module:
     return scaled
 
 
-def _norms(choice: Choice) -> Iterator[tuple[str, Any]]:
-    for name, module in choice.model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
-            yield name, module
+def _norms(choice: Choice) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield the scales and shifts of batch norms by their attribute, and their channels' roots."""
+    for (place, _), labels in choice.channels.owned.items():
+        norm = choice.model.get_submodule(place.module)
+        if isinstance(norm, BATCH_NORMS) and place.attribute in ("weight", "bias"):
+            tensor = getattr(norm, place.attribute)
+            yield place.attribute, tensor, choice.channels.labels.roots(labels)
