@@ -39,14 +39,16 @@ def compress(technique: Technique, baseline: Baseline, path: Path) -> Artifact:
     """Compress the baseline, and store it at `path`; AssertionError where that changed the baseline."""
     before = weights_fingerprint(baseline.model)
     epochs: list[float] = []
+    reused_s: list[float] = []
 
     def on_epoch(epoch: EpochReport) -> None:
         epochs.append(correct_images(epoch.model, baseline.data.validation).float().mean().item())
 
     with PeakMemory(baseline.device) as memory:
         started = time.perf_counter()
-        model = technique.how(replace(baseline, on_epoch=on_epoch)).eval()
-        seconds = time.perf_counter() - started
+        watched = replace(baseline, on_epoch=on_epoch, on_reuse=reused_s.append)
+        model = technique.how(watched).eval()
+        seconds = time.perf_counter() - started + sum(reused_s)
     if weights_fingerprint(baseline.model) != before:
         raise AssertionError(f"{technique} changed the baseline that it was given")
     save(model, path, entropy_coded=technique.entropy_coded)
@@ -56,7 +58,7 @@ def compress(technique: Technique, baseline: Baseline, path: Path) -> Artifact:
         factory=workload.student if technique.student else workload.network,
         fingerprint=weights_fingerprint(model),
         seconds=seconds,
-        peak_memory_bytes=memory.peak_bytes,
+        peak_memory_bytes=None if reused_s else memory.peak_bytes,  # which a training would move
         account=_account(model, baseline, path),
         facts=_facts(technique, model, baseline) | ({"epoch_accuracy": epochs} if epochs else {}),
     )

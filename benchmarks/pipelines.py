@@ -1,6 +1,6 @@
 """What a technique does with a workload's images and recipes, for the rows and for the sweep."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,28 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baseline import Baseline
+from benchmarks.calibration import calibration
+from benchmarks.repairs import repaired
 from compression.channels import Criterion
 from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
-from compression.pruning import fine_tune, prune_l1_global
+from compression.pruning import prune_l1_global
 from compression.quantization import quantize_aware, round_vectors
 from compression.recalibration import recalibrate_batch_norm
 from compression.removal import remove_channels, remove_channels_softly
 from compression.training import Recipe, Split, fit
 
-CALIBRATION_BATCH = 64
 SCHEDULE_EPOCHS = 4
 """Of each schedule and of its controls: as many rounds fit."""
 
 
 def tune(b: Baseline, model: nn.Module) -> nn.Module:
     """Fine-tune by the workload's recipe, zeros kept."""
-    return fine_tune(model, b.data.train.take(b.workload.fine_tune_images), b.workload.fine_tune)
+    images = b.data.train.take(b.workload.fine_tune_images)
+    return repaired(b, model, images, b.workload.fine_tune)
 
 
 def prune_and_train(b: Baseline, amount: float) -> nn.Module:
     """Prune globally, and train what is left by the workload's recipe for a sparse network."""
-    return fine_tune(prune_l1_global(b.model, amount=amount), *sparse_training(b))
+    return repaired(b, prune_l1_global(b.model, amount=amount), *sparse_training(b))
 
 
 def prune_and_share(b: Baseline, *, amount: float, bit_cost: float) -> nn.Module:
@@ -63,10 +65,11 @@ def remove_and_tune(b: Baseline, *, macs: float, criterion: Criterion = "l2") ->
 
 
 def train_smaller(b: Baseline, model: nn.Module) -> nn.Module:
-    """Train a network that lost channels, by the workload's recipe for it."""
+    """Train a network that lost channels, by the workload's recipe for it, taught by the baseline."""
     if b.workload.removal is None:
         return tune(b, model)
-    return fine_tune(model, b.data.train.take(b.workload.removal_images), b.workload.removal)
+    images = b.data.train.take(b.workload.removal_images)
+    return repaired(b, model, images, b.workload.removal, taught=True)
 
 
 def remove_and_share(b: Baseline, *, macs: float, bit_cost: float) -> nn.Module:
@@ -128,13 +131,6 @@ def scheduled_training(b: Baseline) -> tuple[Split, Recipe]:
 def recalibrate(b: Baseline, model: nn.Module) -> nn.Module:
     """Estimate batch norm's statistics again, without training."""
     return recalibrate_batch_norm(model, calibration(b))
-
-
-def calibration(b: Baseline) -> Iterator[Tensor]:
-    """Yield the inputs of some training images, 64 at a time."""
-    images = b.data.train.take(b.workload.calibration_images)
-    starts = range(0, len(images), CALIBRATION_BATCH)
-    return (images.inputs(slice(i, i + CALIBRATION_BATCH)) for i in starts)
 
 
 def train_quantized(b: Baseline) -> nn.Module:

@@ -6,9 +6,9 @@ model, and its targets. Without `claims` its latency counts on both devices.
 
 import torch
 
+from benchmarks.calibration import calibration
 from benchmarks.machine.kernels import INTEGER_KERNELS
 from benchmarks.pipelines import (
-    calibration,
     follow_schedule,
     learn,
     prune_and_share,

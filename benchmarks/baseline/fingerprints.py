@@ -22,6 +22,8 @@ DRAWS = 8
 """Augmentations of each image: 512 draws notice a probability that changed by 1%."""
 TRAINED_IMAGES = 4
 
+Repair = Callable[[Split, Recipe], nn.Module]
+
 
 def weights_fingerprint(model: nn.Module) -> str:
     """Hash a network's state dict (SHA-256, 16 hex digits)."""
@@ -29,6 +31,14 @@ def weights_fingerprint(model: nn.Module) -> str:
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(_octets(tensor))
+    return digest.hexdigest()[:16]
+
+
+def split_fingerprint(split: Split) -> str:
+    """Hash a split's images and labels in order (SHA-256, 16 hex digits)."""
+    digest = hashlib.sha256()
+    digest.update(_octets(split.images))
+    digest.update(_octets(split.labels))
     return digest.hexdigest()[:16]
 
 
@@ -48,6 +58,21 @@ def training_fingerprint(workload: Workload, data: Data, recipe: Recipe) -> str:
     return digest.hexdigest()[:16]
 
 
+def repair_fingerprint(train: Split, recipe: Recipe, repair: Repair) -> str:
+    """Hash what the code of a training does with these images (SHA-256, 16 hex digits).
+
+    `repair` trains a network of its own on the split by the recipe that it is given: its weights after
+    a few steps count, as in `training_fingerprint`.
+    """
+    digest = hashlib.sha256()
+    train = train.to("cpu")
+    with _reproducible(recipe.seed):
+        for part in _images_seen(train):
+            digest.update(part)
+        digest.update(weights_fingerprint(repair(_few(train), _short(recipe))).encode())
+    return digest.hexdigest()[:16]
+
+
 def _images_seen(train: Split) -> Iterator[bytes | memoryview]:
     images = train.images[_spread(len(train), IMAGES)]
     for step in (train.prepare, train.augment):
@@ -64,19 +89,27 @@ def _network_seen(workload: Workload, train: Split, recipe: Recipe) -> Iterator[
     torch.manual_seed(recipe.seed)
     model = workload.network()
     yield weights_fingerprint(model).encode()
-    few = _spread(len(train), TRAINED_IMAGES)
-    few_images = replace(train, images=train.images[few], labels=train.labels[few])
+    few_images = _few(train)
     yield from _outcome(lambda: model.eval()(few_images.inputs(slice(None))))
-    sizes = tuple(dict.fromkeys(recipe.coarse_sizes))
-    short = replace(
-        recipe, epochs=len(sizes) + 1, batch_size=2, coarse_sizes=sizes, precision="float32",
-        compiled=False,
-    )  # fmt: skip
     try:
-        fit(model, few_images, short)
+        fit(model, few_images, _short(recipe))
     except CompressionError as error:  # the training itself will report it
         yield str(error).encode()
     yield weights_fingerprint(model).encode()
+
+
+def _few(train: Split) -> Split:
+    few = _spread(len(train), TRAINED_IMAGES)
+    return replace(train, images=train.images[few], labels=train.labels[few])
+
+
+def _short(recipe: Recipe) -> Recipe:
+    """Return the recipe for a few steps of the same kind that every machine computes alike."""
+    sizes = tuple(dict.fromkeys(recipe.coarse_sizes))
+    return replace(
+        recipe, epochs=len(sizes) + 1, batch_size=2, coarse_sizes=sizes, precision="float32",
+        compiled=False,
+    )  # fmt: skip
 
 
 def _spread(count: int, most: int) -> Tensor:

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class Baseline:
     """The trained network in eval mode, and its data on the same device.
 
-    `on_epoch` watches the training of a technique that trains.
+    `on_epoch` watches the training of a technique that trains; `on_reuse` hears the seconds of one
+    that was done before.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class Baseline:
     workload: Workload
     device: torch.device
     on_epoch: Callable[[EpochReport], None] | None = None
+    on_reuse: Callable[[float], None] | None = None
 
 
 def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:

@@ -1,6 +1,7 @@
 """Networks whose removed weights are zero."""
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from compression.pruning.masks import (
     random_mask,
 )
 from compression.pruning.outputs import output_layers
-from compression.training import Recipe, Split, fit
+from compression.training import EpochReport, Recipe, Split, fit
 from compression.weights import Weight, unreached_weights, weights
 
 _PRUNABLE = (*CONVOLUTIONS, *TRANSPOSED)
@@ -190,11 +191,14 @@ def fine_tune(
     teacher: nn.Module | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    resume_from: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Return a copy trained on `train` by `recipe` whose zeros are those of `model`.
 
     A `teacher`, as a rule the network before it was pruned, helps as in `distill`, by `temperature`
-    and its share `alpha`. Raises what `fit` and `distill` raise. Han et al. 2015, arXiv:1506.02626.
+    and its share `alpha`; `on_epoch` and `resume_from` are those of `fit`. Raises what `fit` and
+    `distill` raise. Han et al. 2015, arXiv:1506.02626.
 
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> whole, recipe = nn.Linear(8, 2), Recipe(epochs=1, batch_size=16, learning_rate=0.1)
@@ -204,7 +208,15 @@ def fine_tune(
     """
     tuned = copy_model(model)
     with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
-        fit(tuned, train, recipe, loss=loss, after_step=keep_zeros(tuned))
+        fit(
+            tuned,
+            train,
+            recipe,
+            loss=loss,
+            after_step=keep_zeros(tuned),
+            on_epoch=on_epoch,
+            resume_from=resume_from,
+        )
     return tuned
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from benchmarks.baseline import cache as files
 from benchmarks.baseline import cache_path, keep_baseline, training, weights_fingerprint
+from benchmarks.baseline import resume as resuming
 from benchmarks.baseline.cache import holds_weights, read_checked, write_checked, write_weights
 from compression.errors import CompressionError
 from tests.support.nets import RECIPE, residual
@@ -77,7 +78,7 @@ def test_a_damaged_baseline_is_said_and_made_again(damage: Callable[[Path], None
 def test_a_damaged_resume_file_is_said_and_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "RESUME_EVERY_S", -1.0)
+    monkeypatch.setattr(resuming, "RESUME_EVERY_S", -1.0)
     whole, resume = training.train(TINY, tiny_data(), CPU), tmp_path / "x.resume"
     training.train(TINY, tiny_data(), CPU, resume=resume)
     resume.write_bytes(flip_bit(resume, 4 * resume.stat().st_size))
@@ -120,7 +121,7 @@ def test_a_read_only_cache_that_holds_the_baseline_is_used(monkeypatch: pytest.M
 def test_a_disk_that_is_full_for_a_resume_file_ends_no_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "RESUME_EVERY_S", -1.0)
+    monkeypatch.setattr(resuming, "RESUME_EVERY_S", -1.0)
     full = failing_os_call("replace", errno.ENOSPC, lambda path: path.endswith(".resume"))
     monkeypatch.setattr(os, "replace", full)
     _, lines = train_baseline()
@@ -131,7 +132,7 @@ def test_a_disk_that_is_full_for_a_resume_file_ends_no_training(
 
 
 def test_the_resume_file_makes_room_for_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "RESUME_EVERY_S", -1.0)
+    monkeypatch.setattr(resuming, "RESUME_EVERY_S", -1.0)
     path = cache_path(TINY, tiny_data(), CPU)
     resume = path.with_suffix(".resume")
     full = failing_os_call(

@@ -1,0 +1,157 @@
+"""A training is done once, however many rows begin with it, and a long one survives its process."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import repairs
+from benchmarks.baseline import Baseline, resume, weights_fingerprint
+from benchmarks.pipelines import remove_and_tune, train_smaller
+from benchmarks.repairs import repaired
+from compression.pruning import fine_tune, prune_l1_global, sparsity
+from compression.training import Recipe, Split
+from tests.support.nets import RECIPE, residual, split
+from tests.support.workloads import CPU, WITH_STUDENT, tiny_data
+
+LONGER = replace(RECIPE, epochs=3)
+
+
+@pytest.fixture
+def reused() -> list[float]:
+    """Seconds of the trainings that were not done again."""
+    return []
+
+
+@pytest.fixture
+def b(reused: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Baseline:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    repairs._session_folder.cache_clear()
+    workload = replace(WITH_STUDENT, removal=RECIPE)
+    return Baseline(residual(), tiny_data(), workload, CPU, on_reuse=reused.append)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repairs, "LONG_IMAGES", 1)
+
+
+def repair(b: Baseline, **options: Any) -> nn.Module:
+    model = options.pop("model", None) or prune_l1_global(b.model, amount=0.5)
+    given = {"images": b.data.train, "recipe": LONGER, **options}
+    return repaired(b, model, **given)
+
+
+def test_a_training_is_done_once(b: Baseline, reused: list[float]) -> None:
+    first = repair(b)
+    wanted = fine_tune(prune_l1_global(b.model, amount=0.5), b.data.train, LONGER)
+    assert weights_fingerprint(first) == weights_fingerprint(wanted)
+    assert reused == []
+    second = repair(b)
+    assert len(reused) == 1
+    assert reused[0] > 0
+    assert weights_fingerprint(second) == weights_fingerprint(first)
+    assert not second.training
+    assert sparsity(second) == pytest.approx(0.5, abs=0.01)
+    with torch.no_grad():  # a copy: what one row does to it, the next does not see
+        next(second.parameters()).zero_()
+    assert weights_fingerprint(repair(b)) == weights_fingerprint(first)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"recipe": RECIPE}, {"images": split(64, 3)}, {"taught": True}],
+    ids=["recipe", "images", "teacher"],
+)
+@pytest.mark.parametrize("kept", [repairs.LONG_IMAGES, 1], ids=["short", "long"])
+def test_another_training_is_another_one(
+    b: Baseline,
+    reused: list[float],
+    other: dict[str, Any],
+    kept: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repairs, "LONG_IMAGES", kept)
+    first = weights_fingerprint(repair(b))
+    assert weights_fingerprint(repair(b, **other)) != first
+    repair(b, model=prune_l1_global(b.model, amount=0.25))
+    assert reused == []
+
+
+def test_the_next_process_finds_a_long_training_only(
+    b: Baseline, reused: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repair(b)
+    repairs._session_folder.cache_clear()  # as a new process begins
+    repair(b)
+    assert reused == []
+    monkeypatch.setattr(repairs, "LONG_IMAGES", 1)
+    first = weights_fingerprint(repair(b))
+    repairs._session_folder.cache_clear()
+    assert weights_fingerprint(repair(b)) == first
+    assert len(reused) == 1
+
+
+@pytest.mark.usefixtures("long")
+def test_other_code_of_the_training_trains_again(
+    b: Baseline, reused: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repair(b)
+
+    def slower(model: nn.Module, train: Split, recipe: Recipe, **options: Any) -> nn.Module:
+        rate = recipe.learning_rate / 2
+        return fine_tune(model, train, replace(recipe, learning_rate=rate), **options)
+
+    monkeypatch.setattr(repairs, "fine_tune", slower)
+    repair(b)
+    assert reused == []
+
+
+@pytest.mark.usefixtures("long")
+def test_a_killed_training_goes_on(
+    b: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights_fingerprint(repair(b, taught=True))
+    (kept,) = tmp_path.glob("cache/*/repairs/*.pt")
+    kept.unlink()
+    monkeypatch.setattr(resume, "RESUME_EVERY_S", -1.0)
+    starts: list[Any] = []
+
+    def killed(*args: Any, on_epoch: Any = None, resume_from: Any = None, **options: Any) -> Any:
+        def after(epoch: Any) -> None:
+            on_epoch(epoch)
+            if resume_from is None:
+                raise KeyboardInterrupt
+
+        starts.append(resume_from)
+        watch: dict[str, Any] = {} if on_epoch is None else {"on_epoch": after, "resume_from": resume_from}
+        return fine_tune(*args, **options, **watch)
+
+    monkeypatch.setattr(repairs, "fine_tune", killed)
+    with pytest.raises(KeyboardInterrupt):
+        repair(b, taught=True)
+    assert weights_fingerprint(repair(b, taught=True)) == whole
+    assert starts[-1]["epoch"] == 0
+    assert [path.suffix for path in kept.parent.iterdir() if path.suffix != ".lock"] == [".pt"]
+
+
+@pytest.mark.usefixtures("long")
+def test_a_damaged_file_is_made_again(b: Baseline, reused: list[float], tmp_path: Path) -> None:
+    first = weights_fingerprint(repair(b))
+    (kept,) = tmp_path.glob("cache/*/repairs/*.pt")
+    whole = bytearray(kept.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    kept.write_bytes(whole)
+    assert weights_fingerprint(repair(b)) == first
+    assert reused == []
+
+
+def test_rows_of_removed_channels_share_their_training(b: Baseline, reused: list[float]) -> None:
+    first = remove_and_tune(b, macs=0.5)
+    assert weights_fingerprint(remove_and_tune(b, macs=0.5)) == weights_fingerprint(first)
+    assert len(reused) == 1
+    alone = fine_tune(first, b.data.train, RECIPE)
+    assert weights_fingerprint(train_smaller(b, first)) != weights_fingerprint(alone)  # taught
