@@ -120,15 +120,17 @@ def test_a_killed_training_goes_on(
     monkeypatch.setattr(resume, "RESUME_EVERY_S", -1.0)
     starts: list[Any] = []
 
-    def killed(*args: Any, on_epoch: Any = None, resume_from: Any = None, **options: Any) -> Any:
-        def after(epoch: Any) -> None:
-            on_epoch(epoch)
-            if resume_from is None:
-                raise KeyboardInterrupt
+    def killed(model: nn.Module, train: Split, recipe: Recipe, **options: Any) -> nn.Module:
+        starts.append(options.get("resume_from"))
+        keep = options.get("on_epoch")
 
-        starts.append(resume_from)
-        watch: dict[str, Any] = {} if on_epoch is None else {"on_epoch": after, "resume_from": resume_from}
-        return fine_tune(*args, **options, **watch)
+        def after(epoch: Any) -> None:
+            keep(epoch)  # type: ignore[misc]
+            raise KeyboardInterrupt
+
+        if keep is not None and starts[-1] is None:
+            options["on_epoch"] = after
+        return fine_tune(model, train, recipe, **options)
 
     monkeypatch.setattr(repairs, "fine_tune", killed)
     with pytest.raises(KeyboardInterrupt):
