@@ -26,7 +26,8 @@ class Workload:
     - `fine_tune`: repairs what a technique did.
     - `sparse`: trains a network of which most is pruned; `fine_tune` by default.
     - `schedule_images`: those of the schedules, which take several epochs; `sparse_images` by default.
-    - `removal`: trains a network that lost channels; `fine_tune` by default.
+    - `removal`: trains a network that lost half its multiply-accumulates with its channels, taught by
+      the baseline; `fine_tune` by default.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
       images, since fewer pixels may cost it accuracy.
