@@ -30,7 +30,7 @@ from benchmarks.facts.kinds import (
 
 METRICS = (
     "size", "accuracy", "latency", "cost", "training", "agreement", "layers", "coder",
-    "storage-speed", "storage-memory",
+    "storage-speed", "storage-memory", "removal",
 )  # fmt: skip
 TIMINGS = ("wall", "event", "graph", "best")
 
@@ -61,6 +61,7 @@ _ROWS = ("size", "accuracy", "latency", "cost", "agreement")
 _COUNTED = ("accuracy", "training")
 _LATENCY, _ACCURACY, _CODER = ("latency",), ("accuracy",), ("coder",)
 _TRAINING, _LAYERS, _AGREEMENT = ("training",), ("layers",), ("agreement",)
+_REMOVAL, _TAKES_TIME = ("removal",), ("cost", "training", "removal")
 _CARD = ("latency", "training", "layers")
 
 # fmt: off
@@ -120,7 +121,7 @@ FACTS: Mapping[str, Fact] = {
     "stayed": Fact(TEXTS, "", "layers that the executor left in float", _LATENCY),
     "tf32": Fact(FLAG, "", "float32 matrix products may round to TF32", _LATENCY),
     "cudnn_benchmark": Fact(FLAG, "", "cuDNN chose its algorithms by time", _LATENCY),
-    "rival": Fact(TEXT, "", "the fastest INT8 of the other engines", _LATENCY, nullable=True),
+    "rival": Fact(TEXT, "", "the fastest of the other engines", _LATENCY, nullable=True),
     "rival_ratio": Fact(POSITIVE, "", "the rival's time / this one's", _LATENCY),
     # Latency on a GPU.
     "tf32_matmul": Fact(FLAG, "", "the setting of matrix products", _LATENCY),
@@ -157,13 +158,17 @@ FACTS: Mapping[str, Fact] = {
     "largest_code_difference": Fact(COUNT, "code", "of any layer's outputs", ("agreement", "latency")),
     "differing_codes": Fact(SHARE, "share of codes", "that differ in the worst layer", _LATENCY),
     # Cost of compression, and of the baseline's training on a GPU.
-    "seconds": Fact(QUANTITY, "s", "what compression or training took", ("cost", "training")),
+    "seconds": Fact(QUANTITY, "s", "what compression or training took", _TAKES_TIME),
     "peak_memory_bytes": Fact(COUNT, "byte", "what compression adds at most", ("cost",), nullable=True),
     "calibration_images": Fact(POSITIVE_COUNT, "image", "that an engine was given", ("cost",)),
     "first_epoch_s": Fact(POSITIVE, "s", "the first epoch, with the compilation", _TRAINING),
     "images_per_s": Fact(POSITIVE, "image/s", "in the median epoch", _TRAINING),
     "epochs": Fact(POSITIVE_COUNT, "", "that were trained", _TRAINING),
     "compiled": Fact(FLAG, "", "by torch.compile", _TRAINING),
+    # Channels that an engine removes from one of torchvision's networks.
+    "macs_left": Fact(SHARE, "share of the network's", "MACs that are left", _REMOVAL, nullable=True),
+    "as_zeros": Fact(FLAG, "", "the outputs are those of zeros for what went", _REMOVAL, nullable=True),
+    "refusal": Fact(TEXT, "", "why there is no smaller network", _REMOVAL, nullable=True),
     # Coders of weights within an error, and the speed and memory of storage.
     "error": Fact(QUANTITY, "share of squared norm", "squared error of the weights", _CODER),
     "error_budget": Fact(POSITIVE, "share of squared norm", "the largest error allowed", _CODER),

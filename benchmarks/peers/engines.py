@@ -1,8 +1,7 @@
 """How each engine makes its file of one checkpoint, and predicts from that file.
 
 Every engine gets the same network, calibration images, threads and batch, and its best settings for
-them. ONNX Runtime has no bfloat16 convolution on a CPU, and therefore no such row. torch-pruning
-removes channels and quantizes nothing, and therefore has no row at all.
+them. ONNX Runtime has no bfloat16 convolution on a CPU, and therefore no such row.
 """
 
 import os

@@ -120,6 +120,24 @@ def networks(facts: Sequence[Facts]) -> str:
     return markdown([head, *lines], left=(0, 1))
 
 
+def removal(facts: Sequence[Facts]) -> str:
+    """Return the share of torchvision's networks that engines leave, and in how many seconds."""
+    engines = dict.fromkeys(fact["technique"].partition("-")[2] for fact in facts)
+    lines: dict[str, list[str]] = {}
+    for fact in facts:
+        network = fact["technique"].partition("-")[0]
+        cells = [_left(fact), f"{fact['seconds']:.1f}"]
+        lines.setdefault(network, [network]).extend(cells)
+    head = ["network", *(cell for name in engines for cell in (f"{name}, MACs", "s"))]
+    return markdown([head, *lines.values()], left=(0, *range(1, len(head), 2)))
+
+
+def _left(fact: Facts) -> str:
+    if fact["refusal"]:
+        return str(fact["refusal"])
+    return f"{fact['macs_left']:.1%}{'' if fact['as_zeros'] else ', other outputs'}"
+
+
 def agreement(facts: Sequence[Facts]) -> str:
     """Return how often an executor chooses the class that the reference executor chooses."""
     head = ["technique", "executor", "images", "same class", "acc % simulated", "acc % deployed"]
@@ -189,6 +207,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
     "coders": (("coder",), coders),
     "curve": (("accuracy",), curve),
     "networks": (("latency",), networks),
+    "removal": (("removal",), removal),
     "storage": (("storage-speed", "storage-memory"), storage),
     "student": (("latency",), student),
 }
