@@ -1,13 +1,14 @@
 """Layers that hold fewer channels than their network's code says: noted on them, and made again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from compression.attention import PROJECTIONS, Attention, check_heads
 from compression.checks import is_whole
 from compression.errors import CompressionError
-from compression.layers import CONVOLUTIONS, TRANSPOSED
+from compression.layers import CONVOLUTIONS, TRANSPOSED, replace_everywhere
 
 Widths = Mapping[str, Mapping[str, Any]]
 """By a module's dotted name: its numbers of channels, and shapes of tensors that none counts."""
@@ -52,8 +53,10 @@ def _least(first: Any, second: Any) -> Any:
 def make_narrow(model: nn.Module, found: Widths) -> nn.Module:
     """Give `model`, in place, layers of these widths, whose values are of no account; return it.
 
-    Raises CompressionError for widths that are no narrower form of its layers.
+    Attention whose projections have widths is written out. Raises CompressionError for widths that
+    are no narrower form of its layers.
     """
+    written = write_out(model, found)
     modules = dict(model.named_modules())
     for name, wanted in found.items():
         module = modules.get(name)
@@ -62,8 +65,30 @@ def make_narrow(model: nn.Module, found: Widths) -> nn.Module:
         for attribute, width in wanted.items():
             _narrow(module, name, attribute, width)
         _reshape(module)
+    for name, attention in written.items():
+        check_heads(name, attention)
     record_widths(model, found)
     return model
+
+
+def write_out(model: nn.Module, names: Iterable[str]) -> dict[str, Attention]:
+    """Write out, in place, the nn.MultiheadAttention with projections among `names`; return them.
+
+    Encoders around them keep to plain tensors: their nested ones are for torch's fast path alone.
+    """
+    modules, written = dict(model.named_modules()), dict[str, Attention]()
+    for parent, _, child in sorted(name.rpartition(".") for name in names):
+        held = modules.get(parent)
+        if parent in written or child not in PROJECTIONS or not parent:
+            continue
+        if type(held) is nn.MultiheadAttention:
+            written[parent] = Attention(held)
+            replace_everywhere(model, held, written[parent])
+    for name, module in modules.items():
+        if isinstance(module, nn.TransformerEncoder):
+            inside = any(f"{other}.".startswith(f"{name}.".lstrip(".")) for other in written)
+            module.use_nested_tensor = module.use_nested_tensor and not inside
+    return written
 
 
 def _narrow(module: nn.Module, name: str, attribute: str, width: Any) -> None:

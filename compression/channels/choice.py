@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.accounting import count_macs, count_parameters
+from compression.attention import Attention
 from compression.channels.costs import Cost, macs_cost, parameters_cost
 from compression.channels.cutting import cut, zero
 from compression.channels.following import follow
@@ -100,7 +101,7 @@ def choose(
 def _check_network(model: nn.Module) -> None:
     check_model(model)
     for name, module in model.named_modules():
-        if type(module).__module__.startswith("compression."):
+        if type(module).__module__.startswith("compression.") and type(module) is not Attention:
             raise UnsupportedTypeError(
                 f"{name or 'the network'}: expected a network in float, found {type(module).__name__}; "
                 "remove channels first, then compress what is left"

@@ -89,7 +89,10 @@ def macs_cost(channels: Channels, widths: Sequence[Width], total: int) -> Cost:
     for product in channels.products:
         sides = [product.outputs] if product.inputs is None else [product.outputs, product.inputs]
         terms.append(_proportional(product.macs, tuple(map(counter.count, sides))))
-    return Cost(terms, total - sum(product.macs for product in channels.products))
+    for pair in channels.pairs:
+        terms.append(_proportional(pair.macs, tuple(map(counter.count, pair.sides))))
+    followed = [part.macs for part in channels.products] + [part.macs for part in channels.pairs]
+    return Cost(terms, total - sum(followed))
 
 
 def parameters_cost(

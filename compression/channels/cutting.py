@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compression.attention import is_projection
 from compression.channels.walk import Channels, Place
 from compression.layers import copy_model
-from compression.narrow import record_widths, replace_tensor
+from compression.narrow import record_widths, replace_tensor, write_out
 
 
 @torch.no_grad()
@@ -27,13 +28,17 @@ def cut(model: nn.Module, channels: Channels, gone: Tensor) -> nn.Module:
             continue
         replace_tensor(module, place.attribute, left)
         cut_before[id(held)] = getattr(module, place.attribute)
-        if place.module not in counted:
+        if place.module not in counted and not is_projection(module, place.attribute):
             found.setdefault(place.module, {})[place.attribute] = list(left.shape)
-    for place, labels in channels.counts.items():
-        count = int(_stays(channels, gone, labels).sum())
-        if count < len(labels):
-            setattr(smaller.get_submodule(place.module), place.attribute, count)
-            found.setdefault(place.module, {})[place.attribute] = count
+    counts = {
+        place: int(_stays(channels, gone, labels).sum())
+        for place, labels in channels.counts.items()
+    }
+    fewer = {place: n for place, n in counts.items() if n < len(channels.counts[place])}
+    write_out(smaller, {place.module for place in fewer})
+    for place, count in fewer.items():
+        setattr(smaller.get_submodule(place.module), place.attribute, count)
+        found.setdefault(place.module, {})[place.attribute] = count
     record_widths(smaller, found)
     return smaller
 

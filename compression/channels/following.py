@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compression.attention import is_projection
+from compression.channels.attention import attention
 from compression.channels.layers import layer
 from compression.channels.moves import move, moves
 from compression.channels.pointwise import pointwise
 from compression.channels.products import product
 from compression.channels.shapes import shapes_of, without_data
 from compression.channels.sizes import World
+from compression.channels.transformers import transformer
 from compression.channels.values import Found, Value
 from compression.channels.walk import Channels, Place, Shapes, Walk, name_of
 from compression.errors import UnsupportedTypeError
@@ -34,12 +37,12 @@ def follow(model: nn.Module, example: tuple[Any, ...]) -> Channels:
     empty = without_data(model)
     traced = trace(empty, whole=True)
     walks = [_follow(traced, shapes_of(traced, model, example), channels)]
-    products = list(channels.products)
+    products, pairs = list(channels.products), list(channels.pairs)
     trained = _trained(empty, traced)
     if trained is not None:
         shapes = shapes_of(trained, model, example, training=True)
         walks.append(_follow(trained, shapes, channels))
-    channels.products[:] = products
+    channels.products[:], channels.pairs[:] = products, pairs
     for walk in walks:
         _freeze_whole(walk, model)
     _settle(model, channels)
@@ -90,9 +93,13 @@ def _found(walk: Walk, node: fx.Node) -> Found:
     if node.op == "get_attr":
         return _parameter(walk, node)
     module = walk.modules[str(node.target)] if node.op == "call_module" else None
+    heads = attention(walk, node, module)
+    if heads is not None:
+        return heads
     shape = walk.shapes[node]
     if module is not None and isinstance(shape, tuple):
         found: Found | None = layer(walk, node, module, shape)
+        found = transformer(walk, node, module, shape) if found is None else found
         if found is not None:
             return found
     if _takes_out(walk, node):
@@ -205,10 +212,11 @@ def _freeze_whole(walk: Walk, model: nn.Module) -> None:
     for (place, axis), labels in walk.channels.owned.items():
         owned.setdefault(_memory(model, place), []).append((axis, labels))
     for node, place in walk.parameters.items():
-        if walk.value(node).labels is not None:
+        written = is_projection(model.get_submodule(place.module), place.attribute)
+        if walk.value(node).labels is not None and not written:
             continue
         for axis, labels in owned.get(_memory(model, place), []):
-            if not _owned_by_all(walk, node, axis):
+            if written or not _owned_by_all(walk, node, axis):
                 reason = f"the forward reads {node.target} whole at {place_of(node)}"
                 walk.labels.freeze(labels, reason)
 
@@ -226,11 +234,15 @@ def _owned_by_all(walk: Walk, node: fx.Node, axis: int) -> bool:
 
 def _settle(model: nn.Module, channels: Channels) -> None:
     """Unite the channels of tensors that are tied under several names."""
-    first: dict[tuple[object, int], Tensor] = {}
+    first: dict[tuple[object, int], tuple[Place, Tensor]] = {}
     for (place, axis), labels in channels.owned.items():
-        twin = first.setdefault((_memory(model, place), axis), labels)
-        if twin is not labels:
+        other, twin = first.setdefault((_memory(model, place), axis), (place, labels))
+        if other != place:
             channels.labels.unite(twin, labels, "tied to channels that stay")
+            if any(
+                is_projection(model.get_submodule(p.module), p.attribute) for p in (place, other)
+            ):
+                channels.labels.freeze(labels, "a weight of attention is tied to another")
 
 
 def _memory(model: nn.Module, place: Place) -> object:

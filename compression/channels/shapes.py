@@ -1,6 +1,7 @@
 """The shapes of what each node of a graph gives, without its arithmetic where torch can tell."""
 
 import copy
+import operator
 from typing import Any
 
 import torch
@@ -73,10 +74,12 @@ class _Recorder(fx.Interpreter):
         self.shapes: dict[fx.Node, Shapes] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Return what a node gives; a tensor or several have shapes."""
+        """Return what a node gives; a tensor or several have shapes, a None among them that of ()."""
         found = super().run_node(n)
         if isinstance(found, Tensor):
             self.shapes[n] = tuple(found.shape)
-        elif isinstance(found, tuple | list) and all(isinstance(x, Tensor) for x in found):
-            self.shapes[n] = [tuple(x.shape) for x in found]
+        elif isinstance(found, tuple | list) and all(isinstance(x, Tensor | None) for x in found):
+            self.shapes[n] = [() if x is None else tuple(x.shape) for x in found]
+        elif found is None and n.target is operator.getitem:
+            self.shapes[n] = ()
         return found

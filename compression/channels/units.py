@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compression.channels.walk import Channels, Place
+from compression.channels.walk import PACKED, Channels, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,9 @@ class Width:
         A layer that has no more than `multiple_of` channels of it takes the half, until it fits twice.
         """
         steps = []
-        for key, count in self.places.items():
+        for key, held in self.places.items():
             if key in channels.made:
+                count = held // PACKED.get(key[0].attribute, 1)
                 fitting = multiple_of
                 while fitting > 1 and fitting >= count * len(self.units):
                     fitting //= 2

@@ -12,6 +12,8 @@ from compression.channels.sizes import Sizes
 from compression.channels.values import Found, Value
 from compression.graph import place_of
 
+PACKED = {"in_proj_weight": 3, "in_proj_bias": 3}
+"""Tensors of attention that hold those of several layers: of queries, keys and values."""
 _HOMES = ("torch", "torchvision", "_operator", "operator", "math", "builtins")
 Shapes = tuple[int, ...] | list[tuple[int, ...]]
 """The shape of what a node gives, or those of several tensors."""
@@ -37,6 +39,13 @@ class Product(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Pair(NamedTuple):
+    """The multiply-accumulates of two values, which shrink with each of these sets of channels."""
+
+    macs: int
+    sides: tuple[Tensor, ...]
+
+
 @dataclass(slots=True)
 class Channels:
     """Labels, and what hangs on them.
@@ -44,7 +53,7 @@ class Channels:
     - `owned`: labels along an axis of a parameter or buffer.
     - `made`: those of `owned` that a layer makes; the others read or accompany them.
     - `counts`: attributes that hold a number of channels.
-    - `products`: what is multiplied, layer by layer.
+    - `products`: what is multiplied, layer by layer; `pairs`: of values with each other.
     - `fresh`: labels that a module makes, at each of its calls.
     - `unknown`: weights of layers of other kinds, and why they stay.
     """
@@ -54,6 +63,7 @@ class Channels:
     made: set[tuple[Place, int]] = field(default_factory=set)
     counts: dict[Place, Tensor] = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     fresh: dict[str, Tensor] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ class Every(nn.Module):
         self.conv, self.up = nn.Conv2d(4, 8, 3, groups=2), nn.ConvTranspose2d(8, 8, 2, groups=4)
         self.norm, self.group, self.act = nn.BatchNorm2d(8), nn.GroupNorm(4, 8), nn.PReLU(8)
         self.table, self.fc = nn.Embedding(5, 8), nn.Linear(8, 6)
+        self.mix = nn.MultiheadAttention(8, 4, add_bias_kv=True)
         self.scale = nn.Parameter(torch.ones(8, 1, 1))
         self.count = 8
 
@@ -55,6 +56,23 @@ WIDTHS: dict[str, tuple[dict[str, Any], str]] = {
     "shape of text": ({"": {"scale": "811"}}, "scale: expected at most"),
     "shape of truths": ({"": {"scale": [True, 1, 1]}}, "scale: expected at most"),
     "shape of a module": ({"": {"fc": [1, 1]}}, "Every has no width 'fc'"),
+    "half a head": (
+        {f"mix.{name}_proj": {"out_features": 3} for name in "qkv"}
+        | {"mix.out_proj": {"in_features": 3}, "mix": {"bias_k": [1, 1, 3], "bias_v": [1, 1, 3]}},
+        r"mix: expected one number of channels of whole heads, of 2 each, found \[3\]",
+    ),
+    "heads of one projection": (
+        {"mix.q_proj": {"out_features": 4}},
+        r"mix: expected one number of channels of whole heads, of 2 each, found \[4, 8\]",
+    ),
+    "more heads": (
+        {"mix.k_proj": {"out_features": 10}},
+        "mix.k_proj.out_features: expected 1 to 8, found 10",
+    ),
+    "heads by number": ({"mix": {"num_heads": 2}}, "MultiheadAttention has no width 'num_heads'"),
+    "another projection": ({"mix.in_proj": {"out_features": 4}}, "no module 'mix.in_proj'"),
+    "heads of another layer": ({"fc.q_proj": {"out_features": 4}}, "no module 'fc.q_proj'"),
+    "heads of the network": ({"q_proj": {"out_features": 4}}, "no module 'q_proj'"),
     "numbers": ({"act": {"num_parameters": 0}}, "act.num_parameters: expected 1 to 8, found 0"),
 }
 
@@ -81,6 +99,9 @@ def test_narrow_layers_have_the_shapes_that_they_say() -> None:
         "act": {"num_parameters": 6},
         "table": {"embedding_dim": 3},
         "fc": {"in_features": 6, "out_features": 1},
+        "mix": {"bias_k": [1, 1, 4], "bias_v": [1, 1, 4]},
+        **{f"mix.{name}_proj": {"in_features": 6, "out_features": 4} for name in "qkv"},
+        "mix.out_proj": {"in_features": 4, "out_features": 3},
         "": {"scale": [6, 1, 1]},
     }
     model = make_narrow(Every(), widths)
@@ -102,6 +123,12 @@ def test_narrow_layers_have_the_shapes_that_they_say() -> None:
         "table.weight": (5, 3),
         "fc.weight": (1, 6),
         "fc.bias": (1,),
+        **{f"mix.{name}_proj.weight": (4, 6) for name in "qkv"},
+        **{f"mix.{name}_proj.bias": (4,) for name in "qkv"},
+        "mix.out_proj.weight": (3, 4),
+        "mix.out_proj.bias": (3,),
+        "mix.bias_k": (1, 1, 4),
+        "mix.bias_v": (1, 1, 4),
     }
 
 

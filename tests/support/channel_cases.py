@@ -209,20 +209,6 @@ KEPT: dict[str, tuple[Callable[[], Made], str]] = {
         ),
         "an embedding looks its channels up",
     ),
-    "attention of torch": (
-        lambda: (
-            nn.Sequential(nn.Linear(4, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
-            nn.Linear(8, 3)), numbers(*TOKENS),
-        ),
-        "TransformerEncoderLayer is not known",
-    ),
-    "heads of torch": (
-        lambda: net(
-            lambda s, x: s.head(s.mix(y := s.stem(x), y, y)[0]), *TOKENS, stem=nn.Linear(4, 8),
-            mix=nn.MultiheadAttention(8, 2, batch_first=True), head=nn.Linear(8, 3),
-        ),
-        "MultiheadAttention is not known",
-    ),
     "recurrent": (
         lambda: net(
             lambda s, x: s.head(s.mix(s.stem(x))[0]), *TOKENS, stem=nn.Linear(4, 8),

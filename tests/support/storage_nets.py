@@ -33,6 +33,23 @@ class Small(nn.Module):
         return logits
 
 
+class Tokens(nn.Module):
+    """Patches, attention to them and to a token that is learned, a transformer's layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(2, 8, 4, 4)
+        self.mix = nn.MultiheadAttention(8, 4, batch_first=True, add_bias_kv=True)
+        self.layer = nn.TransformerEncoderLayer(8, 4, 8, batch_first=True, bias=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.layer(x + self.mix(x, x, x)[0])
+        logits: Tensor = self.head(x.mean(1))
+        return logits
+
+
 class Wide(Small):
     """Small with a layer of so many weights that each encoding may pay."""
 
@@ -146,9 +163,9 @@ def shared(model: nn.Module) -> nn.Module:
     return sparse(model, 0.9)
 
 
-def smaller(model: nn.Module) -> nn.Module:
-    """Remove channels until half of the parameters stay."""
-    return remove_channels(model, torch.randn(IMAGES), parameters=0.5, multiple_of=1)
+def smaller(model: nn.Module, parameters: float = 0.5) -> nn.Module:
+    """Remove channels until half of the parameters stay, or another fraction."""
+    return remove_channels(model, torch.randn(IMAGES), parameters=parameters, multiple_of=1)
 
 
 def rounded_norms(model: nn.Module) -> nn.Module:
@@ -196,6 +213,7 @@ KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "static-wide": (Wide, lambda m: quantize_static(sparse(m), torch.randn(IMAGES))),
     "weights-4-bit-groups": (Small, lambda m: quantize_weights(m, num_bits=4, group_size=5)),
     "channels": (Small, smaller),
+    "attention": (Tokens, lambda m: smaller(m, 0.6)),
     "static-channels": (Small, lambda m: quantize_static(smaller(m), torch.randn(IMAGES))),
 }
 

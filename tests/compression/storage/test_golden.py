@@ -17,6 +17,7 @@ from tests.support.storage_nets import KINDS, Factory, digest, golden_network
 #     files["static"] = lambda: saved(make("static"), entropy_coded=True)
 #     files["weights-4-bit-groups"] = lambda: saved(make("weights-4-bit-groups"))
 #     files["channels"] = lambda: saved(make("channels"))
+#     files["attention"] = lambda: saved(make("attention"))
 #     files["static-channels"] = lambda: saved(make("static-channels"), entropy_coded=True)
 #     (FOLDER / f"storage-{name}.safetensors").write_bytes(files[name]())
 #
@@ -45,6 +46,10 @@ GOLDEN: dict[str, tuple[Factory, str]] = {
     "storage-channels.safetensors": (
         KINDS["channels"][0],
         "a8323b58fd9fd3aea4d49c24c9dc9929f15e6631dfaa110ea81d811016661dbb",
+    ),
+    "storage-attention.safetensors": (
+        KINDS["attention"][0],
+        "fb78a60b39d1052d132c8cb97ca012f2a693037c9945f6f7c27b46829f86ea20",
     ),
     "storage-static-channels.safetensors": (
         KINDS["static-channels"][0],
@@ -115,6 +120,14 @@ def test_the_golden_files_have_widths() -> None:
         "static-channels": {"kind": "static", "num_bits": {}, "of": widths},
     }
     assert widths["widths"]["hidden"]["out_features"] < 20
+
+
+def test_the_golden_files_have_heads() -> None:
+    about = read(FOLDER / "storage-attention.safetensors").about
+    assert about is not None
+    widths = about["structure"]["widths"]
+    assert widths["mix"].keys() == {"bias_k", "bias_v"}
+    assert widths["mix.out_proj"]["in_features"] == widths["mix.q_proj"]["out_features"] < 8
 
 
 def test_the_golden_files_have_joined_tensors_and_contexts() -> None:
