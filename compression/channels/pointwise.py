@@ -35,7 +35,7 @@ ELEMENTWISE = frozenset([
     "type", "float", "double", "half", "bfloat16", "stochastic_depth", "logical_not",
     "add", "sub", "mul", "multiply", "subtract", "div", "truediv", "true_divide", "pow", "maximum",
     "minimum", "where", "zeros_like", "ones_like", "full_like", "empty_like", "type_as",
-    "lerp", "addcmul", "eq", "ne", "gt", "ge", "lt", "le",
+    "lerp", "addcmul", "masked_fill", "eq", "ne", "gt", "ge", "lt", "le",
 ])
 WINDOWS = frozenset([
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
