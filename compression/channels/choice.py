@@ -52,6 +52,7 @@ class Choice:
             cost,
             budget=budget,
             steps=self.steps,
+            channels=[width.channels(self.channels) for width in self.widths],
             at_least=self.at_least,
             saving=self.saving,
         )

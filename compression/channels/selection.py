@@ -19,6 +19,7 @@ def select(
     *,
     budget: float,
     steps: Sequence[int],
+    channels: Sequence[int],
     at_least: float,
     saving: float,
 ) -> tuple[Tensor, list[int]]:
@@ -26,9 +27,10 @@ def select(
 
     Units of a width go in the order of their scores, so many at once that a multiple of its step
     stays, and at least the fraction `at_least` of it. Of all widths the next to shrink is the one
-    that loses the least score per units^(1 - saving) * saved^saving, until the cost is at most
-    `budget` or nothing is left to take. With `saving` 1 a knapsack is filled by its densest item, as
-    for scores that are losses (HALP, arXiv:2110.10811); with 0 the cost only says when to stop.
+    that loses the least score per channels^(1 - saving) * saved^saving, until the cost is at most
+    `budget` or nothing is left to take; `channels` tells of each width how many a unit has. With
+    `saving` 1 a knapsack is filled by its densest item, as for scores that are losses (HALP,
+    arXiv:2110.10811); with 0 the cost only says when to stop.
     """
     kept = [len(width.units) for width in widths]
     orders = [width.units[scores[width.units].argsort(stable=True)] for width in widths]
@@ -43,7 +45,8 @@ def select(
             return None
         size = len(orders[number])
         lost = float(losses[number][size - count] - losses[number][size - kept[number]])
-        return lost / ((kept[number] - count) ** (1 - saving) * saved**saving)
+        fewer = (kept[number] - count) * channels[number]
+        return lost / (fewer ** (1 - saving) * saved**saving)
 
     heap = [
         (found, number) for number in range(len(widths)) if (found := density(number)) is not None

@@ -26,14 +26,24 @@ class Width:
         A layer that has no more than `multiple_of` channels of it takes the half, until it fits twice.
         """
         steps = []
-        for key, held in self.places.items():
-            if key in channels.made:
-                count = held // PACKED.get(key[0].attribute, 1)
-                fitting = multiple_of
-                while fitting > 1 and fitting >= count * len(self.units):
-                    fitting //= 2
-                steps.append(fitting // math.gcd(fitting, count))
+        for count in self._counts(channels):
+            fitting = multiple_of
+            while fitting > 1 and fitting >= count * len(self.units):
+                fitting //= 2
+            steps.append(fitting // math.gcd(fitting, count))
         return math.lcm(*steps)
+
+    def channels(self, channels: Channels) -> int:
+        """Return how many channels a unit has in the layer that makes the fewest of them."""
+        return min(self._counts(channels))
+
+    def _counts(self, channels: Channels) -> list[int]:
+        """Return how many channels of a unit each layer makes."""
+        return [
+            held // PACKED.get(place.attribute, 1)
+            for (place, axis), held in self.places.items()
+            if (place, axis) in channels.made
+        ]
 
 
 def widths_of(channels: Channels) -> list[Width]:

@@ -161,6 +161,18 @@ def test_widths_are_multiples_of_channels_of_whole_heads() -> None:
     assert [(len(w.units), w.step(channels, 16)) for w in widths] == [(3, 1), (48, 16)]
 
 
+def test_a_head_counts_as_its_channels() -> None:
+    """Else one head of many channels would be dear beside one hidden channel, and none would go."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.TransformerEncoderLayer(64, 8, 256), nn.Linear(64, 3)).eval()
+    x = torch.randn(9, 2, 64)
+    widths = widths_of(channels := follow(model, (x,)))
+    assert [width.channels(channels) for width in widths] == [8, 1]
+    smaller: Any = remove_channels(model, x, macs=0.4)
+    assert 2 <= smaller[0].self_attn.num_heads <= 6
+    assert 32 <= smaller[0].linear1.out_features <= 192
+
+
 def test_milliseconds_are_a_budget_too() -> None:
     x = torch.randn(2, 3, 16, 16)
     choice = choose(vit(), x, multiple_of=1)
