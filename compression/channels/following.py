@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from compression.attention import is_projection
 from compression.channels.attention import attention
+from compression.channels.einsum import einsum
 from compression.channels.layers import layer
 from compression.channels.moves import move, moves
 from compression.channels.pointwise import pointwise
@@ -109,7 +110,7 @@ def _found(walk: Walk, node: fx.Node) -> Found:
     _freeze_counted(walk, node)
     found = pointwise(walk, node, module)
     if found is None and module is None:
-        found = product(walk, node)
+        found = product(walk, node) or einsum(walk, node)
     if found is None:
         _leave(walk, node)
         return walk.unlabelled(node)

@@ -86,6 +86,9 @@ FOLLOWED: dict[str, Callable[[], Made]] = {
         lambda s, x: (s.head(s.stem(x)), s.head(s.stem(F.max_pool2d(x, 2)))), stem=conv(3, 8, 1),
         head=conv(8, 4, 1),
     ),
+    "squeezed by letters": lambda: maps(
+        lambda y: y * torch.einsum("bchw,bchw->bc", y, y)[:, :, None, None]
+    ),
     "tied": tied,
     "language": language,
     "dictionary": lambda: net(
@@ -218,6 +221,14 @@ KEPT: dict[str, tuple[Callable[[], Made], str]] = {
     ),
     "exponentials": (
         lambda: (Attention("exponentials"), numbers(*TOKENS)), "a sum over channels that are not 0"
+    ),
+    "letters that count channels": (
+        lambda: maps(lambda y: y * torch.einsum("bchw,bdhw->bd", y.exp(), y)[..., None, None]),
+        "a sum over channels that are not 0",
+    ),
+    "a diagonal": (
+        lambda: maps(lambda y: torch.einsum("bcww,bcww->bc", y, y)[..., None, None] + y),
+        "einsum is not known",
     ),
     "attention over channels": (
         lambda: (Attention("over channels"), numbers(*TOKENS)), "attention needs all of its heads"

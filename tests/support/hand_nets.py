@@ -94,6 +94,13 @@ def folded(s: Block, x: Tensor) -> Tensor:
     return y.view(n, -1, t, DIM).transpose(1, 2).flatten(2)
 
 
+def lettered(s: Block, x: Tensor, *sizes: int, scale: bool = True) -> Tensor:
+    """Heads by letters, never transposed."""
+    q, k, v = (layer(x).unflatten(-1, sizes) for layer in (s.q, s.k, s.v))
+    scores = torch.einsum("bihd, bjhd -> bhij", q, k) * (s.scale if scale else q.size(-1) ** -0.5)
+    return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v).flatten(2)
+
+
 def by_size(s: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return joined((q @ k.transpose(-2, -1) * q.size(-1) ** -0.5).softmax(-1) @ v)
 
@@ -116,11 +123,14 @@ HEADS_GO: dict[str, Mix] = {
     "queries, fused": lambda s, x: queries(s, x, fused),
     "queries, by hand": lambda s, x: queries(s, x, by_hand),
     "folded": folded,
+    "letters": lambda s, x: lettered(s, x, -1, DIM),
+    "letters, scaled by size": lambda s, x: lettered(s, x, -1, DIM, scale=False),
 }
 OFFSETS_GO: dict[str, Mix] = {
     "packed, by hand": lambda s, x: by_hand(s, *packed(s, x, HEADS, -1)),
     "apart, by hand": lambda s, x: by_hand(s, *apart(s, x, HEADS, -1)),
     "packed, scaled": lambda s, x: fused(s, *packed(s, x, HEADS, -1), scale=0.5),
+    "letters": lambda s, x: lettered(s, x, HEADS, -1),
     "values, fused": lambda s, x: fused(s, *apart(s, x, HEADS, -1)),
 }
 ALL_STAY: dict[str, tuple[Mix, str]] = {
