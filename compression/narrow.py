@@ -85,9 +85,9 @@ def write_out(model: nn.Module, names: Iterable[str]) -> dict[str, Attention]:
             written[parent] = Attention(held)
             replace_everywhere(model, held, written[parent])
     for name, module in modules.items():
-        if isinstance(module, nn.TransformerEncoder):
-            inside = any(f"{other}.".startswith(f"{name}.".lstrip(".")) for other in written)
-            module.use_nested_tensor = module.use_nested_tensor and not inside
+        inside = (f"{other}.".startswith(f"{name}.".lstrip(".")) for other in written)
+        if isinstance(module, nn.TransformerEncoder) and any(inside):
+            module.use_nested_tensor = False
     return written
 
 

@@ -142,6 +142,8 @@ def _freeze_single(walk: Walk, node: fx.Node, made: Tensor) -> None:
 
 def _freeze_where_read(walk: Walk, node: fx.Node, made: Tensor) -> None:
     """Let heads stay whose weights somebody reads: their mean counts them."""
+    if walk.shapes[node][1] == ():  # it gives none
+        return
     for user in node.users:
         outputs = user.target is operator.getitem and user.args[1] == 0
         if not outputs and (user.users or user.op == "output"):

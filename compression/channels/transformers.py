@@ -22,8 +22,8 @@ INPUTS: dict[type[nn.Module], tuple[str, ...]] = {
 """What each reads first; the rest of its arguments are masks."""
 LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _STREAM = "LayerNorm's mean and variance count its channels"
-Layer = tuple[str, Any, list[Value]]
-"""The dotted name of a layer, the layer, and what it reads."""
+Layer = tuple[Any, list[Value]]
+"""A layer, and what it reads."""
 
 
 def transformer(walk: Walk, node: fx.Node, module: Any, shape: tuple[int, ...]) -> Value | None:
@@ -37,14 +37,14 @@ def transformer(walk: Walk, node: fx.Node, module: Any, shape: tuple[int, ...]) 
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     inputs = [walk.values.get(given.get(name)) for name in names]  # type: ignore[arg-type]
     streams = [value for value in inputs if isinstance(value, Value)]
-    layers = list(_layers(str(node.target), module, [Value(value.shape) for value in streams]))
+    layers = list(_layers(module, [Value(value.shape) for value in streams]))
     if len(streams) < len(names) or None in layers or any(map(_altered, module.modules())):
         return None
     walk.freeze(node, _STREAM, *streams)
     masks = [x for x in node.all_input_nodes if x not in [given[name] for name in names]]
-    for name, layer, reads in filter(None, layers):
-        _attentions(walk, node, name, layer, reads, masks)
-        _feed_forward(walk, node, name, layer, reads[0])
+    for layer, reads in filter(None, layers):
+        _attentions(walk, node, layer, reads, masks)
+        _feed_forward(walk, node, layer, reads[0])
     return Value(shape)
 
 
@@ -52,20 +52,25 @@ def _altered(module: nn.Module) -> bool:
     return type(module) is not Attention and alteration(module) is not None
 
 
-def _layers(name: str, module: Any, reads: list[Value]) -> Iterator[Layer | None]:
+def _layers(module: Any, reads: list[Value]) -> Iterator[Layer | None]:
     """Yield the layers of a transformer; None for what is not torch's own."""
     kind = type(module)
     if kind in LAYERS:
         whole = type(module.linear1) is nn.Linear is type(module.linear2)
-        yield (name, module, reads) if whole and all(map(_known, _held(module))) else None
+        yield (module, reads) if whole and all(map(_known, _held(module))) else None
     elif kind is nn.Transformer and len(reads) == 2:
-        yield from _layers(f"{name}.encoder", module.encoder, reads[:1])
-        yield from _layers(f"{name}.decoder", module.decoder, reads[::-1])
+        yield from _layers(module.encoder, reads[:1])
+        yield from _layers(module.decoder, reads[::-1])
     elif kind in (nn.TransformerEncoder, nn.TransformerDecoder):
-        for number, layer in enumerate(module.layers):
-            yield from _layers(f"{name}.layers.{number}", layer, reads)
+        for layer in module.layers:
+            yield from _layers(layer, reads)
     else:
         yield None
+
+
+def _name(walk: Walk, module: nn.Module) -> str:
+    """Return the dotted name of a module, the first of those of a shared one."""
+    return next(name for name, other in walk.modules.items() if other is module)
 
 
 def _held(layer: Any) -> list[nn.Module]:
@@ -77,29 +82,29 @@ def _known(held: nn.Module) -> bool:
 
 
 def _attentions(
-    walk: Walk, node: fx.Node, name: str, layer: Any, reads: list[Value], masks: list[fx.Node]
+    walk: Walk, node: fx.Node, layer: Any, reads: list[Value], masks: list[fx.Node]
 ) -> None:
     """Note what hangs on the heads of a layer: of attention to itself, and to what another made."""
     sources = {"self_attn": reads[0], "multihead_attn": reads[-1]}
     held: Any
     for child, held in zip(sources, _held(layer), strict=False):
-        query, key = reads[0], sources[child]
-        outputs = heads(walk, node, f"{name}.{child}", held, [query, key, key])
-        walk.freeze(node, _STREAM, outputs)
-        freeze_masked(walk, node, masks, walk.made_by(f"{name}.{child}", held.num_heads))
+        query, key, name = reads[0], sources[child], _name(walk, held)
+        walk.freeze(node, _STREAM, heads(walk, node, name, held, [query, key, key]))
+        freeze_masked(walk, node, masks, walk.made_by(name, held.num_heads))
 
 
-def _feed_forward(walk: Walk, node: fx.Node, name: str, layer: Any, stream: Value) -> None:
+def _feed_forward(walk: Walk, node: fx.Node, layer: Any, stream: Value) -> None:
     """Let hidden channels go, of a function that keeps each to itself."""
     width, shape = stream.shape[-1], stream.shape
-    hidden = walk.made_by(f"{name}.linear1", layer.linear1.out_features)
-    outputs = walk.made_by(f"{name}.linear2", width)
-    for child, read, given in (("linear1", fixed(width), hidden), ("linear2", hidden, outputs)):
-        own_linear(walk, node, f"{name}.{child}", read, given)
-        walk.count(f"{name}.{child}", "in_features", read)
-        walk.count(f"{name}.{child}", "out_features", given)
+    first, second = _name(walk, layer.linear1), _name(walk, layer.linear2)
+    hidden = walk.made_by(first, layer.linear1.out_features)
+    outputs = walk.made_by(second, width)
+    for name, read, given in ((first, fixed(width), hidden), (second, hidden, outputs)):
+        own_linear(walk, node, name, read, given)
+        walk.count(name, "in_features", read)
+        walk.count(name, "out_features", given)
         macs = tokens(shape) * len(read) * len(given)
-        product = Product(f"{name}.{child}", macs, given, read, (*shape[:-1], len(read)))
+        product = Product(name, macs, given, read, (*shape[:-1], len(read)))
         walk.channels.products.append(product)
     walk.freeze(node, _STREAM, _of(outputs, shape))
     if type(layer.activation) not in UNARY_LAYERS and name_of(layer.activation) not in ELEMENTWISE:

@@ -90,6 +90,13 @@ def layer(**options: Any) -> Given:
     )
 
 
+def shared() -> Given:
+    """An encoder whose layers are one."""
+    stack = nn.TransformerEncoder(layer()[0][0], 2)  # type: ignore[index]
+    stack.layers[1] = stack.layers[0]
+    return nn.Sequential(stack, nn.Linear(WIDTH, 3)), (numbers(*TOKENS),)
+
+
 LOST: dict[str, Callable[[], Given]] = {
     "with itself": lambda: attentive(itself),
     "not batch first": lambda: attentive(itself, batch_first=False),
@@ -111,6 +118,10 @@ LOST: dict[str, Callable[[], Given]] = {
     "layer, batch first": lambda: layer(batch_first=True, norm_first=True, activation="gelu"),
     "layer without bias": lambda: layer(bias=False, activation=nn.SiLU()),
     "layer of an own function": lambda: layer(activation=lambda y: y / y.sum(-1, keepdim=True)),
+    "one layer twice": lambda: shared(),
+    "nothing beside": lambda: attentive(
+        lambda s, x: (s.head((y := s.mix(x, x, x, need_weights=False))[0]), y[1])
+    ),
     "masked": lambda: (
         Masked(), (numbers(*TOKENS), causal() * -1e9, torch.zeros(2, 5))
     ),

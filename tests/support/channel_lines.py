@@ -148,7 +148,9 @@ def attention(b: Builder) -> Value | None:
     v = b.value(*SEQUENCE)
     if v is None:
         return None
-    name = b.layer("attention", f"nn.MultiheadAttention({v.shape[-1]}, 1, batch_first=True)")
+    width = v.shape[-1]
+    heads = b.pick([n for n in range(1, width + 1) if width % n == 0])
+    name = b.layer("attention", f"nn.MultiheadAttention({width}, {heads}, batch_first=True)")
     return b.add(f"{name}({v.name}, {v.name}, {v.name})[0]", v)
 
 
