@@ -28,7 +28,8 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
     "num_bits" maps state-dict names of codes to their bits, where they are fewer than 8. Where
     techniques were composed, "of" is the structure that the last one was given; "keep" names layers
     that stayed in float though their like have codes, and batch norms that were not folded. "widths"
-    are the numbers of channels of layers that are smaller than the network's code makes them.
+    are the numbers of channels of layers that are smaller than the network's code makes them; those
+    of attention that lost heads are its projections', and it is written out.
     """
     if isinstance(model, StaticQuantizedModel):
         keep = {"keep": list(model.token_norms)} if model.token_norms else {}
