@@ -15,10 +15,10 @@ from torch import Tensor, fx, nn
 from compression.affine import INT8_MAX, INT8_MIN, TINY
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.codes import OFFSET
+from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import Graph
 from compression.integer.onnx.windows import average, convolution, maximum
-from compression.integer.shapes import shapes_and_moves
+from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
@@ -84,7 +84,7 @@ class _Builder:
         self,
         network: fx.GraphModule,
         shapes: dict[fx.Node, list[int]],
-        moves: dict[fx.Node, Tensor],
+        moves: dict[fx.Node, Move],
     ) -> None:
         self.network, self.shapes, self.moves = network, shapes, moves
         self.graph = Graph()
@@ -131,6 +131,11 @@ class _Builder:
             case q.QuantizedAffine():
                 scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
                 self._quantize(node, self._with("Add", scaled, layer.offset), layer)
+            case q.QuantizedProduct():
+                real = self.graph.node("Mul", [self._read(a) for a in node.args])
+                self._quantize(node, real, layer)
+            case q.QuantizedFunction():
+                self._look_up(node, layer)
             case q.OnCodes():
                 self._same_codes(node, self._pool(node, maximum, layer.function))
             case q.ClampCodes():
@@ -156,6 +161,17 @@ class _Builder:
         source = self.codes[node.args[0]]  # type: ignore[index]
         codes = self.graph.node("QuantizeLinear", [real, *source.names[1:]])
         self.codes[node] = source._replace(names=(codes, *source.names[1:]))
+
+    def _look_up(self, node: fx.Node, layer: q.QuantizedFunction) -> None:
+        """Write a function as its table: exact, where an engine's own is another's."""
+        from onnx import TensorProto
+
+        source: Any = node.args[0]
+        zero_point = int(layer.output_zero_point) + OFFSET
+        names = self.graph.constant(layer.output_scale), self.graph.constant(np.uint8(zero_point))
+        places = self.graph.node("Cast", [self.codes[source].names[0]], to=TensorProto.INT32)
+        codes = self.graph.node("Gather", [self.graph.constant(unsigned(layer.table)), places])
+        self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
 
     def _with(self, kind: str, real: str, number: float) -> str:
         return self.graph.node(kind, [real, self.graph.constant(np.float32(number))])
@@ -232,17 +248,16 @@ class _Builder:
         return self.graph.node("Clip", [real, *bounds])
 
     def _move(self, node: fx.Node) -> None:
-        source = next(a for a in node.all_input_nodes if a in self.shapes)
+        source, places = self.moves[node]
         before, after = self.shapes[source], self.shapes[node]
-        places = self.moves[node].flatten()
-        if before == after and places.equal(torch.arange(len(places))):
+        if before == after and self.moves[node].is_view:
             # No node for what moves nothing: OpenVINO 2026.4 crashes on one after a concatenation.
             if source in self.codes:
                 self.codes[node] = self.codes[source]
             else:
                 self.real[node] = self.real[source]
             return
-        real = self.graph.move(self._read(source), self.moves[node], before, after)
+        real = self.graph.move(self._read(source), places, before, after)
         if source in self.codes:
             self._same_codes(node, real)
         else:
