@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 
-from compression.affine import INT8_MAX, INT8_MIN, TINY
+from compression.affine import INT8_MAX, INT8_MIN
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import Graph
+from compression.integer.onnx.parameters import bias, weight
 from compression.integer.onnx.windows import average, convolution, maximum
 from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
@@ -137,9 +137,9 @@ class _Builder:
             case q.QuantizedFunction():
                 self._look_up(node, layer)
             case q.OnCodes():
-                self._same_codes(node, self._pool(node, maximum, layer.function))
+                self._same_codes(node, self._pool(node, maximum, layer.function), node.args[0])
             case q.ClampCodes():
-                self._same_codes(node, self._clamp(node, layer))
+                self._same_codes(node, self._clamp(node, layer), node.args[0])
             case _:
                 raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(layer).__name__}")
 
@@ -157,8 +157,8 @@ class _Builder:
         codes = self.graph.node("QuantizeLinear", [real, *names])
         self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
 
-    def _same_codes(self, node: fx.Node, real: str) -> None:
-        source = self.codes[node.args[0]]  # type: ignore[index]
+    def _same_codes(self, node: fx.Node, real: str, before: Any) -> None:
+        source = self.codes[before]
         codes = self.graph.node("QuantizeLinear", [real, *source.names[1:]])
         self.codes[node] = source._replace(names=(codes, *source.names[1:]))
 
@@ -178,49 +178,28 @@ class _Builder:
 
     def _compressible(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
         shape = self.shapes[node.args[0]]  # type: ignore[index]
-        real, weight, bias = self._read(node.args[0]), self._weight(layer, shape), self._bias(layer)
+        real, filters, added = (
+            self._read(node.args[0]),
+            weight(self.graph, layer, shape),
+            bias(self.graph, layer),
+        )
         if layer.linear and len(shape) == 2:
-            real = self.graph.node("Gemm", [real, weight, bias], transB=1)
+            real = self.graph.node("Gemm", [real, filters, added], transB=1)
         elif layer.linear:
-            product = self.graph.node("MatMul", [real, weight])
-            real = self.graph.node("Add", [product, bias])
+            product = self.graph.node("MatMul", [real, filters])
+            real = self.graph.node("Add", [product, added])
         elif len(shape) == layer.codes.ndim - 1:  # rows of channels, as images of one pixel
             real = self.graph.reshape(real, [*shape, *[1] * (layer.codes.ndim - 2)])
-            real = convolution(self.graph, layer, [real, weight, bias])
+            real = convolution(self.graph, layer, [real, filters, added])
             real = self.graph.reshape(real, self.shapes[node])
         else:
-            real = convolution(self.graph, layer, [real, weight, bias])
+            real = convolution(self.graph, layer, [real, filters, added])
         if len(node.args) > 1:
             real = self.graph.node("Add", [real, self._read(node.args[1])])
         if layer.output_scale is None:
             self.real[node] = real
         else:
             self._quantize(node, real, layer)
-
-    def _weight(self, layer: q.QuantizedLayer, shape: list[int]) -> str:
-        codes, groups = layer.codes, layer.options.get("groups", 1)
-        if layer.linear and len(shape) > 2:
-            return self._dequantize(codes.t(), layer.weight_scale, axis=1)
-        if not layer.transposed or groups == 1:
-            return self._dequantize(codes, layer.weight_scale, axis=int(layer.transposed))
-        # Filters of all groups lie along one axis while they are scaled.
-        apart = codes.unflatten(0, (groups, -1)).transpose(1, 2)
-        real = self._dequantize(apart.flatten(0, 1), layer.weight_scale, axis=0)
-        real = self.graph.node("Reshape", [real, self.graph.whole(*apart.shape)])
-        order = [0, 2, 1, *range(3, apart.ndim)]
-        real = self.graph.node("Transpose", [real], perm=order)
-        return self.graph.node("Reshape", [real, self.graph.whole(*codes.shape)])
-
-    def _bias(self, layer: q.QuantizedLayer) -> str:
-        steps = layer.input_scale.double() * layer.weight_scale.double()
-        coarse = steps < TINY  # too small a step for float32: a bias of none of it either
-        bias = torch.where(coarse, (layer.bias * steps / TINY).round(), layer.bias.double())
-        return self._dequantize(bias.int(), steps.float().clamp(min=TINY), axis=0)
-
-    def _dequantize(self, codes: Tensor, scale: Tensor, *, axis: int) -> str:
-        zeros = torch.zeros(len(scale), dtype=codes.dtype)
-        names = [self.graph.constant(t) for t in (codes, scale, zeros)]
-        return self.graph.node("DequantizeLinear", names, axis=axis)
 
     def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> str:
         first, *others = [self._read(a) for a in node.args]
@@ -259,6 +238,6 @@ class _Builder:
             return
         real = self.graph.move(self._read(source), places, before, after)
         if source in self.codes:
-            self._same_codes(node, real)
+            self._same_codes(node, real, source)
         else:
             self.real[node] = real
