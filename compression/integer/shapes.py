@@ -1,22 +1,41 @@
 """The shapes of a quantized network's values, and how a node that computes nothing moves them."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.quantization import StaticQuantizedModel
+from compression.quantization import modules as q
+
+
+class Move(NamedTuple):
+    """Where each number of a moved value comes from: a place in `source` (int64)."""
+
+    source: fx.Node
+    places: Tensor
+
+    @property
+    def is_view(self) -> bool:
+        """Tell whether all numbers keep their order."""
+        return self.places.flatten().equal(torch.arange(self.places.numel()))
+
+
+MOVING = (
+    nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, q.MovedCodes,
+)  # fmt: skip
+"""The layers that only move numbers."""
 
 
 class _Shapes(fx.Interpreter):
     """Records the shape of each value, and where the numbers of a moved value come from."""
 
     def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
+        super().__init__(module, garbage_collect_values=False)  # moves are asked again
         self.shapes: dict[fx.Node, list[int]] = {}
-        self.moves: dict[fx.Node, Tensor] = {}
+        self.moves: dict[fx.Node, Move] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         try:
@@ -34,32 +53,47 @@ class _Shapes(fx.Interpreter):
                 self.moves[n] = self._move(n)
         return value
 
-    def _move(self, n: fx.Node) -> Tensor:
+    def _move(self, n: fx.Node) -> Move:
         """Return where each number of `n` comes from; UnsupportedTypeError where it computes."""
-        inputs = [a for a in n.all_input_nodes if a in self.shapes]
-        count = torch.Size(self.shapes[inputs[0]]).numel() if len(inputs) == 1 else 0
-        labels = torch.arange(count).mul(7919).add(13).remainder(1_000_003)
-        if len(inputs) == 1:
+        sources = self._sources(n)
+        if len(sources) == 1:
+            (source,) = sources
+            count = torch.Size(self.shapes[source]).numel()
+            labels = torch.arange(count).mul(7919).add(13).remainder(1_000_003)
             places, moved = (self._of(n, numbers) for numbers in (torch.arange(count), labels))
             if moved.equal(labels[places.clamp(0, max(0, count - 1))]):
-                return places
+                return Move(source, places)
         raise UnsupportedTypeError(
             f"{_place(n)} computes on codes, where an executor expected it to move them only"
         )
 
-    def _of(self, n: fx.Node, numbers: Tensor) -> Tensor:
-        def numbered(value: Any) -> Any:
-            return numbers.view(value.shape) if isinstance(value, Tensor) else value
+    def _sources(self, n: fx.Node) -> set[fx.Node]:
+        """Return the tensors that `n` reads, directly or as parts of one."""
+        found: set[fx.Node] = set()
+        for a in n.all_input_nodes:
+            found |= {a} if a in self.shapes else self._sources(a) if self._is_tuple(a) else set()
+        return found
 
-        args, kwargs = fx.node.map_aggregate(self.fetch_args_kwargs_from_env(n), numbered)
-        moved: Tensor = getattr(self, n.op)(n.target, args, kwargs)
-        return moved
+    def _is_tuple(self, n: fx.Node) -> bool:
+        value = self.env.get(n)
+        return isinstance(value, tuple | list) and any(isinstance(v, Tensor) for v in value)
+
+    def _of(self, n: fx.Node, numbers: Tensor) -> Any:
+        """Return what `n` gives where the tensor that it reads holds `numbers`."""
+
+        def given(a: fx.Node) -> Any:
+            if self._is_tuple(a):
+                return self._of(a, numbers)
+            return numbers.view(self.shapes[a]) if a in self.shapes else self.env[a]
+
+        args, kwargs = (fx.node.map_arg(told, given) for told in (n.args, n.kwargs))
+        return getattr(self, n.op)(n.target, args, kwargs)
 
 
 def is_move(network: nn.Module, node: fx.Node) -> bool:
-    """Tell whether a node only moves numbers: flatten and view, a slice, a permutation."""
+    """Tell whether a node only moves numbers: flatten and view, a slice, a split, a permutation."""
     if node.op == "call_module":
-        return type(network.get_submodule(str(node.target))) in (nn.Flatten, nn.Unflatten)
+        return type(network.get_submodule(str(node.target))) in MOVING
     return node.op in ("call_function", "call_method")
 
 
@@ -76,16 +110,16 @@ def shapes_of(model: StaticQuantizedModel, example: Tensor) -> dict[fx.Node, lis
 @torch.no_grad()
 def shapes_and_moves(
     model: StaticQuantizedModel, example: Tensor
-) -> tuple[dict[fx.Node, list[int]], dict[fx.Node, Tensor]]:
+) -> tuple[dict[fx.Node, list[int]], dict[fx.Node, Move]]:
     """Return what shapes_of does, and for each node that moves numbers where each comes from.
 
-    Each is a place in its input, of one image (int64). UnsupportedTypeError names a node between
+    Places are those of one image. UnsupportedTypeError names a node between
     layers that computes, or moves numbers from one image to another.
     """
     one, two = _both(model, example)
-    for node, places in one.moves.items():
-        size = next(math.prod(one.shapes[a]) for a in node.all_input_nodes if a in one.shapes)
-        if not torch.equal(two.moves[node], torch.cat([places, places + size])):
+    for node, (source, places) in one.moves.items():
+        size = math.prod(one.shapes[source])
+        if not torch.equal(two.moves[node].places, torch.cat([places, places + size])):
             raise UnsupportedTypeError(f"{_place(node)} moves numbers from one image to another")
     return one.shapes, one.moves
 

@@ -14,14 +14,17 @@ from compression.quantization.plan import (
     Call,
     Clamp,
     Copy,
+    Function,
     Input,
     Item,
     Join,
     Layer,
     MaxPool,
     Mean,
+    Move,
     Output,
     Plan,
+    Product,
     Scaling,
 )
 
@@ -55,7 +58,10 @@ class _Builder:
             case Copy(node, module):
                 if module is not None:
                     self.modules[str(node.target)] = module
-                self.values[node] = self.graph.node_copy(node, lambda n: self.values[n])
+                copied = self.graph.node_copy(node, lambda n: self.values[n])
+                if copied.op == "call_method" and copied.target == "view":
+                    copied.target = "reshape"  # codes may lie in another order than numbers did
+                self.values[node] = copied
             case Input(node):
                 self.values[node] = self.graph.placeholder(node.name)
                 self._call(item, q.Quantize(self.qparams[node]))
@@ -88,6 +94,12 @@ class _Builder:
                 return q.OnCodes(pool)
             case Mean(mean=mean):
                 return q.QuantizedMean(mean, before[0], after)
+            case Function(function=function):
+                return q.QuantizedFunction(function, before[0], after)
+            case Product():
+                return q.QuantizedProduct(before, after)
+            case Move(function=function):
+                return q.MovedCodes(function)
             case Scaling(factor=factor, offset=offset):
                 return q.QuantizedAffine(before[0], after, factor=factor, offset=offset)
         raise AssertionError(item)

@@ -1,5 +1,6 @@
 """A folded float graph -> the plan of the network on codes that it becomes."""
 
+import operator
 from typing import Any
 
 from torch import fx, nn
@@ -7,19 +8,23 @@ from torch import fx, nn
 from compression.errors import UnsupportedTypeError
 from compression.graph import number_nodes, place_of
 from compression.quantization import operators as op
+from compression.quantization import pointwise
 from compression.quantization.layer import LAYERS
 from compression.quantization.plan import (
     Alias,
     Clamp,
     Copy,
+    Function,
     Input,
     Item,
     Join,
     Layer,
     MaxPool,
     Mean,
+    Move,
     Output,
     Plan,
+    Product,
     Scaling,
 )
 
@@ -52,6 +57,7 @@ class _Planner:
         self.rounded: dict[str, str] = {}
         self.codes: dict[fx.Node, str] = {}
         self.taken: dict[fx.Node, fx.Node] = {}  # a node -> the one that computes it too
+        self.several: set[fx.Node] = set()  # nodes whose value is a tuple of tensors
 
     def add(self, node: fx.Node) -> None:
         """Plan one node."""
@@ -91,6 +97,8 @@ class _Planner:
             self._alias(node, self.taken[node])
         elif not inputs:
             raise op.unknown_operator(node, kind, " of parameters or constants")
+        elif self.several.intersection(inputs) and kind is not operator.getitem:
+            raise op.unknown_operator(node, kind, " of several tensors at once")
         elif op.keeps_values(node, kind):
             self._alias(node, inputs[0])
         elif type(layer) in LAYERS:
@@ -99,8 +107,11 @@ class _Planner:
             self._concatenate(node, kind)
         elif (operands := op.addends_of(node, kind)) is not None:
             self._join(node, kind, operands, dim=None)
+        elif (factors := pointwise.factors_of(node, kind)) is not None:
+            self._multiply(node, kind, factors)
         elif op.moves_values(node, kind, self.numbers):
             self._move(node, layer, inputs[0])
+            self.several.update([node] if op.gives_several(kind) else [])
         else:
             self._pointwise(node, layer, kind, inputs[0])
 
@@ -121,6 +132,12 @@ class _Planner:
         elif (scaling := op.scaling_of(node, kind)) is not None:
             self._round(node, self._take_clamp(node, node))
             self.items.append(Scaling(node, self._name(name), (source,), *scaling))
+        elif (function := pointwise.function_of(node, kind, layer)) is not None:
+            self._round(node, self._take_clamp(node, node))
+            self.items.append(Function(node, self._name(name), (source,), function))
+        elif (function := pointwise.nearest_of(node, kind, layer)) is not None:
+            self.items.append(Move(node, self._name(name), (source,), function))
+            self.codes[node] = self.codes[source]
         else:
             raise op.unknown_operator(node, kind)
 
@@ -158,6 +175,12 @@ class _Planner:
             raise op.unknown_operator(node, kind, " of parameters, constants or sizes")
         self._round(node, self._take_clamp(node, node))
         self.items.append(Join(node, self._name(node.name), tuple(operands), dim))
+
+    def _multiply(self, node: fx.Node, kind: Any, factors: list[fx.Node]) -> None:
+        if not all(factor in self.codes for factor in factors):
+            raise op.unknown_operator(node, kind, " by parameters, constants or sizes")
+        self._round(node, self._take_clamp(node, node))
+        self.items.append(Product(node, self._name(node.name), tuple(factors)))
 
     def _move(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> None:
         if layer is not None:

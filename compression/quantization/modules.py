@@ -5,38 +5,24 @@ is rounded to float32 once, as the integer kernels round it.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.affine import INT8_MAX, INT8_MIN, QParams
+from compression.quantization.codes import Codes
+from compression.quantization.functions import QuantizedFunction, QuantizedProduct
 from compression.quantization.layer import QuantizedLayer
 
 __all__ = [
-    "ClampCodes", "Codes", "Dequantize", "MeanOver", "OnCodes", "Quantize", "QuantizedAffine",
-    "QuantizedJoin", "QuantizedLayer", "QuantizedMean",
+    "ClampCodes", "Codes", "Dequantize", "MeanOver", "MovedCodes", "OnCodes", "Quantize",
+    "QuantizedAffine", "QuantizedFunction", "QuantizedJoin", "QuantizedLayer", "QuantizedMean",
+    "QuantizedProduct",
 ]  # fmt: skip
 
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-
-
-class Codes(nn.Module):
-    """Base of the layers that emit codes: scale and zero point of their output, 0-dim."""
-
-    output_scale: Tensor
-    output_zero_point: Tensor
-
-    def __init__(self, output: QParams) -> None:
-        """Emit codes of `output`."""
-        super().__init__()
-        self.register_buffer("output_scale", output.scale.clone())
-        self.register_buffer("output_zero_point", output.zero_point.clone())
-
-    def encode(self, quotient: Tensor) -> Tensor:
-        """Return the codes (int8) of real numbers already divided by the output's scale."""
-        codes = torch.round(quotient) + self.output_zero_point
-        return codes.clamp_(INT8_MIN, INT8_MAX).to(torch.int8)
 
 
 class Quantize(Codes):
@@ -177,6 +163,19 @@ class OnCodes(nn.Module):
         """Return the function's codes."""
         outputs: Tensor = self.function(codes.float())
         return outputs.to(torch.int8)
+
+
+class MovedCodes(nn.Module):
+    """What puts numbers elsewhere (nearest-neighbour interpolation) and does not know int8."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Apply `function`."""
+        super().__init__()
+        self.function = function
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the codes, or other whole numbers, where the function puts them."""
+        return self.function(codes.double()).to(codes.dtype)
 
 
 class ClampCodes(nn.Module):

@@ -33,7 +33,14 @@ _SAME = {
 _MOVES = {
     nn.Flatten, nn.Unflatten, torch.flatten, "flatten", "unflatten", torch.unflatten, "view",
     "reshape", torch.reshape, "squeeze", torch.squeeze, "unsqueeze", torch.unsqueeze, "permute",
-    torch.permute, "transpose", torch.transpose, operator.getitem,
+    torch.permute, "transpose", torch.transpose, operator.getitem, "swapaxes", torch.swapaxes,
+    "movedim", torch.movedim, "t", torch.t, "narrow", torch.narrow, "select", torch.select, "flip",
+    torch.flip, "roll", torch.roll, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
+    F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle,
+}  # fmt: skip
+_PARTS = {
+    torch.chunk, "chunk", torch.split, "split", torch.split_with_sizes, "split_with_sizes",
+    torch.tensor_split, "tensor_split", torch.unbind, "unbind", torch.hsplit, "hsplit",
 }  # fmt: skip
 _WINDOW = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 _AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
@@ -55,8 +62,9 @@ _MEAN_POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
     F.adaptive_avg_pool3d: (nn.AdaptiveAvgPool3d, ("output_size",)),
 }
 _KNOWN = (
-    "it knows convolutions, linear layers, batch norm, ReLU and other clamps, additions, "
-    "multiplication by numbers, concatenation, pooling, means, reshaping, slices and dropout"
+    "it knows convolutions, linear layers, batch norm, activations, clamps, additions, products, "
+    "concatenation, pooling, means, reshaping, slices, splits, shuffles, nearest interpolation and "
+    "dropout"
 )
 
 
@@ -88,12 +96,19 @@ def keeps_values(node: fx.Node, kind: Any) -> bool:
                 node, kind, " that stays active in eval (pass training=self.training)"
             )
         return True
-    return _in(kind, _SAME)
+    if getattr(kind, "__name__", "") == "stochastic_depth":  # torchvision's, which is not imported
+        return argument(node, 3, "training", True) is False
+    return is_one_of(kind, _SAME)
+
+
+def gives_several(kind: Any) -> bool:
+    """Tell whether an operator splits its input into several values."""
+    return is_one_of(kind, _PARTS)
 
 
 def moves_values(node: fx.Node, kind: Any, numbers: set[fx.Node]) -> bool:
     """Tell whether a node puts its input's values elsewhere, by plain numbers or sizes."""
-    if not _in(kind, _MOVES):
+    if not (is_one_of(kind, _MOVES) or is_one_of(kind, _PARTS)):
         return False
     given: list[Any] = [*node.args[1:], *(v for k, v in node.kwargs.items() if k != "input")]
     if not all(_are_numbers(a, numbers) for a in given):
@@ -130,7 +145,7 @@ def clamp_bounds(node: fx.Node, kind: Any, layer: Any) -> Bounds | None:
 
 def scaling_of(node: fx.Node, kind: Any) -> tuple[float, float] | None:
     """Return (factor, offset) of an operator with plain numbers; None for another."""
-    name = _SCALINGS.get(kind) if _in(kind, _SCALINGS) else None
+    name = _SCALINGS.get(kind) if is_one_of(kind, _SCALINGS) else None
     values: list[Any] = [argument(node, 0, "input"), argument(node, 1, "other")]
     numbers = [v for v in values if _is_number(v)]
     if name is None or len(numbers) != (0 if name == "neg" else 1):
@@ -155,7 +170,7 @@ def scaling_of(node: fx.Node, kind: Any) -> tuple[float, float] | None:
 
 def addends_of(node: fx.Node, kind: Any) -> list[fx.Node] | None:
     """Return the two tensors of a plain addition; None for another operator."""
-    if not _in(kind, ADD) or argument(node, 2, "alpha", 1) != 1:
+    if not is_one_of(kind, ADD) or argument(node, 2, "alpha", 1) != 1:
         return None
     values = [argument(node, 0, "input"), argument(node, 1, "other")]
     return values if all(isinstance(v, fx.Node) for v in values) else None
@@ -164,7 +179,7 @@ def addends_of(node: fx.Node, kind: Any) -> list[fx.Node] | None:
 def max_pool_of(node: fx.Node, kind: Any, layer: nn.Module | None) -> nn.Module | None:
     """Return a max-pool as a layer; None for another operator."""
     layers = {made for made, _ in _MAX_POOLS.values()}
-    if not (_in(kind, layers) or _in(kind, _MAX_POOLS)):
+    if not (is_one_of(kind, layers) or is_one_of(kind, _MAX_POOLS)):
         return None
     pool: Any = layer or _as_layer(node, kind, *_MAX_POOLS[kind])
     if pool.return_indices:
@@ -174,9 +189,9 @@ def max_pool_of(node: fx.Node, kind: Any, layer: nn.Module | None) -> nn.Module 
 
 def mean_of(node: fx.Node, kind: Any, layer: nn.Module | None) -> nn.Module | None:
     """Return an average as a layer; None for another operator."""
-    if _in(kind, {made for made, _ in _MEAN_POOLS.values()}):
+    if is_one_of(kind, {made for made, _ in _MEAN_POOLS.values()}):
         return layer
-    if _in(kind, _MEAN_POOLS):
+    if is_one_of(kind, _MEAN_POOLS):
         return _as_layer(node, kind, *_MEAN_POOLS[kind])
     if kind not in ("mean", torch.mean):
         return None
@@ -213,6 +228,7 @@ def _are_numbers(value: Any, numbers: set[fx.Node]) -> bool:
     return value is None or value is ... or type(value) in (int, float, bool)
 
 
-def _in(kind: Any, known: Any) -> bool:
+def is_one_of(kind: Any, known: Any) -> bool:
+    """Tell whether an operator is among some."""
     # By identity or text: a function's == may be anything, and a class may not be hashable.
     return any(kind is k or (isinstance(kind, str) and kind == k) for k in known)

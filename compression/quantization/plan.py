@@ -1,10 +1,10 @@
 """The plan of a quantized network: an item for each node of the float graph, and what is rounded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from compression.affine import QParams, qparams_from_range
 from compression.errors import CompressionError
@@ -91,6 +91,25 @@ class Scaling(Call):
 
     factor: float
     offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Function(Call):
+    """A function of single numbers."""
+
+    function: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Product(Call):
+    """The product of two values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move(Call):
+    """What puts numbers elsewhere, and does not know codes."""
+
+    function: Callable[[Tensor], Tensor]
 
 
 Item = Alias | Copy | Call

@@ -25,9 +25,16 @@ QUERIES = {"__get__", "size", "dim", "__len__", "numel", "ndimension", "stride",
 SHAPES = {
     "flatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "__getitem__",
     "contiguous", "dropout", "dropout2d", "expand", "detach", "clone", "movedim", "swapaxes",
+    "chunk", "split", "unbind", "flip", "roll", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "interpolate", "narrow",
 }  # fmt: skip
 # Neither moves a value further than its operand moved.
 GENTLE = {"abs", "relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"}
+# By what a function multiplies the distance of two numbers, at most.
+SLOPES = {
+    "silu": 1.1, "hardswish": 1.5, "sigmoid": 0.25, "hardsigmoid": 1 / 6, "gelu": 1.13, "tanh": 1.0,
+    "elu": 1.0, "leaky_relu": 1.0, "softplus": 1.0, "mish": 1.09, "softsign": 1.0, "erf": 1.13,
+}  # fmt: skip
 POSITIVE = {  # linear with weights above 0, or a maximum: the bounds go the values' way
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "mean",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "cat", "concat",
@@ -92,6 +99,9 @@ class Bounded(Tensor):
             if name in SHAPES:
                 value = func(*_each(args, _value), **_each(kwargs, _value))
                 error = func(*_each(args, _error), **_each(kwargs, _error))
+                if isinstance(value, tuple | list):
+                    parts = zip(value, error, strict=True)
+                    return tuple(_like(first, *part, aliased=True) for part in parts)
                 return _like(first, value, error, aliased=True)
             in_place = name in IN_PLACE or kwargs.pop("inplace", False)
             args = list(args)
@@ -139,6 +149,12 @@ def _rule(
     if name in GENTLE:
         plain = getattr(F, name, None) or getattr(torch, name)
         return plain(*values, **kwargs), first.error
+    if name in SLOPES:
+        return func(*values, **kwargs), first.error * SLOPES[name]
+    if name in ("mul", "__mul__") and all(isinstance(a, Bounded) for a in args) and not kwargs:
+        x, y = values
+        dx, dy = (a.error for a in args)
+        return x * y, x.abs() * dy + y.abs() * dx + dx * dy
     if name in POSITIVE:
         named = _each(kwargs, _value)
         return func(*values, **named), func(*_each(args, _error), **_each(kwargs, _error))

@@ -27,7 +27,8 @@ USUAL = (
     *[operators.addition] * 3, operators.activation_in_place, operators.number, operators.nothing,
     operators.broadcast, operators.concatenation, layers.transposed, layers.layer_again,
     shapes.max_pool, shapes.average_pool, shapes.adaptive_pool, shapes.mean, shapes.flatten,
-    shapes.reshaped, shapes.sliced, shapes.axes,
+    shapes.reshaped, shapes.sliced, shapes.axes, operators.function, operators.product,
+    operators.parts, operators.spread,
 )  # fmt: skip
 # What real image networks consist of, and the integer kernels are made for.
 IMAGES = ((3, 6, 5), (4, 8, 8), (2, 4, 4), (1, 7, 7), (8, 3, 3))
@@ -36,6 +37,7 @@ IMAGE = (
     *[operators.addition] * 3,
     operators.activation_in_place, operators.broadcast, operators.concatenation, layers.layer_again,
     shapes.max_pool, shapes.average_pool, shapes.adaptive_pool, operators.number, operators.nothing,
+    *[operators.function] * 2, *[operators.product] * 2, operators.parts, operators.spread,
 )  # fmt: skip
 # What channels pass, or must stay for.
 CHANNELS = (

@@ -36,6 +36,24 @@ NUMBERS = (
     "{v} / 2",
     "torch.add({v}, 0.25)",
 )
+FUNCTIONS = (
+    "F.silu({v})",
+    "F.hardswish({v})",
+    "torch.sigmoid({v})",
+    "{v}.sigmoid()",
+    "F.hardsigmoid({v})",
+    "F.gelu({v})",
+    "F.gelu({v}, approximate='tanh')",
+    "torch.tanh({v})",
+    "F.leaky_relu({v}, 0.1)",
+    "F.elu({v})",
+    "F.softplus({v})",
+    "F.mish({v})",
+)
+FUNCTION_LAYERS = (
+    "nn.SiLU()", "nn.Hardswish()", "nn.Sigmoid()", "nn.Hardsigmoid()", "nn.GELU()", "nn.Tanh()",
+    "nn.LeakyReLU(0.2)", "nn.ELU()", "nn.Softplus()", "nn.Mish()",
+)  # fmt: skip
 NOTHING = (
     "nn.Identity()",
     "nn.Dropout(0.5)",
@@ -59,6 +77,62 @@ def activation(b: Builder) -> Value | None:
         return b.add(b.pick(ACTIVATIONS).format(v=v.name), v)
     found: Value | None = b.add(f"{b.layer('act', b.pick(LAYERS))}({v.name})", v)
     return found
+
+
+def function(b: Builder) -> Value | None:
+    """A smooth function of single numbers, as a module or a function."""
+    v = b.value()
+    assert v is not None
+    b.features.add("function")
+    if b.pick((True, False)):
+        return b.add(b.pick(FUNCTIONS).format(v=v.name), v)
+    return b.add(f"{b.layer('function', b.pick(FUNCTION_LAYERS))}({v.name})", v)
+
+
+def product(b: Builder) -> Value | None:
+    """A product of two values of one shape, or by a number per channel (squeeze and excite)."""
+    v = b.value()
+    assert v is not None
+    b.features.add("product")
+    if v.ndim == 4 and b.pick((True, False)):
+        gate = b.add(f"torch.sigmoid({v.name}.mean((2, 3), keepdim=True))", v)
+        if gate is None:
+            return None
+        return b.add(b.pick(("{v} * {w}", "{w} * {v}")).format(v=v.name, w=gate.name), v, gate)
+    w = b.pick([w for w in b.values if w.shape == v.shape])
+    text = b.pick(("{v} * {w}", "torch.mul({v}, {w})", "{v}.mul({w})"))
+    return b.add(text.format(v=v.name, w=w.name), v, w)
+
+
+def parts(b: Builder) -> Value | None:
+    """A part of a value that is split along its channels."""
+    v = b.value()
+    if v is None or v.shape[0] < 2:
+        return None
+    half = v.shape[0] // 2
+    b.features.add("split")
+    text = b.pick((
+        "{v}.chunk(2, 1)[1]", "torch.chunk({v}, 2, dim=1)[0]", "{v}.split({h}, 1)[1]",
+        "torch.split({v}, [{h}, {r}], dim=1)[0]", "{v}[:, {h}:]", "{v}.flip(1)", "{v}.roll(1, 1)",
+    ))  # fmt: skip
+    return b.add(text.format(v=v.name, h=half, r=v.shape[0] - half), v)
+
+
+def spread(b: Builder) -> Value | None:
+    """Nearest interpolation, a shuffle of channels or of pixels."""
+    v = b.value(4)
+    if v is None:
+        return None
+    channels, height, width = v.shape
+    b.features.add("spread")
+    texts = ["F.interpolate({v}, scale_factor=2)"]
+    if channels % 2 == 0:
+        texts += ["F.channel_shuffle({v}, 2)"]
+        size = f"{v.name}.shape[0], 2, {channels // 2}, {height}, {width}"
+        texts += [f"{v.name}.view({size}).transpose(1, 2).flatten(1, 2)"]
+    if channels % 4 == 0:
+        texts += ["F.pixel_shuffle({v}, 2)"]
+    return b.add(b.pick(tuple(texts)).format(v=v.name), v)
 
 
 def activation_in_place(b: Builder) -> Value | None:

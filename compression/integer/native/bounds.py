@@ -9,8 +9,11 @@ from compression.integer.native.step import C_TYPE, fields_of
 from compression.integer.steps import (
     CodesStep,
     DepthwiseWeights,
+    Gather,
+    Lookup,
     Maximum,
     Mean,
+    Multiplication,
     Place,
     Product,
     Step,
@@ -39,8 +42,16 @@ def check_bounds(step: Step, images: int) -> None:
         _check_place(step, "input", step.input, _reach(step), images)
         if step.residual is not None:
             _check_place(step, "residual", step.residual, step.channels, images)
-    if isinstance(step, Product):
-        _check_product(step)
+    match step:
+        case Product():
+            _check_product(step)
+        case Lookup():
+            _check(step, step.table.shape == (256,), "a table of all codes")
+        case Multiplication():
+            _check_place(step, "other", step.other, step.channels, images)
+        case Gather():
+            each = step.taps.shape in ((step.channels,), (step.pixels, step.channels))
+            _check(step, each, "taps per channel")
 
 
 def _check_product(step: Product) -> None:
@@ -63,6 +74,8 @@ def _reach(step: CodesStep) -> int:
             return _last(step, runs) + GROUP * groups
         case Product(weights=DepthwiseWeights(taps=taps)) | Maximum(taps=taps):
             return _last(step, taps) + step.channels
+        case Gather():
+            return _last(step, step.taps) + 1
         case Mean():
             return _last(step, step.rows) + (step.across - 1) * step.pixel + step.channels
     return step.channels

@@ -14,7 +14,7 @@ from compression.integer.native.bounds import check_bounds
 from compression.integer.native.library import library
 from compression.integer.native.packing import native_weights
 from compression.integer.native.step import CStep, c_step
-from compression.integer.shapes import shapes_of
+from compression.integer.shapes import shapes_and_moves
 from compression.integer.steps import Buffers, Layout, Lowering, Target
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
@@ -23,7 +23,7 @@ CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take: they stay in the cache beside the weights."""
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
-TARGET = Target("native", OFFSET, native_weights)
+TARGET = Target("native", OFFSET, native_weights, slices=True)
 
 
 class NativeModel(ExecutorModel):
@@ -102,11 +102,11 @@ def lower_native(
     """
     library()
     with torch.device("cpu"):  # whatever the user's default device is
-        shapes = shapes_of(model, example)
+        shapes, moves = shapes_and_moves(model, example)
         an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
         chunk = len(example) if keep else min(len(example), CHUNK_BYTES // max(1, an_image))
         buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
-        lowering = Lowering(Layout(model.network, shapes, buffers, keep=keep), TARGET)
+        lowering = Lowering(Layout(model.network, shapes, moves, buffers, keep=keep), TARGET)
         lowering.lower()
         result: Any = next(iter(reversed(model.network.graph.nodes))).args[0]
         return NativeModel(lowering, list(example.shape[1:]), shapes[result][1:])

@@ -61,6 +61,72 @@ INLINE void pointwise(const struct step *s, int images, int thread, int threads,
     }
 }
 
+/* The product of two codes, each as far from its zero: exact before it is scaled. */
+static void multiplication(const struct step *s, int images, int thread, int threads) {
+    const int64_t total = (int64_t)images * s->pixels;
+    const __m512i zero = _mm512_set1_epi32(s->input_zero), other_zero = _mm512_set1_epi32(s->residual_zero);
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+        for (int channel = 0; channel < s->channels; channel += LANES) {
+            const __mmask16 mask = lanes(s, channel);
+            const __m512i x = _mm512_sub_epi32(widened(s->input + at.input + channel, mask), zero);
+            const __m512i y = _mm512_sub_epi32(widened(s->residual + at.residual + channel, mask), other_zero);
+            const __m512 product = _mm512_cvtepi32_ps(_mm512_mullo_epi32(x, y));
+            store(s, at, channel, mask, _mm512_mul_ps(product, _mm512_set1_ps(s->input_scale)));
+        }
+    }
+}
+
+/* Each code's entry of a table of 256; weights hold the table. */
+static void look_up_each(const struct step *s, int images, int thread, int threads) {
+    const int64_t total = (int64_t)images * s->pixels;
+    const uint8_t *table = (const uint8_t *)s->weights;
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+        const uint8_t *x = s->input + at.input;
+        uint8_t *y = (uint8_t *)s->output + at.output;
+        for (int channel = 0; channel < s->channels; channel++) y[channel] = table[x[channel]];
+    }
+}
+
+/* The same, 64 codes at a time: the table lies in four vectors. */
+__attribute__((target("avx512vbmi")))
+static void look_up_64(const struct step *s, int images, int thread, int threads) {
+    const int64_t total = (int64_t)images * s->pixels;
+    __m512i table[4];
+    for (int part = 0; part < 4; part++) table[part] = _mm512_loadu_si512(s->weights + 64 * part);
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+        for (int channel = 0; channel < s->channels; channel += BLOCK) {
+            const int left = s->channels - channel;
+            const __mmask64 mask = left >= BLOCK ? ~0ull : (1ull << left) - 1;
+            const __m512i x = _mm512_maskz_loadu_epi8(mask, s->input + at.input + channel);
+            const __m512i low = _mm512_permutex2var_epi8(table[0], x, table[1]);
+            const __m512i high = _mm512_permutex2var_epi8(table[2], x, table[3]);
+            const __m512i found = _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high);
+            _mm512_mask_storeu_epi8((uint8_t *)s->output + at.output + channel, mask, found);
+        }
+    }
+}
+
+static void lookup(const struct step *s, int images, int thread, int threads) {
+    if (__builtin_cpu_supports("avx512vbmi")) look_up_64(s, images, thread, threads);
+    else look_up_each(s, images, thread, threads);
+}
+
+/* Codes put elsewhere, one by one. */
+static void gather(const struct step *s, int images, int thread, int threads) {
+    const int64_t total = (int64_t)images * s->pixels;
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const int64_t pixel = i % s->pixels;
+        const struct place at = place_of(s, i / s->pixels, pixel);
+        const int32_t *taps = s->run_offsets + pixel * s->width;
+        const uint8_t *x = s->input + at.input;
+        uint8_t *y = (uint8_t *)s->output + at.output;
+        for (int channel = 0; channel < s->channels; channel++) y[channel] = x[taps[channel]];
+    }
+}
+
 /* Rows of the real input (NCHW) -> codes (NHWC); what is not a number counts as 0. */
 static void quantize(const struct step *s, const float *input, int images, int thread, int threads) {
     const int64_t height = s->pixels / s->width, total = images * height;

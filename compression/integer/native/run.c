@@ -25,6 +25,9 @@ static void take(const struct step *s, const float *input, int images, int threa
         case CONVOLUTION: convolution(s, images, thread, threads); break;
         case DEPTHWISE: pointwise(s, images, thread, threads, DEPTHWISE); break;
         case MAXIMUM: maximum(s, images, thread, threads); break;
+        case LOOKUP: lookup(s, images, thread, threads); break;
+        case MULTIPLICATION: multiplication(s, images, thread, threads); break;
+        case GATHER: gather(s, images, thread, threads); break;
         case MEAN: pointwise(s, images, thread, threads, MEAN); break;
         default: pointwise(s, images, thread, threads, MAP);
     }

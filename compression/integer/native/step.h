@@ -11,7 +11,8 @@
 
 enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS };
 
-#define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP)
+#define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP) \
+                 X(LOOKUP) X(MULTIPLICATION) X(GATHER)
 #define ENUMERATOR(name) name,
 enum kind { KINDS(ENUMERATOR) };
 
@@ -42,7 +43,8 @@ struct band { BAND_FIELDS(MEMBER) };
     X(int64_t, input_stride)             /* from image to image; so below */        \
     X(int64_t, output_stride)                                                       \
     X(int64_t, residual_stride)                                                     \
-    X(int64_t, width)                    /* QUANTIZE: of a row; MEAN: of a pixel */ \
+    X(int64_t, width)                    /* QUANTIZE: of a row; MEAN: of a pixel;   \
+                                            GATHER: taps from pixel to pixel */     \
     X(int64_t, plane)                    /* QUANTIZE: numbers per channel */        \
     X(int32_t, kind)                                                                \
     X(int32_t, pixels)                                                              \
@@ -96,15 +98,20 @@ INLINE __m512i encode(const struct step *s, __m512 y) {
     return _mm512_add_epi32(_mm512_cvtps_epi32(y), _mm512_set1_epi32(s->output_zero));
 }
 
-/* Store 16 channels, or as many as there are. */
+/* Store the codes of 16 channels, or of as many as there are. */
+INLINE void store(const struct step *s, struct place at, int channel, __mmask16 mask, __m512 y) {
+    _mm_mask_storeu_epi8((uint8_t *)s->output + at.output + channel, mask,
+                         _mm512_cvtepi32_epi8(encode(s, y)));
+}
+
+/* Add the residual, and store codes or real numbers. */
 INLINE void finish(const struct step *s, struct place at, int channel, __m512 y) {
     const __mmask16 mask = lanes(s, channel);
     if (s->residual) y = with_residual(s, widened(s->residual + at.residual + channel, mask), y);
     if (s->real)
         _mm512_mask_storeu_ps((float *)s->output + at.output + channel, mask, y);
     else
-        _mm_mask_storeu_epi8((uint8_t *)s->output + at.output + channel, mask,
-                             _mm512_cvtepi32_epi8(encode(s, y)));
+        store(s, at, channel, mask, y);
 }
 
 /* Store a whole block of 64 channels of codes at once. */

@@ -3,16 +3,21 @@
 import ctypes
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compression.integer.codes import unsigned
 from compression.integer.native.packing import BLOCK, NativeWeights
 from compression.integer.steps import (
     CodesStep,
     DepthwiseWeights,
+    Gather,
+    Lookup,
     Map,
     Maximum,
     Mean,
+    Multiplication,
     Place,
     Product,
     Quantize,
@@ -37,7 +42,10 @@ FIELDS = (
 )
 """The fields of `struct step` in order, by their types in C."""
 C_TYPE = {name: kind for kind, names in FIELDS for name in names}
-KINDS = ("QUANTIZE", "CONVOLUTION", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP")
+KINDS = (
+    "QUANTIZE", "CONVOLUTION", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP", "LOOKUP", "MULTIPLICATION",
+    "GATHER",
+)  # fmt: skip
 """The names of `enum kind`, whose numbers count from 0."""
 _CTYPES: dict[str, Any] = {
     "int64_t": ctypes.c_int64,
@@ -120,6 +128,12 @@ def _own(step: Step) -> dict[str, Any]:
             }  # fmt: skip
         case Map():
             return {"input_scale": step.scale}
+        case Lookup():
+            return {"weights": unsigned(step.table).view(torch.int8)}
+        case Multiplication():
+            return {"input_scale": step.scale, **_place("residual", step.other)}
+        case Gather():
+            return {"run_offsets": step.taps, "width": step.channels * (step.taps.ndim - 1)}
     raise TypeError(f"{step.name}: `struct step` has no {type(step).__name__}")
 
 

@@ -224,6 +224,21 @@ class Clamp(nn.Module):
         return codes.clamp(self.low, self.high)
 
 
+class Function(nn.Module):
+    """A function of single numbers, looked up."""
+
+    table: Tensor
+
+    def __init__(self, layer: q.QuantizedFunction) -> None:
+        """Take the table of `layer`."""
+        super().__init__()
+        self.register_buffer("table", unsigned(layer.table))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the function's codes."""
+        return self.table[codes.int()]
+
+
 class Reference(nn.Module):
     """A layer that has no integer kernel for its operands, computed by the reference executor."""
 

@@ -12,7 +12,7 @@ from compression.integer.codes import INT32_LIMIT, LARGEST
 from compression.integer.onednn import layers as k
 from compression.integer.onednn.aliases import Aliases
 from compression.integer.onednn.alone import LayersAlone
-from compression.integer.shapes import shapes_and_moves
+from compression.integer.shapes import MOVING, Move, shapes_and_moves
 from compression.integer.windows import each, padding_of
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
@@ -90,21 +90,20 @@ def lower_onednn(
         raise UnsupportedTypeError(
             f"no integer kernel for {named}; pass fallback=True to compute it in float32"
         )
-    network = fx.GraphModule(modules, _graph(model.network.graph, shapes, moves)).eval()
+    network = fx.GraphModule(modules, _graph(model.network.graph, moves)).eval()
     outputs = shapes[next(iter(reversed(model.network.graph.nodes)))]
     return IntegerModel(network, tuple(stayed), chunk, list(example.shape[1:]), outputs[1:])
 
 
-def _graph(
-    reference: fx.Graph, shapes: dict[fx.Node, list[int]], moves: dict[fx.Node, Tensor]
-) -> fx.Graph:
+def _graph(reference: fx.Graph, moves: dict[fx.Node, Move]) -> fx.Graph:
     """Return a copy in which what only views numbers finds them in the order of the reference."""
     graph, values = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in reference.nodes:
         given = values
-        if node in moves and moves[node].flatten().equal(torch.arange(moves[node].numel())):
-            tensors = [a for a in node.all_input_nodes if a in shapes]
-            given = values | {a: graph.call_method("contiguous", (values[a],)) for a in tensors}
+        move = moves.get(node)
+        if move is not None and move.is_view and move.source in node.all_input_nodes:
+            in_order = graph.call_method("contiguous", (values[move.source],))
+            given = values | {move.source: in_order}
         values[node] = graph.node_copy(node, given.__getitem__)
     return graph
 
@@ -143,7 +142,9 @@ def _kernel(
             return k.Join(layer)
         case q.ClampCodes():
             return k.Clamp(layer)
-        case nn.Flatten() | nn.Unflatten():  # they do not look at the codes
+        case q.QuantizedFunction():
+            return k.Function(layer)
+        case _ if type(layer) in MOVING:  # it does not look at the codes
             return layer
         case _:
             return k.Reference(layer)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 
-from compression.affine import INT8_MAX, INT8_MIN, TINY
+from compression.affine import INT8_MAX, INT8_MIN
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer.codes import OFFSET
+from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import Graph
+from compression.integer.onnx.parameters import bias, weight
 from compression.integer.onnx.windows import average, convolution, maximum
-from compression.integer.shapes import shapes_and_moves
+from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 
@@ -84,7 +84,7 @@ class _Builder:
         self,
         network: fx.GraphModule,
         shapes: dict[fx.Node, list[int]],
-        moves: dict[fx.Node, Tensor],
+        moves: dict[fx.Node, Move],
     ) -> None:
         self.network, self.shapes, self.moves = network, shapes, moves
         self.graph = Graph()
@@ -131,10 +131,15 @@ class _Builder:
             case q.QuantizedAffine():
                 scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
                 self._quantize(node, self._with("Add", scaled, layer.offset), layer)
+            case q.QuantizedProduct():
+                real = self.graph.node("Mul", [self._read(a) for a in node.args])
+                self._quantize(node, real, layer)
+            case q.QuantizedFunction():
+                self._look_up(node, layer)
             case q.OnCodes():
-                self._same_codes(node, self._pool(node, maximum, layer.function))
+                self._same_codes(node, self._pool(node, maximum, layer.function), node.args[0])
             case q.ClampCodes():
-                self._same_codes(node, self._clamp(node, layer))
+                self._same_codes(node, self._clamp(node, layer), node.args[0])
             case _:
                 raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(layer).__name__}")
 
@@ -152,59 +157,49 @@ class _Builder:
         codes = self.graph.node("QuantizeLinear", [real, *names])
         self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
 
-    def _same_codes(self, node: fx.Node, real: str) -> None:
-        source = self.codes[node.args[0]]  # type: ignore[index]
+    def _same_codes(self, node: fx.Node, real: str, before: Any) -> None:
+        source = self.codes[before]
         codes = self.graph.node("QuantizeLinear", [real, *source.names[1:]])
         self.codes[node] = source._replace(names=(codes, *source.names[1:]))
+
+    def _look_up(self, node: fx.Node, layer: q.QuantizedFunction) -> None:
+        """Write a function as its table: exact, where an engine's own is another's."""
+        from onnx import TensorProto
+
+        source: Any = node.args[0]
+        zero_point = int(layer.output_zero_point) + OFFSET
+        names = self.graph.constant(layer.output_scale), self.graph.constant(np.uint8(zero_point))
+        places = self.graph.node("Cast", [self.codes[source].names[0]], to=TensorProto.INT32)
+        codes = self.graph.node("Gather", [self.graph.constant(unsigned(layer.table)), places])
+        self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
 
     def _with(self, kind: str, real: str, number: float) -> str:
         return self.graph.node(kind, [real, self.graph.constant(np.float32(number))])
 
     def _compressible(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
         shape = self.shapes[node.args[0]]  # type: ignore[index]
-        real, weight, bias = self._read(node.args[0]), self._weight(layer, shape), self._bias(layer)
+        real, filters, added = (
+            self._read(node.args[0]),
+            weight(self.graph, layer, shape),
+            bias(self.graph, layer),
+        )
         if layer.linear and len(shape) == 2:
-            real = self.graph.node("Gemm", [real, weight, bias], transB=1)
+            real = self.graph.node("Gemm", [real, filters, added], transB=1)
         elif layer.linear:
-            product = self.graph.node("MatMul", [real, weight])
-            real = self.graph.node("Add", [product, bias])
+            product = self.graph.node("MatMul", [real, filters])
+            real = self.graph.node("Add", [product, added])
         elif len(shape) == layer.codes.ndim - 1:  # rows of channels, as images of one pixel
             real = self.graph.reshape(real, [*shape, *[1] * (layer.codes.ndim - 2)])
-            real = convolution(self.graph, layer, [real, weight, bias])
+            real = convolution(self.graph, layer, [real, filters, added])
             real = self.graph.reshape(real, self.shapes[node])
         else:
-            real = convolution(self.graph, layer, [real, weight, bias])
+            real = convolution(self.graph, layer, [real, filters, added])
         if len(node.args) > 1:
             real = self.graph.node("Add", [real, self._read(node.args[1])])
         if layer.output_scale is None:
             self.real[node] = real
         else:
             self._quantize(node, real, layer)
-
-    def _weight(self, layer: q.QuantizedLayer, shape: list[int]) -> str:
-        codes, groups = layer.codes, layer.options.get("groups", 1)
-        if layer.linear and len(shape) > 2:
-            return self._dequantize(codes.t(), layer.weight_scale, axis=1)
-        if not layer.transposed or groups == 1:
-            return self._dequantize(codes, layer.weight_scale, axis=int(layer.transposed))
-        # Filters of all groups lie along one axis while they are scaled.
-        apart = codes.unflatten(0, (groups, -1)).transpose(1, 2)
-        real = self._dequantize(apart.flatten(0, 1), layer.weight_scale, axis=0)
-        real = self.graph.node("Reshape", [real, self.graph.whole(*apart.shape)])
-        order = [0, 2, 1, *range(3, apart.ndim)]
-        real = self.graph.node("Transpose", [real], perm=order)
-        return self.graph.node("Reshape", [real, self.graph.whole(*codes.shape)])
-
-    def _bias(self, layer: q.QuantizedLayer) -> str:
-        steps = layer.input_scale.double() * layer.weight_scale.double()
-        coarse = steps < TINY  # too small a step for float32: a bias of none of it either
-        bias = torch.where(coarse, (layer.bias * steps / TINY).round(), layer.bias.double())
-        return self._dequantize(bias.int(), steps.float().clamp(min=TINY), axis=0)
-
-    def _dequantize(self, codes: Tensor, scale: Tensor, *, axis: int) -> str:
-        zeros = torch.zeros(len(scale), dtype=codes.dtype)
-        names = [self.graph.constant(t) for t in (codes, scale, zeros)]
-        return self.graph.node("DequantizeLinear", names, axis=axis)
 
     def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> str:
         first, *others = [self._read(a) for a in node.args]
@@ -232,18 +227,17 @@ class _Builder:
         return self.graph.node("Clip", [real, *bounds])
 
     def _move(self, node: fx.Node) -> None:
-        source = next(a for a in node.all_input_nodes if a in self.shapes)
+        source, places = self.moves[node]
         before, after = self.shapes[source], self.shapes[node]
-        places = self.moves[node].flatten()
-        if before == after and places.equal(torch.arange(len(places))):
+        if before == after and self.moves[node].is_view:
             # No node for what moves nothing: OpenVINO 2026.4 crashes on one after a concatenation.
             if source in self.codes:
                 self.codes[node] = self.codes[source]
             else:
                 self.real[node] = self.real[source]
             return
-        real = self.graph.move(self._read(source), self.moves[node], before, after)
+        real = self.graph.move(self._read(source), places, before, after)
         if source in self.codes:
-            self._same_codes(node, real)
+            self._same_codes(node, real, source)
         else:
             self.real[node] = real

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
-from compression.graph import place_of
+from compression.integer.shapes import Move
 from compression.integer.steps.geometry import Buffers, Geometry
 from compression.integer.steps.step import Place
 from compression.integer.steps.windows import window_of
-
-_RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +37,16 @@ class Value:
 class Layout:
     """The values of a network in `buffers`; memory is used again unless `keep` is given.
 
-    `shapes` are those of one image's values; `pixel` gives the bytes of a pixel of so many channels.
+    `shapes` and `moves` are those of one image's values; `pixel` gives the bytes of a pixel of so many
+    channels. What moves numbers has no memory of its own where its source's serves; another has some
+    where a layer reads it (`moved`).
     """
 
     def __init__(
         self,
         network: fx.GraphModule,
         shapes: dict[fx.Node, list[int]],
+        moves: dict[fx.Node, Move],
         buffers: Buffers,
         *,
         keep: bool,
@@ -54,17 +55,26 @@ class Layout:
         """Find what flattens what, and who reads a value last."""
         self.network, self.shapes, self.keep = network, shapes, keep
         self.buffers, self.pixel = buffers, pixel
+        self.moved: dict[fx.Node, Move] = {}
         self.values: dict[fx.Node, Value] = {}
         self._order = {node: i for i, node in enumerate(network.graph.nodes)}
         self._roots: dict[fx.Node, fx.Node] = {}
         self._last: dict[fx.Node, int] = {}
         self._readers: dict[fx.Node, list[fx.Node]] = {}
+        self._moves: dict[fx.Node, Move] = {}
         for node in network.graph.nodes:
-            self._trace(node)
+            if node in moves:
+                self._move(node, *moves[node])
+            else:
+                self._read(node)
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """Return the layer that a node calls."""
         return self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def computes(self, node: fx.Node) -> bool:
+        """Tell whether a node is a layer that computes, and moves no numbers."""
+        return node.op == "call_module" and node not in self._moves and self.root(node) is node
 
     def root(self, node: Any) -> fx.Node:
         """Return the node whose memory `node` names: itself, or what it flattens."""
@@ -96,40 +106,46 @@ class Layout:
 
     def release(self, node: fx.Node) -> None:
         """Give back the memory of what `node` was the last to read."""
-        for source in {self.root(a) for a in node.all_input_nodes}:
+        for source in self._sources(node):
             if source in self.values and self._last[source] == self._order[node] and not self.keep:
                 value = self.values[source]
                 self.buffers.give_back(value.geometry, value.memory)
 
-    def _trace(self, node: fx.Node) -> None:
-        tensors = [a for a in node.all_input_nodes if a in self.shapes]
-        layer = self.module(node)
-        if layer is None and node.op != "output" and tensors and node in self.shapes:
-            if str(getattr(node.target, "__name__", node.target)) not in _RESHAPES:
-                raise self._cannot(node)
-            self._roots[node] = self._root_of_reshape(node, tensors[0])
-        elif isinstance(layer, nn.Flatten | nn.Unflatten):
-            self._roots[node] = self._root_of_reshape(node, tensors[0])
-        for tensor in tensors:
-            self._last[self.root(tensor)] = self._order[node]
-            self._readers.setdefault(self.root(tensor), []).append(node)
+    def _sources(self, node: fx.Node) -> set[fx.Node]:
+        """Return the values whose memory `node` reads."""
+        if node in self._moves:
+            return {self._moves[node].source}
+        return {self.root(a) for a in node.all_input_nodes if a in self.shapes}
 
-    def _root_of_reshape(self, node: fx.Node, source: fx.Node) -> fx.Node:
-        """Return the root of a value that `node` reshapes: its memory serves rows or the same image."""
+    def _read(self, node: fx.Node) -> None:
+        """Note what a node that computes reads."""
+        for source in self._sources(node):
+            self._last[source] = self._order[node]
+            self._readers.setdefault(source, []).append(node)
+            if source in self._moves and node.op != "output":
+                self.moved[source] = self._moves[source]
+
+    def _move(self, node: fx.Node, source: fx.Node, places: Tensor) -> None:
+        """Note where the numbers of a node lie that moves them: in the memory of its source or not."""
+        root = self.root(source)
+        if self._is_reshaped(node, source, root) and Move(source, places).is_view:
+            self._roots[node] = root
+            self._readers.setdefault(root, []).append(node)
+            self._last[root] = self._order[node]
+            return
+        if root in self._moves:  # from where its own numbers come
+            root, before = self._moves[root]
+            places = before.flatten()[places]
+        self._moves[node] = Move(root, places)
+        self._last[root] = self._order[node]
+
+    def _is_reshaped(self, node: fx.Node, source: fx.Node, root: fx.Node) -> bool:
+        """Tell whether memory serves a value and its reshape: rows, or the same image."""
         before, after = self.shapes[source], self.shapes[node]
         flat = [1, torch.Size(before[1:]).numel()]
-        same = len(before) in (2, 4) and len(after) in (2, 4)
-        if not same or (after != flat and self.spatial(source) != self.spatial(node)):
-            raise self._cannot(node)
-        root = self.root(source)
-        if after != flat and self.spatial(node) != self.spatial(root):
-            raise self._cannot(node)
-        return root
-
-    def _cannot(self, node: fx.Node) -> UnsupportedTypeError:
-        return UnsupportedTypeError(
-            f"integer steps cannot reshape at {place_of(node)} ({node.name})"
-        )
+        if len(before) not in (2, 4) or len(after) not in (2, 4):
+            return False
+        return after == flat or self.spatial(source) == self.spatial(node) == self.spatial(root)
 
     def _border(self, node: fx.Node) -> int:
         """Return the widest border that a reader of `node` needs."""

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compression.affine import INT8_MAX
 from compression.errors import UnsupportedTypeError
-from compression.integer.codes import INT32_LIMIT
+from compression.integer.steps.elementwise import gather, look_up, multiply
+from compression.integer.steps.groups import parts
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.operands import misplaced_operand
+from compression.integer.steps.requantization import requantization, unit_of
 from compression.integer.steps.step import (
     Map,
     Maximum,
@@ -43,7 +44,9 @@ class Lowering:
         """Write every step; UnsupportedTypeError names a layer that has no kernel."""
         for node in self.layout.network.graph.nodes:
             layer = self.layout.module(node)
-            if layer is not None and self.layout.root(node) is node:
+            if node in self.layout.moved:
+                self.steps.append(gather(self.layout, node, self.target))
+            elif layer is not None and self.layout.computes(node):
                 reason = misplaced_operand(self.layout, node, layer)
                 if reason:
                     raise self._unknown(node, layer, reason)
@@ -56,7 +59,7 @@ class Lowering:
                 self._quantize(node, layer)
             case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4):
                 self._product(node, layer)
-            case q.OnCodes(function=nn.MaxPool2d(ceil_mode=False)):
+            case q.OnCodes(function=nn.MaxPool2d()):
                 self._max_pool(node, layer)
             case q.QuantizedMean():
                 self._mean(node, layer)
@@ -66,6 +69,12 @@ class Lowering:
                 self._concatenate(node, layer)
             case q.ClampCodes():
                 self._clamp(node, layer)
+            case q.QuantizedFunction():
+                zero = self.target.zero(layer.output_zero_point)
+                self.steps.append(look_up(self.layout, node, layer.table, self.target, zero))
+            case q.QuantizedProduct():
+                zero = self.target.zero(layer.output_zero_point)
+                self.steps.append(multiply(self.layout, node, layer, self.target, zero))
             case q.Dequantize():
                 sides = self.layout.sides(node.args[0])
                 self._map(node, node.args[0], float(layer.scale), self._real_output(sides))
@@ -107,36 +116,41 @@ class Lowering:
         window = window_of(layer, geometry.sides)
         if window is None:
             raise self._unknown(node, layer)
-        weights, depthwise = self._filters(node, layer, window)
+        weights, groups = self._filters(node, layer)
+        bias, multiplier = requantization(layer, weights, self.target)
         residual, output = self._added(node, layer), self._product_output(node, layer)
-        packed: Weights
-        if depthwise:
-            packed, order = depthwise_weights(weights, window, geometry), None
-        else:
-            packed, order = self.target.pack(weights, window, geometry, outputs[1:])
-        bias, multiplier = self._requantization(layer, weights)
-        self.steps.append(
-            Product(
-                name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
-                input=in_order(self._windows(node, window), order),
-                output=in_order(output, order),
-                residual=None if residual is None else in_order(residual, order),
-                bias=bias, multiplier=multiplier, weights=packed,
-            )
+        whole = Product(
+            name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
+            input=self._windows(node, window), output=output, residual=residual, bias=bias,
+            multiplier=multiplier, weights=Weights(),
         )  # fmt: skip
-
-    def _filters(
-        self, node: fx.Node, layer: q.QuantizedLayer, window: Window
-    ) -> tuple[Tensor, bool]:
-        """Return a layer's weights (O, I, H, W), and whether each reads one channel: depthwise."""
-        weights, channels = layer.codes, self.layout.value(node.args[0]).geometry.channels
-        if weights.ndim < 4:
-            weights = weights.view(len(weights), -1, *window.size)
-        groups = layer.options.get("groups", 1)
-        depthwise = groups > 1 and len(weights) == groups == channels
-        if (groups > 1 and not depthwise) or weights.shape[1] * groups != channels:
+        if groups == geometry.channels == len(weights) > 1:
+            own = depthwise_weights(weights, window, geometry)
+            self.steps.append(replace(whole, weights=own))
+            return
+        if groups > 1 and not self.target.slices:
             raise self._unknown(node, layer)
-        return weights, depthwise
+        for part, filters in parts(whole, weights, groups):
+            packed, order = self.target.pack(filters, window, geometry, outputs[1:])
+            self.steps.append(
+                replace(
+                    part, weights=packed, input=in_order(part.input, order),
+                    output=in_order(part.output, order),
+                    residual=None if part.residual is None else in_order(part.residual, order),
+                )
+            )  # fmt: skip
+
+    def _filters(self, node: fx.Node, layer: q.QuantizedLayer) -> tuple[Tensor, int]:
+        """Return a layer's weights (O, I, H, W), I of one group, and its groups."""
+        geometry, weights = self.layout.value(node.args[0]).geometry, layer.codes
+        groups = layer.options.get("groups", 1)
+        if weights.ndim < 4:  # a linear layer's window is as large as the image
+            window = window_of(layer, geometry.sides)
+            assert window is not None
+            weights = weights.view(len(weights), -1, *window.size)
+        if weights.shape[1] * groups != geometry.channels:
+            raise self._unknown(node, layer)
+        return weights, groups
 
     def _windows(self, node: fx.Node, window: Window) -> Place:
         """Return what `node` reads: the offsets are those at which each output's window begins."""
@@ -147,37 +161,26 @@ class Lowering:
     def _added(self, node: fx.Node, layer: q.QuantizedLayer) -> Residual | None:
         if layer.residual_scale is None:
             return None
-        return self._residual(node.args[1], layer.residual_scale / _unit(layer))
+        return self._residual(node.args[1], layer.residual_scale / unit_of(layer))
 
     def _product_output(self, node: fx.Node, layer: q.QuantizedLayer) -> Place | RealPlace:
         if layer.output_zero_point is None:
             return self._real_output(self.layout.spatial(node))
         return self._output(node, self.target.zero(layer.output_zero_point))
 
-    def _requantization(self, layer: q.QuantizedLayer, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the bias, with the products of the input's zero point, and the multipliers."""
-        sums = weights.flatten(1).long().sum(1)
-        bias = layer.bias.long() - self.target.zero(layer.input_zero_point) * sums
-        most = weights[0].numel() * self.target.largest * INT8_MAX
-        if most + int(bias.abs().max()) >= INT32_LIMIT:
-            raise UnsupportedTypeError(
-                f"the {self.target.name} executor's sums of a layer do not fit into int32"
-            )
-        scale = layer.input_scale.double() * layer.weight_scale.double()
-        return bias.int(), (scale / _unit(layer).double()).float()
-
     def _max_pool(self, node: fx.Node, layer: q.OnCodes) -> None:
         geometry = self.layout.value(node.args[0]).geometry
         window = window_of(layer, geometry.sides)
         assert window is not None
         lowest, _ = self.target.bounds
-        if geometry.zero > lowest and any(window.padding):  # the border must lose to every code
+        outputs = self.layout.spatial(node)
+        beyond = window.border(geometry.height, geometry.width, outputs[1:])
+        if geometry.zero > lowest and beyond:  # the border must lose to every code
             raise self._unknown(node, layer.function)
         self.steps.append(
             Maximum(
-                name=str(node.target), channels=self.layout.spatial(node)[0],
-                bounds=self.target.bounds, input=self._windows(node, window),
-                output=self._output(node, geometry.zero),
+                name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
+                input=self._windows(node, window), output=self._output(node, geometry.zero),
                 taps=window.tap_offsets(geometry).flatten(),
             )
         )  # fmt: skip
@@ -242,8 +245,3 @@ class Lowering:
         for ratio, part in zip(layer.input_scales / layer.output_scale, node.args, strict=True):
             self._map(node, part, float(ratio), replace(output, offsets=output.offsets + channel))
             channel += self.layout.value(part).geometry.channels
-
-
-def _unit(layer: q.QuantizedLayer) -> Tensor:
-    """Return what one step of a layer's output is worth: 1 where it is real."""
-    return torch.ones(()) if layer.output_scale is None else layer.output_scale

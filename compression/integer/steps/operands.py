@@ -21,10 +21,27 @@ def misplaced_operand(layout: Layout, node: fx.Node, layer: nn.Module) -> str | 
         shape = layout.shapes[node.args[0]]  # type: ignore[index]
         if len(shape) != 2:
             return f" on the last dimension of {shape[1:]}"
+    if isinstance(layer, q.QuantizedProduct):
+        return _misplaced_factor(layout, node)
     for source in _summands(node, layer):
         if layout.shapes[source] != layout.shapes[node]:
             return f" that adds {layout.shapes[source][1:]} to {layout.shapes[node][1:]}"
     return None
+
+
+def _misplaced_factor(layout: Layout, node: fx.Node) -> str | None:
+    """Say what no step can multiply: a factor is as large as the product, or a number per channel."""
+    outputs = layout.spatial(node)
+    sides: list[list[int]] = [layout.spatial(a) for a in node.args]  # type: ignore[arg-type]
+    ranks = {len(layout.shapes[a]) for a in (*node.args, node)}  # type: ignore[index]
+    if (
+        len(ranks) == 1
+        and outputs in sides
+        and all(s in (outputs, [outputs[0], 1, 1]) for s in sides)
+    ):
+        return None
+    shapes = " by ".join(str(layout.shapes[a][1:]) for a in node.args)  # type: ignore[index]
+    return f" that multiplies {shapes}"
 
 
 def _pixel_operands(node: fx.Node, layer: nn.Module) -> list[Any]:

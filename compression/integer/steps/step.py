@@ -120,6 +120,31 @@ class Map(CodesStep):
     scale: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup(CodesStep):
+    """Each code's entry of `table`, whose first is that of the smallest code."""
+
+    table: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multiplication(CodesStep):
+    """The product of two codes' distances from their zeros, times `scale`."""
+
+    other: Place
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gather(CodesStep):
+    """Codes put elsewhere.
+
+    A pixel's channels come from `taps` (int32): the same for each pixel, or (pixels, channels).
+    """
+
+    taps: Tensor
+
+
 AnyPlace = TypeVar("AnyPlace", bound=Place | RealPlace)
 
 

@@ -17,11 +17,15 @@ weights as the executor reads them, and the order of the output's pixels, None f
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An executor of steps by its `name`: its codes are the network's plus `offset`."""
+    """An executor of steps by its `name`: its codes are the network's plus `offset`.
+
+    With `slices` its products read and write some of a pixel's channels: a group's.
+    """
 
     name: str
     offset: int
     pack: Pack
+    slices: bool = False
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -64,13 +64,15 @@ def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
             return Window([1, 1], [1, 1], [0, 0], [1, 1])  # one factor per channel of rows
         case q.OnCodes(function=nn.MaxPool2d() as pool):
             return Window(*pool_window(pool))
+        case q.QuantizedMean(pool=nn.AvgPool2d() as pool):
+            return _average_window(pool)
     return None
 
 
 def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: int) -> Window | None:
-    """Return the window of an average of `inputs` (channels, rows, columns); None for one that pads.
+    """Return the window of an average of `inputs` (channels, rows, columns); None where windows differ.
 
-    None, too, where not all windows are alike; `rank` is that of the inputs, the batch included.
+    `rank` is that of the inputs, the batch included.
     """
     sides = inputs[1:]
     match pool:
@@ -79,9 +81,16 @@ def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: in
         case nn.AdaptiveAvgPool2d() if all(n % m == 0 for n, m in zip(sides, outputs, strict=True)):
             size = [n // m for n, m in zip(sides, outputs, strict=True)]
             return Window(size, size, [0, 0], [1, 1])
-        case nn.AvgPool2d(padding=0 | (0, 0), ceil_mode=False, divisor_override=None):
-            return Window(pair(pool.kernel_size), pair(pool.stride), [0, 0], [1, 1])
+        case nn.AvgPool2d():
+            return _average_window(pool)
     return None
+
+
+def _average_window(pool: nn.AvgPool2d) -> Window | None:
+    padding = pair(pool.padding)
+    if pool.ceil_mode or pool.divisor_override or (any(padding) and not pool.count_include_pad):
+        return None
+    return Window(pair(pool.kernel_size), pair(pool.stride), padding, [1, 1])
 
 
 def depthwise_weights(weights: Tensor, window: Window, inputs: Geometry) -> DepthwiseWeights:

@@ -12,13 +12,17 @@ from torch.nn import functional as F
 from compression.integer.steps import (
     CodesStep,
     DepthwiseWeights,
+    Gather,
     Geometry,
+    Lookup,
     Map,
     Maximum,
     Mean,
+    Multiplication,
     Place,
     Product,
     RealPlace,
+    Residual,
     Step,
     Weights,
     Window,
@@ -94,26 +98,42 @@ def codes_window(step: CodesStep) -> CodesWindow:
             )
         case Map():
             return CodesWindow("map", scale=step.scale)
+        case Multiplication():
+            return CodesWindow("multiplication", scale=step.scale)
+        case Lookup():
+            return CodesWindow("lookup", filters=(step.table,) * 3)
+        case Gather():
+            return CodesWindow(
+                "gather", step.taps.flatten(), pixel=step.channels * (step.taps.ndim - 1)
+            )
     raise TypeError(f"{step.name}: no kernel for {type(step).__name__}")
 
 
+def operand(step: CodesStep) -> Place | None:
+    """Return the second operand: what is added, or the other factor."""
+    return step.other if isinstance(step, Multiplication) else step.residual
+
+
 def memories(step: CodesStep, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the memory of the residual, or what stands for it, and of the output."""
+    """Return the memory of the second operand, or what stands for it, and of the output."""
     output = step.output.memory if isinstance(step.output, Place) else outputs
-    return output if step.residual is None else step.residual.memory, output
+    other = operand(step)
+    return output if other is None else other.memory, output
 
 
 def offsets(step: CodesStep) -> list[Any]:
-    """Return the offsets of input, residual and output, and then their strides."""
-    places = (step.input, step.residual or step.input, step.output)
+    """Return the offsets of input, second operand and output, and then their strides."""
+    places = (step.input, operand(step) or step.input, step.output)
     return [p.offsets for p in places] + [p.stride for p in places]
 
 
 def residual(step: CodesStep) -> dict[str, Any]:
-    """Return the residual's zero and ratio."""
-    if step.residual is None:
+    """Return the second operand's zero, and the ratio at which it is added."""
+    other = operand(step)
+    if other is None:
         return {"residual_zero": 0, "residual_ratio": 0.0}
-    return {"residual_zero": step.residual.zero, "residual_ratio": step.residual.ratio}
+    ratio = other.ratio if isinstance(other, Residual) else 0.0
+    return {"residual_zero": other.zero, "residual_ratio": ratio}
 
 
 def flags(step: CodesStep) -> dict[str, bool]:
@@ -155,10 +175,11 @@ def read_places(step: Step) -> Iterator[Tensor | int]:
 
 
 def written_places(step: Step) -> Iterator[Tensor | int]:
-    """Yield the same of what a step writes, and of its residual."""
+    """Yield the same of what a step writes, and of its second operand."""
     yield from (step.output.offsets, step.output.stride)
-    if isinstance(step, CodesStep) and step.residual is not None:
-        yield from (step.residual.offsets, step.residual.stride)
+    other = operand(step) if isinstance(step, CodesStep) else None
+    if other is not None:
+        yield from (other.offsets, other.stride)
 
 
 def alignment(places: Iterator[Tensor | int]) -> int:

@@ -115,7 +115,9 @@ def int8_pointwise(
     """What multiplies no matrices, channel by channel: a window's sum, largest code or mean.
 
     KIND: "depthwise" sums over `runs` taps with weights [tap][channel]; "maximum" looks at them;
-    "mean" sums over `runs` rows of `groups` pixels of `width` bytes; "map" takes one pixel.
+    "mean" sums over `runs` rows of `groups` pixels of `width` bytes; "map" takes one pixel;
+    "multiplication" its product with the residual's; "lookup" finds its code in `weights`, a table;
+    "gather" takes each channel from an offset of its own, `width` of them per pixel, or 0.
     """
     tiles = (channels + BLOCK_N - 1) // BLOCK_N
     m = tl.program_id(0) // tiles * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -123,10 +125,16 @@ def int8_pointwise(
     held = n < channels
     inside = (m < rows)[:, None] & held[None, :]
     row = tl.minimum(m, rows - 1)
-    codes = input + places(input_offsets, input_stride, row, pixels, ALIGN)[:, None] + n[None, :]
+    start = input + places(input_offsets, input_stride, row, pixels, ALIGN)[:, None]
+    codes = start + n[None, :]
+    if KIND == "gather":
+        taps = run_offsets + (row % pixels)[:, None] * width + n[None, :]
+        codes = start + tl.load(taps, mask=inside, other=0)
     sums = tl.full((BLOCK_M, BLOCK_N), -128 if KIND == "maximum" else 0, tl.int32)
     for run in range(runs):
-        begin = tl.multiple_of(tl.load(run_offsets + run), ALIGN)
+        begin = 0
+        if KIND != "gather":
+            begin = tl.multiple_of(tl.load(run_offsets + run), ALIGN)
         for group in range(groups):
             at = tl.multiple_of(begin + group * width, ALIGN)
             x = tl.load(codes + at, mask=inside, other=0).to(tl.int32)
@@ -137,7 +145,9 @@ def int8_pointwise(
                 sums += x * filters.to(tl.int32)[None, :]
             else:
                 sums += x
-    if KIND == "maximum":
+    if KIND == "lookup":
+        sums = tl.load(weights + sums + 128, mask=inside, other=0).to(tl.int32)
+    if KIND == "maximum" or KIND == "lookup" or KIND == "gather":
         place = places(output_offsets, output_stride, row, pixels, OUT_ALIGN)
         tl.store(output + place[:, None] + n[None, :], sums.to(tl.int8), mask=inside)
     else:
@@ -147,6 +157,10 @@ def int8_pointwise(
         else:
             count = tl.full((BLOCK_M, BLOCK_N), 1, tl.int32) * (runs * groups)
             means = (sums - count * input_zero).to(tl.float32)
+            if KIND == "multiplication":
+                other = places(residual_offsets, residual_stride, row, pixels, OUT_ALIGN)
+                y = tl.load(residual + other[:, None] + n[None, :], mask=inside, other=0)
+                means *= (y.to(tl.int32) - residual_zero).to(tl.float32)
             values = tl.div_rn(means, count.to(tl.float32)) * input_scale
         finish(
             values, inside, row, n, pixels,

@@ -145,7 +145,7 @@ class Launch:
             step.input.memory, *filters, *memories(step, outputs),
             self._no_taps if own.taps is None else own.taps, *offsets(step),
             rows, step.pixels, channels,
-            1 if own.taps is None else len(own.taps), own.across, own.pixel,
+            1 if own.taps is None or own.kind == "gather" else len(own.taps), own.across, own.pixel,
             step.input.zero, own.scale, **residual(step), **bounds(step), **flags(step),
             **self._aligned(), KIND=own.kind, BLOCK_M=ROWS, BLOCK_N=block, enable_fp_fusion=False,
         )  # fmt: skip

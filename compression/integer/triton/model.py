@@ -11,7 +11,7 @@ from torch import Tensor
 from compression.errors import CompressionError
 from compression.integer.agreement import CodesOf, codes_by_name
 from compression.integer.codes import unsigned
-from compression.integer.shapes import shapes_of
+from compression.integer.shapes import shapes_and_moves
 from compression.integer.steps import Buffers, Layout, Lowering, Target
 from compression.integer.triton.arguments import pixel_bytes, triton_weights
 from compression.integer.triton.config import Config
@@ -139,9 +139,9 @@ def lower_triton(
     a layer that has no kernel.
     """
     device = example.device
-    shapes = shapes_of(model, example)
+    shapes, moves = shapes_and_moves(model, example)
     buffers = Buffers(max(1, len(example)), torch.int8, device)
-    layout = Layout(model.network, shapes, buffers, keep=keep, pixel=pixel_bytes)
+    layout = Layout(model.network, shapes, moves, buffers, keep=keep, pixel=pixel_bytes)
     lowering = Lowering(layout, TARGET)
     lowering.lower()
     result = next(iter(reversed(model.network.graph.nodes))).args[0]

@@ -86,7 +86,7 @@ IMAGES: dict[str, Callable[[], nn.Module]] = {
 
 
 WITHOUT_KERNEL = {
-    "a ReLU as the last layer", "an average over a border", "a divisor", "a slice",
+    "a ReLU as the last layer", "a divisor",
     "a ceiling without the border", "a grouped transposed convolution", "a sum that broadcasts",
     "a sum with itself and a number", "a flattened map summed", "a norm of rows",
     "a linear layer on columns",

@@ -1,0 +1,38 @@
+"""The weights and biases of layers, as ONNX reads them."""
+
+import torch
+from torch import Tensor
+
+from compression.affine import TINY
+from compression.integer.onnx.graph import Graph
+from compression.quantization import modules as q
+
+
+def weight(graph: Graph, layer: q.QuantizedLayer, shape: list[int]) -> str:
+    """Write a layer's weights for inputs of this shape; return the name of their real numbers."""
+    codes, groups = layer.codes, layer.options.get("groups", 1)
+    if layer.linear and len(shape) > 2:
+        return _dequantize(graph, codes.t(), layer.weight_scale, axis=1)
+    if not layer.transposed or groups == 1:
+        return _dequantize(graph, codes, layer.weight_scale, axis=int(layer.transposed))
+    # Filters of all groups lie along one axis while they are scaled.
+    apart = codes.unflatten(0, (groups, -1)).transpose(1, 2)
+    real = _dequantize(graph, apart.flatten(0, 1), layer.weight_scale, axis=0)
+    real = graph.node("Reshape", [real, graph.whole(*apart.shape)])
+    order = [0, 2, 1, *range(3, apart.ndim)]
+    real = graph.node("Transpose", [real], perm=order)
+    return graph.node("Reshape", [real, graph.whole(*codes.shape)])
+
+
+def bias(graph: Graph, layer: q.QuantizedLayer) -> str:
+    """Write a layer's bias; return the name of its real numbers."""
+    steps = layer.input_scale.double() * layer.weight_scale.double()
+    coarse = steps < TINY  # too small a step for float32: a bias of none of it either
+    bias = torch.where(coarse, (layer.bias * steps / TINY).round(), layer.bias.double())
+    return _dequantize(graph, bias.int(), steps.float().clamp(min=TINY), axis=0)
+
+
+def _dequantize(graph: Graph, codes: Tensor, scale: Tensor, *, axis: int) -> str:
+    zeros = torch.zeros(len(scale), dtype=codes.dtype)
+    names = [graph.constant(t) for t in (codes, scale, zeros)]
+    return graph.node("DequantizeLinear", names, axis=axis)

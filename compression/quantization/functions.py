@@ -1,0 +1,76 @@
+"""Functions of codes: of one, as a table, and products of two."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.affine import INT8_MAX, INT8_MIN, QParams
+from compression.layers import copy_model
+from compression.quantization.codes import Codes
+
+
+class Applied:
+    """A function or a tensor's method of one tensor, and what else it is told."""
+
+    def __init__(self, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Apply `target`, a method where it is a text, to a tensor and plain arguments."""
+        self.target, self.args, self.kwargs = target, args, dict(kwargs)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the function's value."""
+        function = (
+            getattr(torch.Tensor, self.target) if isinstance(self.target, str) else self.target
+        )
+        value: Tensor = function(x, *self.args, **self.kwargs)
+        return value
+
+
+class QuantizedFunction(Codes):
+    """A function of single numbers: the output's code of each of the 256 input's codes."""
+
+    table: Tensor
+
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], inputs: QParams, output: QParams
+    ) -> None:
+        """Look `function` up in float64 at what each code stands for; NaN counts as 0."""
+        super().__init__(output)
+        if isinstance(function, nn.Module):
+            function = copy_model(function).cpu().double()
+        with torch.no_grad():
+            codes = torch.arange(INT8_MIN, INT8_MAX + 1)
+            values = function((codes - inputs.zero_point.cpu()) * inputs.scale.cpu().double())
+        steps = values.masked_fill(values.isnan(), 0) / output.scale.cpu().double()
+        self.register_buffer("table", self.encode(steps).to(inputs.scale.device))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the function's codes."""
+        return self.table[codes.int() - INT8_MIN]
+
+
+class QuantizedProduct(Codes):
+    """The product of two values on codes, one of them broadcast where it is smaller, requantized."""
+
+    input_scales: Tensor
+    input_zero_points: Tensor
+
+    def __init__(self, inputs: list[QParams], output: QParams) -> None:
+        """Multiply codes of these two parameters."""
+        super().__init__(output)
+        self.register_buffer("input_scales", torch.stack([q.scale for q in inputs]))
+        self.register_buffer("input_zero_points", torch.stack([q.zero_point for q in inputs]))
+
+    def ratio(self) -> Tensor:
+        """Return what makes products of codes units of the output; float32, 0-dim."""
+        product = self.input_scales.double().prod()
+        return (product / self.output_scale.double()).float()
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the codes of the product; it is exact before it is rounded."""
+        x, y = (
+            codes.float() - zero
+            for codes, zero in zip((first, second), self.input_zero_points, strict=True)
+        )
+        return self.encode(x * y * self.ratio())
