@@ -114,7 +114,7 @@ def test_views_are_compared_too() -> None:
     model, x = made("view by shape")
     reference = quantize_static(model, x)
     differences = code_differences(reference, lower_onednn(reference, x), x)
-    names = [n.name for n in reference.network.graph.nodes if n.target == "view"]
+    names = [n.name for n in reference.network.graph.nodes if n.target == "reshape"]
     assert [differences[name] for name in names] == [(0, 0.0)]
 
 
