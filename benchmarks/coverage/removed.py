@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from benchmarks.coverage.case import NUM_CLASSES, Case, at_least, products, require
 from compression.accounting import count_macs, count_parameters
 from compression.architectures import Architecture
+from compression.attention import Attention
+from compression.narrow import write_out
 from compression.removal import remove_channels
 from compression.storage import load, save
 
@@ -50,6 +52,8 @@ def _no_number_twice(model: nn.Module) -> nn.Module:
 def _zeroed(whole: nn.Module, result: nn.Module) -> nn.Module:
     """Return `whole` with zeros for what `result` lacks; what it has must be unchanged."""
     zeroed = copy.deepcopy(whole)
+    heads = [name for name, module in result.named_modules() if isinstance(module, Attention)]
+    write_out(zeroed, [f"{name}.q_proj" for name in heads])
     left = result.state_dict()
     for name, tensor in zeroed.state_dict().items():
         for axis, stays in enumerate(_kept(name, tensor, left[name])):
