@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.support.nets import images, mlp, residual
 
@@ -33,10 +34,70 @@ class Odd(nn.Module):
         return self.head(torch.flatten(self.mean(self.pool(torch.relu(z))), 1))
 
 
+class Gates(nn.Module):
+    """Tables and products: squeeze and excite, halves that gate each other, a square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 38, 3, padding=1)
+        self.squeeze, self.excite = nn.Conv2d(38, 5, 1), nn.Conv2d(5, 38, 1)
+        self.b = nn.Conv2d(19, 19, 3, padding=1, groups=19)
+        self.head = nn.Linear(19, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.a(x))
+        x = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))) * x
+        y, z = x.chunk(2, 1)
+        y = F.gelu(self.b(y)) * z
+        return self.head((y * y).mean((2, 3)))
+
+
+class Moves(nn.Module):
+    """What puts codes elsewhere, between layers that need borders: shuffles, parts, larger maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 24, 3), nn.Conv2d(24, 8, 3, padding=1)
+        self.c, self.d = nn.Conv2d(2, 7, 3, padding=2), nn.Conv2d(3, 4, 1)
+        self.head = nn.Linear(4 * 15 * 5, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+        x = F.interpolate(F.pixel_shuffle(self.b(x.flip(1)), 2), scale_factor=(1, 2))
+        x = self.c(x)[:, 1::2, 1:-1, ::3].transpose(2, 3)
+        return self.head(self.d(x).permute(0, 2, 3, 1).flatten(1)[:, :300])
+
+
+def grouped() -> nn.Module:
+    """Groups of few and of many channels, with a residual; pools over a border and rounded up."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 36, 3, padding=1)
+    return Pooled(first, nn.Conv2d(36, 36, 3, padding=1, groups=12), nn.Conv2d(36, 66, 3, groups=2))
+
+
+class Pooled(nn.Module):
+    """Three convolutions, a sum, a max-pool that rounds up and an average over a border."""
+
+    def __init__(self, a: nn.Module, b: nn.Module, c: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b, self.c = a, b, c
+        self.largest, self.mean = nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        x = torch.relu(self.c(torch.relu(x + self.b(x))))
+        return self.mean(self.largest(x)).flatten(1)
+
+
 NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "odd": lambda: (Odd().eval(), numbers(5, 3, 12, 8)),
     "residual": lambda: (residual(), images()),
     "mlp": lambda: (mlp(), images()),
+    "gates": lambda: (Gates().eval(), numbers(3, 3, 6, 5)),
+    "moves": lambda: (Moves().eval(), numbers(3, 3, 7, 8)),
+    "groups": lambda: (grouped().eval(), numbers(3, 3, 9, 7)),
     "codes out": lambda: (nn.Sequential(nn.Linear(20, 7), nn.ReLU()).eval(), numbers(9, 20)),
 }
 
