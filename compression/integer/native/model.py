@@ -29,8 +29,8 @@ TARGET = Target("native", OFFSET, native_weights, slices=True)
 class NativeModel(ExecutorModel):
     """Runs int8 codes from the first layer to the last in one call, on AVX-512 with VNNI.
 
-    `kernels_ran` counts, by the name KERNEL, the layers of the latest prediction that multiplied codes
-    on VNNI, as the compiled code counts them.
+    `kernels_ran` counts, by the name KERNEL, the steps of the latest prediction that multiplied codes
+    on VNNI, as the compiled code counts them: one for a layer, and some for one in groups.
     """
 
     def __init__(self, lowering: Lowering, inputs: list[int], outputs: list[int]) -> None:

@@ -20,7 +20,7 @@ from compression.integer.triton.tuning import tune
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
-TARGET = Target("triton", 0, triton_weights)
+TARGET = Target("triton", 0, triton_weights, slices=True)
 COMPUTE_CAPABILITY = (8, 0)
 """The first whose tensor cores Triton gives int8 products to."""
 COPIED_BYTES = 2**22
