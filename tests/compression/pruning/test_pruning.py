@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from hypothesis import given
@@ -118,3 +120,12 @@ def test_fine_tuning_trains_a_copy() -> None:
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert not torch.equal(tuned.get_parameter("fc.weight"), model.get_parameter("fc.weight"))
     assert sparsity(tuned) == sparsity(model)
+
+
+def test_fine_tuning_goes_on_where_it_ended() -> None:
+    model, states = prune_l1_unstructured(residual(), amount=0.6), []
+    whole = fine_tune(model, split(), RECIPE, on_epoch=lambda e: states.append(deepcopy(e.state())))
+    assert len(states) == RECIPE.epochs
+    resumed = fine_tune(model, split(), RECIPE, resume_from=states[0])
+    found = resumed.state_dict()
+    assert all(torch.equal(t, found[n]) for n, t in whole.state_dict().items())
