@@ -14,6 +14,7 @@ from compression.quantization.plan import (
     Call,
     Clamp,
     Copy,
+    Float,
     Function,
     Input,
     Item,
@@ -96,6 +97,8 @@ class _Builder:
                 return q.QuantizedMean(mean, before[0], after)
             case Function(function=function):
                 return q.QuantizedFunction(function, before[0], after)
+            case Float(operator=operator):
+                return q.InFloat(operator, before, after)
             case Product():
                 return q.QuantizedProduct(before, after)
             case Move(function=function):

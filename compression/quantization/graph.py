@@ -3,17 +3,21 @@
 import operator
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from compression.errors import UnsupportedTypeError
 from compression.graph import number_nodes, place_of
 from compression.quantization import operators as op
 from compression.quantization import pointwise
+from compression.quantization.ends import check_ends
+from compression.quantization.fallback import FloatOperator, constants_of
 from compression.quantization.layer import LAYERS
 from compression.quantization.plan import (
     Alias,
     Clamp,
     Copy,
+    Float,
     Function,
     Input,
     Item,
@@ -29,14 +33,15 @@ from compression.quantization.plan import (
 )
 
 
-def plan_network(folded: fx.GraphModule) -> Plan:
+def plan_network(folded: fx.GraphModule, *, fallback: bool = False) -> Plan:
     """Return the plan of the network on codes that `folded`, batch norms folded, becomes.
 
     Raises UnsupportedTypeError with the place of an operator that is not known, and for a network of
-    other than one input tensor and one output tensor.
+    other than one input tensor and one output tensor. With `fallback` an operator that is not known
+    stays in float, where it reads codes and constants.
     """
     check_ends(folded.graph)
-    planner = _Planner(folded)
+    planner = _Planner(folded, fallback)
     for node in folded.graph.nodes:
         planner.add(node)
     return Plan(tuple(planner.items), planner.rounded, planner.codes)
@@ -49,7 +54,9 @@ class _Planner:
     layer's output, and a clamp into whatever is before it: their values are never rounded between.
     """
 
-    def __init__(self, folded: fx.GraphModule) -> None:
+    def __init__(self, folded: fx.GraphModule, fallback: bool) -> None:
+        self.constants = constants_of(folded) if fallback else {}
+        self.fallback = fallback
         self.layers = dict(folded.named_modules())
         self.numbers = number_nodes(folded.graph)
         self.items: list[Item] = []
@@ -68,8 +75,32 @@ class _Planner:
             result: Any = node.args[0]
             name = self._name("dequantize") if result in self.codes else ""
             self.items.append(Output(result, name, (result,)))
-        else:
-            self._operator(node)
+        elif node not in self.constants:
+            try:
+                self._operator(node)
+            except UnsupportedTypeError:
+                if not self._may_stay(node):
+                    raise
+                self._stay(node)
+
+    def _may_stay(self, node: fx.Node) -> bool:
+        """Tell whether a node can be computed in float: it reads codes, and else constants only."""
+        sources = set(node.all_input_nodes)
+        whole = sources.isdisjoint(self.several) and not sources.isdisjoint(self.codes)
+        return (
+            self.fallback and whole and all(s in self.codes or s in self.constants for s in sources)
+        )
+
+    def _stay(self, node: fx.Node) -> None:
+        """Have a node computed in float."""
+        layer = self._layer_of(node)
+        operator = FloatOperator(node, layer, self.constants)
+        name = self._name(node.name if layer is None else str(node.target))
+        operands: list[fx.Node] = []
+        fx.node.map_arg((node.args, node.kwargs), operands.append)
+        inputs = tuple(operand for operand in operands if operand not in self.constants)
+        self._round(node, self._take_clamp(node, node))
+        self.items.append(Float(node, name, inputs, operator))
 
     def _layer_of(self, node: fx.Node) -> nn.Module | None:
         return self.layers[str(node.target)] if node.op == "call_module" else None
@@ -91,6 +122,8 @@ class _Planner:
     def _operator(self, node: fx.Node) -> None:
         layer, kind = self._layer_of(node), self._kind(node)
         inputs = [a for a in node.all_input_nodes if a in self.codes]
+        if kind is torch._assert:  # of a size
+            return
         if node in self.numbers:
             self.items.append(Copy(node))
         elif node in self.taken:
@@ -206,19 +239,3 @@ class _Planner:
 def _only_user(node: fx.Node) -> fx.Node | None:
     users = list(node.users)
     return users[0] if len(users) == 1 else None
-
-
-def check_ends(graph: fx.Graph) -> None:
-    """Refuse a network of other than one input tensor and one output tensor."""
-    inputs = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
-    if len(inputs) != 1 or inputs[0].startswith("*"):
-        raise UnsupportedTypeError(
-            f"static INT8 needs a network of one input tensor, found {', '.join(inputs) or 'none'}; "
-            "wrap it in a module whose forward takes one"
-        )
-    result: Any = next(iter(reversed(graph.nodes))).args[0]
-    if not isinstance(result, fx.Node) or result in number_nodes(graph):
-        raise UnsupportedTypeError(
-            "static INT8 needs a network with one tensor as its output, found "
-            f"{type(result).__name__}; wrap it in a module that returns one"
-        )

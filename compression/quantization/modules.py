@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from compression.affine import INT8_MAX, INT8_MIN, QParams
 from compression.quantization.codes import Codes
+from compression.quantization.fallback import InFloat
 from compression.quantization.functions import QuantizedFunction, QuantizedProduct
 from compression.quantization.layer import QuantizedLayer
 
 __all__ = [
-    "ClampCodes", "Codes", "Dequantize", "MeanOver", "MovedCodes", "OnCodes", "Quantize",
+    "ClampCodes", "Codes", "Dequantize", "InFloat", "MeanOver", "MovedCodes", "OnCodes", "Quantize",
     "QuantizedAffine", "QuantizedFunction", "QuantizedJoin", "QuantizedLayer", "QuantizedMean",
     "QuantizedProduct",
 ]  # fmt: skip

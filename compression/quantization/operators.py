@@ -79,7 +79,8 @@ def unknown_operator(node: fx.Node, kind: Any, found: str = "") -> UnsupportedTy
     """Return the error for an operator, or for what was `found` of it, with its place."""
     name = getattr(kind, "__name__", kind if kind is not None else node.target)
     return UnsupportedTypeError(
-        f"static INT8 does not know the operator {name}{found} at {place_of(node)}; {_KNOWN}"
+        f"static INT8 does not know the operator {name}{found} at {place_of(node)}; {_KNOWN}; "
+        "quantize_static(fallback=True) leaves in float what reads codes and parameters"
     )
 
 

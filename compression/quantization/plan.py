@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from compression.affine import QParams, qparams_from_range
 from compression.errors import CompressionError
 from compression.quantization.calibration import Range
+from compression.quantization.fallback import FloatOperator
 from compression.quantization.operators import Bounds
 
 _UNSEEN = torch.tensor(0.0), torch.tensor(1.0)
@@ -110,6 +111,13 @@ class Move(Call):
     """What puts numbers elsewhere, and does not know codes."""
 
     function: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Float(Call):
+    """What stays in float, on the real numbers that its inputs' codes stand for."""
+
+    operator: FloatOperator
 
 
 Item = Alias | Copy | Call

@@ -11,7 +11,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph import row_norms, trace
 from compression.layers import copy_model
 from compression.quantization.calibration import device_of
-from compression.quantization.graph import check_ends
+from compression.quantization.ends import check_ends
 
 SAMPLES = 4
 """Inputs of the first batch that the graph is tried on."""

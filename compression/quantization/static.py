@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compression.errors import UnsupportedTypeError
 from compression.graph import fold_row_norms, norms_as_convolutions
-from compression.layers import compressible_layers
+from compression.layers import compressible_layers, record_left_out
 from compression.modes import ExecutorModel
 from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, Precision, device_of, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize, unshare_layers
 from compression.quantization.graph import plan_network
+from compression.quantization.plan import Float
 from compression.quantization.proof import trace_and_verify, trace_in_float32
 from compression.training import input_batches
 
@@ -46,6 +48,7 @@ def quantize_static(
     equalization: bool = False,
     bias_correction: bool = False,
     precision: Precision = "float32",
+    fallback: bool = False,
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network: batch norm folded, int8 weights and activations.
 
@@ -57,6 +60,7 @@ def quantize_static(
     equalization     rescales channels between pairs of convolutions first (Nagel et al. 2019,
     bias_correction  takes out what rounding adds on average               arXiv:1906.04721)
     precision        "float32", or "bfloat16", in which calibration runs where the machine has it
+    fallback         leaves an operator that is not known in float32, between codes; left_out names it
 
     It knows convolutions, linear layers, batch norm, activations (SiLU, GELU, sigmoid, ...: a table of
     256 codes), clamps, additions, products, concatenation, pooling, means, reshaping, slices, splits,
@@ -76,10 +80,15 @@ def quantize_static(
         equalize(folded)
     keep = bias_correction or method != "min-max"
     # Before calibration, which may take hours: it refuses operators that are not known.
-    plan = plan_network(folded)
+    plan = plan_network(folded, fallback=fallback)
     # The correction of biases looks at every layer's input, rounded there or not.
     watched = None if bias_correction else plan.rounded
     seen = observe(folded, batches, keep=keep, precision=precision, names=watched)
+    for name, place in plan.rounded.items():
+        if name not in seen:
+            raise UnsupportedTypeError(
+                f"{place}, {name}: only what gives one tensor of real numbers can stay in float"
+            )
     chosen = ranges({name: seen[name] for name in plan.rounded}, method)
     if bias_correction:
         means, last = (
@@ -90,6 +99,8 @@ def quantize_static(
     network = build_network(plan, plan.qparams(chosen))
     static = StaticQuantizedModel(network, token_norms).to(device_of(folded))
     record_widths(static, recorded_widths(model))
+    why = "static INT8 does not know its operator: it is computed in float32"
+    record_left_out(static, {item.name: why for item in plan.items if isinstance(item, Float)})
     return static
 
 
@@ -112,5 +123,5 @@ def float_graph(
 def empty_static(model: nn.Module, token_norms: tuple[str, ...] = ()) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
     folded = norms_as_convolutions(fold_row_norms(trace_in_float32(model), token_norms))
-    plan = plan_network(folded)
+    plan = plan_network(folded, fallback=True)
     return StaticQuantizedModel(build_network(plan, plan.qparams(None)), token_norms)

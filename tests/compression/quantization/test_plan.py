@@ -49,9 +49,9 @@ def test_a_network_is_planned_once_and_before_calibration(module, monkeypatch) -
     events = []
     plan, observe = module.plan_network, module.observe
 
-    def counted_plan(folded: fx.GraphModule) -> Plan:
+    def counted_plan(folded: fx.GraphModule, **options: bool) -> Plan:
         events.append("plan")
-        return plan(folded)
+        return plan(folded, **options)
 
     def counted_observe(*args, **options):
         events.append("observe")

@@ -1,0 +1,112 @@
+"""What has no integer arithmetic: computed on real numbers, between codes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compression.affine import QParams
+from compression.errors import UnsupportedTypeError
+from compression.graph import place_of
+from compression.layers import copy_model
+from compression.quantization.codes import Codes
+
+
+class Slot:
+    """The place of an operand, or of a constant by its name, among an operator's arguments."""
+
+    def __init__(self, which: int | str) -> None:
+        """Stand for an operand's number or a constant's name."""
+        self.index, self.name = (which, "") if isinstance(which, int) else (-1, which)
+
+
+def apply(op: str, target: Any, args: Any, kwargs: Any) -> Any:
+    """Return what a layer, a function or a tensor's method gives."""
+    if op == "call_method":
+        target = getattr(torch.Tensor, target)
+    return target(*args, **kwargs)
+
+
+class FloatOperator(nn.Module):
+    """An operator of the float network, and what it is told besides its operands."""
+
+    def __init__(
+        self, node: fx.Node, layer: nn.Module | None, constants: Mapping[fx.Node, Tensor]
+    ) -> None:
+        """Take over a node's layer, function or method, and the constants that it reads."""
+        super().__init__()
+        self.layer = None if layer is None else copy_model(layer)
+        self.target, self.op, self.place = node.target, node.op, place_of(node)
+        operands: list[fx.Node] = []
+
+        def told(source: fx.Node) -> Any:
+            if source in constants:
+                name = f"held{len(self._buffers)}"
+                self.register_buffer(name, constants[source].detach().clone())
+                return Slot(name)
+            operands.append(source)
+            return Slot(len(operands) - 1)
+
+        self.args = fx.node.map_arg(node.args, told)
+        self.kwargs = fx.node.map_arg(node.kwargs, told)
+        self.parameter_buffers = tuple(self._buffers)
+
+    def forward(self, *operands: Tensor) -> Tensor:
+        """Return the operator's value; UnsupportedTypeError for other than one tensor of reals."""
+
+        def given(told: Any) -> Any:
+            if not isinstance(told, Slot):
+                return told
+            return getattr(self, told.name) if told.name else operands[told.index]
+
+        args, kwargs = (fx.node.map_aggregate(part, given) for part in (self.args, self.kwargs))
+        value = apply(self.op, self.layer or self.target, args, kwargs)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise UnsupportedTypeError(
+                f"{self.place}: only what gives one tensor of real numbers can stay in float, found "
+                f"{type(value).__name__}"
+            )
+        return value
+
+
+class InFloat(Codes):
+    """An operator on the real numbers that codes stand for, requantized."""
+
+    input_scales: Tensor
+    input_zero_points: Tensor
+
+    def __init__(self, operator: FloatOperator, inputs: list[QParams], output: QParams) -> None:
+        """Apply `operator` to values of these parameters."""
+        super().__init__(output)
+        self.operator = operator
+        self.register_buffer("input_scales", torch.stack([q.scale for q in inputs]))
+        self.register_buffer("input_zero_points", torch.stack([q.zero_point for q in inputs]))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the codes of the operator's value."""
+        zeros, scales = self.input_zero_points, self.input_scales
+        reals = [(codes.float() - zeros[i]) * scales[i] for i, codes in enumerate(inputs)]
+        return self.encode(self.operator(*reals) / self.output_scale)
+
+
+@torch.no_grad()
+def constants_of(network: fx.GraphModule) -> dict[fx.Node, Tensor]:
+    """Return the tensors of `network` that no input changes: parameters, and what is made of them."""
+    found: dict[fx.Node, Any] = {}
+    layers = dict(network.named_modules())
+    for node in network.graph.nodes:
+        if node.op == "get_attr":
+            parent, _, name = str(node.target).rpartition(".")
+            found[node] = getattr(layers[parent], name)
+        elif node.op.startswith("call") and node.all_input_nodes and _all_in(node, found):
+            args, kwargs = (fx.node.map_arg(a, found.__getitem__) for a in (node.args, node.kwargs))
+            target = layers[str(node.target)] if node.op == "call_module" else node.target
+            value = apply(node.op, target, args, kwargs)
+            if isinstance(value, Tensor):
+                found[node] = value
+    return found
+
+
+def _all_in(node: fx.Node, found: Mapping[fx.Node, Any]) -> bool:
+    return all(source in found for source in node.all_input_nodes)

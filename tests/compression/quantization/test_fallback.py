@@ -1,0 +1,96 @@
+"""What has no integer arithmetic stays in float where it is asked to, and is named."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compression.errors import UnsupportedTypeError
+from compression.integer import deploy, lacking, lower_onednn
+from compression.layers import left_out
+from compression.quantization import quantize_static
+from compression.storage import load, save
+from tests.support.integer_nets import numbers
+
+
+class Mixed(nn.Module):
+    """A norm of channels, a product by a parameter, a made constant, attention by hand, a softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.LayerNorm(8)
+        self.scale = nn.Parameter(torch.rand(8, 1, 1))
+        self.bias = nn.Parameter(torch.randn(5, 20))
+        self.register_buffer("places", torch.arange(20) % 5)
+        self.qkv, self.head = nn.Linear(8, 24), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.a(x)) * self.scale
+        x = self.norm(x.flatten(2).transpose(1, 2))
+        q, k, v = self.qkv(x).chunk(3, -1)
+        seen = (q @ k.transpose(1, 2) * 0.3 + self.bias[self.places]).softmax(-1)
+        return self.head((seen @ v).mean(1))
+
+
+STAYS = {"mul", "norm", "matmul", "add", "softmax", "matmul_1"}
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    return quantize_static(Mixed().eval(), numbers(8, 3, 4, 5), fallback=True)
+
+
+def test_it_is_refused_by_name_unless_it_may_stay() -> None:
+    with pytest.raises(
+        UnsupportedTypeError, match=r"scale .* at \(test_fallback.*fallback=True\) leaves"
+    ):
+        quantize_static(Mixed().eval(), numbers(8, 3, 4, 5))
+
+
+@torch.no_grad()
+def test_what_stays_is_named_and_right(small: nn.Module) -> None:
+    assert set(left_out(small)) == STAYS
+    x = numbers(8, 3, 4, 5)
+    wanted = Mixed().eval()(x)
+    assert (small(x) - wanted).norm() <= 0.05 * (wanted - wanted.mean(0)).norm()
+    assert small(x[:0]).shape == (0, 6)
+
+
+@pytest.mark.parametrize("entropy_coded", [False, True])
+def test_files_hold_what_stays(small: nn.Module, tmp_path: Path, entropy_coded: bool) -> None:
+    save(small, tmp_path / "mixed", entropy_coded=entropy_coded)
+    x = numbers(3, 3, 4, 5, seed=1)
+    other = Mixed()
+    nn.init.normal_(other.scale)
+    assert torch.equal(load(tmp_path / "mixed", lambda: other)(x), small(x))
+
+
+@pytest.mark.skipif(bool(lacking("onednn")), reason=str(lacking("onednn")))
+def test_deploy_runs_the_rest_on_kernels(small: nn.Module) -> None:
+    x = numbers(5, 3, 4, 5, seed=1)
+    found: Any = lower_onednn(small, x, fallback=True)  # type: ignore[arg-type]
+    assert set(found.stayed) >= STAYS
+    assert {"a", "qkv", "head"}.isdisjoint(found.stayed)
+    assert torch.allclose(deploy(small, x)(x), small(x), atol=0.02)
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "several values": (lambda s, x: torch.max(s.a(x), 1)[0], "one tensor of real numbers"),
+    "whole numbers": (lambda s, x: F.relu(s.a(x).argmax(1)), "one tensor of real numbers|argmax"),
+    "a size": (lambda s, x: s.a(x).cumsum(x.dim() - 3), "does not know the operator cumsum"),
+    "two inputs": (lambda s, x: (s.a(x), x), "one tensor as its output"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_stay_is_refused(name: str) -> None:
+    from tests.support.tricky_nets import Net
+
+    how, said = REFUSED[name]
+    with pytest.raises(UnsupportedTypeError, match=said):
+        quantize_static(Net(how, a=nn.Conv2d(3, 4, 1)), numbers(2, 3, 4, 4), fallback=True)
