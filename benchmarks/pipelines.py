@@ -14,6 +14,7 @@ from compression.accounting import count_macs
 from compression.channels import Criterion
 from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
+from compression.errors import CompressionError
 from compression.pruning import prune_l1_global
 from compression.quantization import quantize_aware, round_vectors
 from compression.recalibration import recalibrate_batch_norm
@@ -55,8 +56,16 @@ def share_and_tune(b: Baseline, model: nn.Module, *, bit_cost: float) -> nn.Modu
 def remove(
     b: Baseline, *, macs: float, criterion: Criterion = "l2", model: nn.Module | None = None
 ) -> nn.Module:
-    """Remove channels until so much of the multiply-accumulates is left, and recalibrate."""
-    smaller = remove_channels(model or b.model, example(b), macs=macs, criterion=criterion)
+    """Remove channels until so much of the multiply-accumulates is left, and recalibrate.
+
+    Widths are multiples of what kernels compute at once, unless a small network gets there only by
+    others.
+    """
+    whole = model or b.model
+    try:
+        smaller = remove_channels(whole, example(b), macs=macs, criterion=criterion)
+    except CompressionError:
+        smaller = remove_channels(whole, example(b), macs=macs, criterion=criterion, multiple_of=1)
     return recalibrate(b, smaller)
 
 
