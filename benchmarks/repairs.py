@@ -71,8 +71,8 @@ def _train_into(
         on_epoch=lambda epoch: keeper.keep(replace(epoch, state=clock.noted(epoch.state))),
         resume_from=state,
     )
-    buffer = io.BytesIO()
-    torch.save({"weights": tuned.state_dict(), "seconds": clock.seconds()}, buffer)
+    buffer, weights = io.BytesIO(), {n: t.detach().cpu() for n, t in tuned.state_dict().items()}
+    torch.save({"weights": weights, "seconds": clock.seconds()}, buffer)
     write_checked(path, buffer.getvalue())
     resume.unlink(missing_ok=True)
     return tuned
@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     data = read_checked(path)
     if data is None:
         return None
-    kept: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    kept: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return kept
 
 
