@@ -74,7 +74,7 @@ class Builder:
 
     @torch.no_grad()
     def add(self, expression: str, *reads: Value, overwrites: Value | None = None) -> Value | None:
-        """Add the line `name = expression`; None where torch refuses it or it grows too large."""
+        """Add the line `name = expression`; None where torch refuses or warns, or it is too large."""
         name = f"v{len(self.lines)}"
         line = f"{name} = {expression}"
         held = overwrites.tensor.clone() if overwrites is not None else None
@@ -82,7 +82,7 @@ class Builder:
             exec(line, self.names)
             result = self.names[name]
             fits = isinstance(result, Tensor) and self._fits(result)
-        except (RuntimeError, ValueError, IndexError, TypeError):
+        except (RuntimeError, ValueError, IndexError, TypeError, UserWarning):
             fits = False
         if not fits:
             if overwrites is not None:

@@ -107,7 +107,7 @@ def product(b: Builder) -> Value | None:
 def parts(b: Builder) -> Value | None:
     """A part of a value that is split along its channels."""
     v = b.value()
-    if v is None or v.shape[0] < 4:
+    if v is None or v.shape[0] < 2:
         return None
     half = v.shape[0] // 2
     b.features.add("split")

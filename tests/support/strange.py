@@ -10,7 +10,7 @@ FUNCTIONS = (
     "{v}.abs()", "{v}.exp()", "{v}.clone()", "torch.where({v} > 0, {v}, 0.0)", "{v}.chunk(2, 1)[0]",
     "torch.stack([{v}, {v}], 1)", "torch.add({v}, {v}, alpha=2)", "{v}.sum(1)",
     "{v} @ {v}.transpose(-1, -2)", "{v}.roll(1, 1)", "F.normalize({v})", "{v}.split(1, 1)[-1]",
-    "{v}.norm(dim=1)", "{v}.amax(1)", "{v}.detach()", "F.threshold({v}, 0.1, 0.0)", "{v}.flip(1)",
+    "{v}.std(1)", "{v}.amax(1)", "{v}.detach()", "F.threshold({v}, 0.1, 0.0)", "{v}.flip(1)",
     "{v}.expand(-1, *[-1] * ({v}.dim() - 1))", "{v} ** 2", "{v}.square()", "torch.maximum({v}, -{v})",
 )  # fmt: skip
 LAYERS = (
