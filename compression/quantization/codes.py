@@ -22,3 +22,20 @@ class Codes(nn.Module):
         """Return the codes (int8) of real numbers already divided by the output's scale."""
         codes = torch.round(quotient) + self.output_zero_point
         return codes.clamp_(INT8_MIN, INT8_MAX).to(torch.int8)
+
+
+class CodesOfSeveral(Codes):
+    """Base of those that read several values, each of a scale and zero point of its own: 1-dim."""
+
+    input_scales: Tensor
+    input_zero_points: Tensor
+
+    def __init__(self, inputs: list[QParams], output: QParams) -> None:
+        """Read codes of `inputs`, and emit codes of `output`."""
+        super().__init__(output)
+        self.register_buffer("input_scales", torch.stack([q.scale for q in inputs]))
+        self.register_buffer("input_zero_points", torch.stack([q.zero_point for q in inputs]))
+
+    def centred(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return how far each value's codes lie from its zero point, float32."""
+        return [codes.float() - self.input_zero_points[i] for i, codes in enumerate(inputs)]

@@ -10,7 +10,7 @@ from compression.affine import QParams
 from compression.errors import UnsupportedTypeError
 from compression.graph import place_of
 from compression.layers import copy_model
-from compression.quantization.codes import Codes
+from compression.quantization.codes import CodesOfSeveral
 
 
 class Slot:
@@ -70,23 +70,17 @@ class FloatOperator(nn.Module):
         return value
 
 
-class InFloat(Codes):
+class InFloat(CodesOfSeveral):
     """An operator on the real numbers that codes stand for, requantized."""
-
-    input_scales: Tensor
-    input_zero_points: Tensor
 
     def __init__(self, operator: FloatOperator, inputs: list[QParams], output: QParams) -> None:
         """Apply `operator` to values of these parameters."""
-        super().__init__(output)
+        super().__init__(inputs, output)
         self.operator = operator
-        self.register_buffer("input_scales", torch.stack([q.scale for q in inputs]))
-        self.register_buffer("input_zero_points", torch.stack([q.zero_point for q in inputs]))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the codes of the operator's value."""
-        zeros, scales = self.input_zero_points, self.input_scales
-        reals = [(codes.float() - zeros[i]) * scales[i] for i, codes in enumerate(inputs)]
+        reals = [x * self.input_scales[i] for i, x in enumerate(self.centred(inputs))]
         return self.encode(self.operator(*reals) / self.output_scale)
 
 

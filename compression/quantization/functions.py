@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compression.affine import INT8_MAX, INT8_MIN, QParams
 from compression.layers import copy_model
-from compression.quantization.codes import Codes
+from compression.quantization.codes import Codes, CodesOfSeveral
 
 
 class Applied:
@@ -50,17 +50,8 @@ class QuantizedFunction(Codes):
         return self.table[codes.int() - INT8_MIN]
 
 
-class QuantizedProduct(Codes):
+class QuantizedProduct(CodesOfSeveral):
     """The product of two values on codes, one of them broadcast where it is smaller, requantized."""
-
-    input_scales: Tensor
-    input_zero_points: Tensor
-
-    def __init__(self, inputs: list[QParams], output: QParams) -> None:
-        """Multiply codes of these two parameters."""
-        super().__init__(output)
-        self.register_buffer("input_scales", torch.stack([q.scale for q in inputs]))
-        self.register_buffer("input_zero_points", torch.stack([q.zero_point for q in inputs]))
 
     def ratio(self) -> Tensor:
         """Return what makes products of codes units of the output; float32, 0-dim."""
@@ -69,8 +60,5 @@ class QuantizedProduct(Codes):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the codes of the product; it is exact before it is rounded."""
-        x, y = (
-            codes.float() - zero
-            for codes, zero in zip((first, second), self.input_zero_points, strict=True)
-        )
+        x, y = self.centred((first, second))
         return self.encode(x * y * self.ratio())

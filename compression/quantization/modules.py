@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.affine import INT8_MAX, INT8_MIN, QParams
-from compression.quantization.codes import Codes
+from compression.quantization.codes import Codes, CodesOfSeveral
 from compression.quantization.fallback import InFloat
 from compression.quantization.functions import QuantizedFunction, QuantizedProduct
 from compression.quantization.layer import QuantizedLayer
@@ -52,26 +52,18 @@ class Dequantize(nn.Module):
         return (codes.float() - self.zero_point) * self.scale
 
 
-class QuantizedJoin(Codes):
+class QuantizedJoin(CodesOfSeveral):
     """Addition or concatenation of codes with scales of their own, requantized to one."""
-
-    input_scales: Tensor
-    input_zero_points: Tensor
 
     def __init__(self, inputs: list[QParams], output: QParams, *, dim: int | None) -> None:
         """Add the inputs, or concatenate them along `dim`."""
-        super().__init__(output)
-        self.register_buffer("input_scales", torch.stack([q.scale for q in inputs]))
-        self.register_buffer("input_zero_points", torch.stack([q.zero_point for q in inputs]))
+        super().__init__(inputs, output)
         self.dim = dim
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the codes of the sum, broadcast, or of the concatenation."""
         ratios = self.input_scales / self.output_scale
-        parts = [
-            (codes.float() - self.input_zero_points[i]) * ratios[i]
-            for i, codes in enumerate(inputs)
-        ]
+        parts = [x * ratios[i] for i, x in enumerate(self.centred(inputs))]
         return self.encode(
             sum(parts[1:], parts[0]) if self.dim is None else torch.cat(parts, self.dim)
         )
