@@ -32,9 +32,7 @@ def native_weights(
     weights: Tensor, window: Window, inputs: Geometry, outputs: list[int]
 ) -> tuple[NativeWeights, Tensor]:
     """Return weights (O, I, H, W) packed for a window, and the order of its output pixels."""
-    runs, length = window.runs(inputs)
-    if weights.shape[1] < inputs.channels:  # a group's
-        runs, length = window.tap_offsets(inputs).flatten(), weights.shape[1]
+    runs, length = window.runs(inputs, weights.shape[1])
     codes, groups = pack(weights.permute(0, 2, 3, 1).reshape(len(weights), len(runs), length))
     order, rows = bands(window, inputs, outputs, len(runs), groups)
     return NativeWeights(codes, runs, groups, rows), order

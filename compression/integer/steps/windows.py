@@ -45,9 +45,14 @@ class Window:
         columns = torch.arange(self.size[1]) * self.dilation[1] * inputs.pixel
         return (rows[:, None] + columns).int()
 
-    def runs(self, inputs: Geometry) -> tuple[Tensor, int]:
-        """Return where a window's contiguous runs lie, and the bytes of one: a row's, or a tap's."""
+    def runs(self, inputs: Geometry, channels: int) -> tuple[Tensor, int]:
+        """Return where a window's contiguous runs lie, and the bytes of one: a row's, or a tap's.
+
+        It reads so many channels of each pixel: all, or those of a group.
+        """
         taps = self.tap_offsets(inputs)
+        if channels < inputs.channels:
+            return taps.flatten(), channels
         if self.dilation[1] == 1 or self.size[1] == 1:
             return taps[:, 0].contiguous(), self.size[1] * inputs.pixel
         return taps.flatten(), inputs.pixel

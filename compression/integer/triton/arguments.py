@@ -56,12 +56,9 @@ def triton_weights(
     weights: Tensor, window: Window, inputs: Geometry, _: list[int]
 ) -> tuple[TritonWeights, None]:
     """Return weights (O, I, H, W) as the kernel reads them; pixels stay row by row."""
-    runs, length = window.runs(inputs)
-    wide = weights.permute(0, 2, 3, 1)
-    if weights.shape[1] < inputs.channels:  # a group's
-        runs, length = window.tap_offsets(inputs).flatten(), weights.shape[1]
-    else:
-        wide = F.pad(wide, (0, inputs.pixel - weights.shape[1]))
+    runs, length = window.runs(inputs, weights.shape[1])
+    a_tap = len(runs) * length // (window.size[0] * window.size[1])
+    wide = F.pad(weights.permute(0, 2, 3, 1), (0, a_tap - weights.shape[1]))
     packed = TritonWeights(
         weights=wide.reshape(len(weights), len(runs), length),
         across=len(runs) // window.size[0],
