@@ -98,23 +98,15 @@ def is_move(network: nn.Module, node: fx.Node) -> bool:
 
 
 @torch.no_grad()
-def shapes_of(model: StaticQuantizedModel, example: Tensor) -> dict[fx.Node, list[int]]:
-    """Return the shape of each node's value for one image shaped like those of `example`.
-
-    CompressionError where the network does not take such an image, and UnsupportedTypeError for a
-    value whose first size is not the number of images: each names the node.
-    """
-    return _both(model, example)[0].shapes
-
-
-@torch.no_grad()
 def shapes_and_moves(
     model: StaticQuantizedModel, example: Tensor
 ) -> tuple[dict[fx.Node, list[int]], dict[fx.Node, Move]]:
-    """Return what shapes_of does, and for each node that moves numbers where each comes from.
+    """Return the shape of each node's value, and for each that moves numbers where each comes from.
 
-    Places are those of one image. UnsupportedTypeError names a node between
-    layers that computes, or moves numbers from one image to another.
+    Both are those of one image shaped like the example's. CompressionError where the network does not
+    take such an image. UnsupportedTypeError for a value whose first size is not the number of images,
+    for a node between layers that computes, and for one that moves numbers from one image to another.
+    Each names the node.
     """
     one, two = _both(model, example)
     for node, (source, places) in one.moves.items():

@@ -64,7 +64,7 @@ class Layout:
         self._moves: dict[fx.Node, Move] = {}
         for node in network.graph.nodes:
             if node in moves:
-                self._move(node, *moves[node])
+                self._move(node, moves[node])
             else:
                 self._read(node)
 
@@ -125,18 +125,16 @@ class Layout:
             if source in self._moves and node.op != "output":
                 self.moved[source] = self._moves[source]
 
-    def _move(self, node: fx.Node, source: fx.Node, places: Tensor) -> None:
+    def _move(self, node: fx.Node, move: Move) -> None:
         """Note where the numbers of a node lie that moves them: in the memory of its source or not."""
-        root = self.root(source)
-        if self._is_reshaped(node, source, root) and Move(source, places).is_view:
+        root, places = self.root(move.source), move.places
+        if self._is_reshaped(node, move.source, root) and move.is_view:
             self._roots[node] = root
-            self._readers.setdefault(root, []).append(node)
-            self._last[root] = self._order[node]
-            return
-        if root in self._moves:  # from where its own numbers come
-            root, before = self._moves[root]
-            places = before.flatten()[places]
-        self._moves[node] = Move(root, places)
+        else:
+            if root in self._moves:  # from where its own numbers come
+                root, before = self._moves[root]
+                places = before.flatten()[places]
+            self._moves[node] = Move(root, places)
         self._last[root] = self._order[node]
 
     def _is_reshaped(self, node: fx.Node, source: fx.Node, root: fx.Node) -> bool:
