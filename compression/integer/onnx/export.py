@@ -72,6 +72,10 @@ class _Codes(NamedTuple):
     scale: float
     zero_point: int
 
+    def named(self, codes: str) -> "_Codes":
+        """Return the same of other codes."""
+        return self._replace(names=(codes, *self.names[1:]))
+
     def real(self, code: int) -> float:
         """Return the number that an int8 code of the network stands for."""
         return (code + OFFSET - self.zero_point) * self.scale
@@ -150,28 +154,32 @@ class _Builder:
         return self.real[source]
 
     def _quantize(self, node: fx.Node, real: str, layer: q.Codes | q.QuantizedLayer) -> None:
+        meaning = self._meaning(layer)
+        codes = self.graph.node("QuantizeLinear", [real, *meaning.names[1:]])
+        self.codes[node] = meaning.named(codes)
+
+    def _meaning(self, layer: q.Codes | q.QuantizedLayer) -> _Codes:
+        """Write the scale and zero point of a layer's codes, which have no name yet."""
         assert layer.output_scale is not None
         assert layer.output_zero_point is not None
         zero_point = int(layer.output_zero_point) + OFFSET
         names = self.graph.constant(layer.output_scale), self.graph.constant(np.uint8(zero_point))
-        codes = self.graph.node("QuantizeLinear", [real, *names])
-        self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
+        return _Codes(("", *names), float(layer.output_scale), zero_point)
 
     def _same_codes(self, node: fx.Node, real: str, before: Any) -> None:
         source = self.codes[before]
         codes = self.graph.node("QuantizeLinear", [real, *source.names[1:]])
-        self.codes[node] = source._replace(names=(codes, *source.names[1:]))
+        self.codes[node] = source.named(codes)
 
     def _look_up(self, node: fx.Node, layer: q.QuantizedFunction) -> None:
         """Write a function as its table: exact, where an engine's own is another's."""
         from onnx import TensorProto
 
         source: Any = node.args[0]
-        zero_point = int(layer.output_zero_point) + OFFSET
-        names = self.graph.constant(layer.output_scale), self.graph.constant(np.uint8(zero_point))
+        meaning = self._meaning(layer)
         places = self.graph.node("Cast", [self.codes[source].names[0]], to=TensorProto.INT32)
         codes = self.graph.node("Gather", [self.graph.constant(unsigned(layer.table)), places])
-        self.codes[node] = _Codes((codes, *names), float(layer.output_scale), zero_point)
+        self.codes[node] = meaning.named(codes)
 
     def _with(self, kind: str, real: str, number: float) -> str:
         return self.graph.node(kind, [real, self.graph.constant(np.float32(number))])
