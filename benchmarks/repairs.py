@@ -2,7 +2,6 @@
 
 import atexit
 import hashlib
-import io
 import json
 import logging
 import tempfile
@@ -17,8 +16,9 @@ import torch
 from torch import nn
 
 from benchmarks.baseline import Baseline, weights_fingerprint
-from benchmarks.baseline.cache import lock, read_checked, write_checked
-from benchmarks.baseline.fingerprints import repair_fingerprint, split_fingerprint
+from benchmarks.baseline.cache import lock, read_state, write_state
+from benchmarks.baseline.data import fingerprint_of
+from benchmarks.baseline.fingerprints import repair_fingerprint
 from benchmarks.baseline.resume import Keeper, read_resume
 from benchmarks.calibration import calibration
 from compression.errors import CompressionError
@@ -46,7 +46,7 @@ def repaired(
     """
     path = _place(b, model, images, recipe, taught)
     with lock(path):
-        kept = _read(path)
+        kept = read_state(path)
         if kept is None:
             return _train_into(path, model, images, recipe, _teacher(b) if taught else None)
     if b.on_reuse is not None:
@@ -71,9 +71,8 @@ def _train_into(
         on_epoch=lambda epoch: keeper.keep(replace(epoch, state=clock.noted(epoch.state))),
         resume_from=state,
     )
-    buffer, weights = io.BytesIO(), {n: t.detach().cpu() for n, t in tuned.state_dict().items()}
-    torch.save({"weights": weights, "seconds": clock.seconds()}, buffer)
-    write_checked(path, buffer.getvalue())
+    weights = {name: tensor.detach().cpu() for name, tensor in tuned.state_dict().items()}
+    write_state(path, {"weights": weights, "seconds": clock.seconds()})
     resume.unlink(missing_ok=True)
     return tuned
 
@@ -91,14 +90,6 @@ class _Clock:
         return lambda: {**state(), "seconds": self.seconds()}
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    data = read_checked(path)
-    if data is None:
-        return None
-    kept: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    return kept
-
-
 def _place(b: Baseline, model: nn.Module, images: Split, recipe: Recipe, taught: bool) -> Path:
     """Return where a training is kept: for this process, or, a long one, for the next ones too."""
     teacher = b.model if taught else None
@@ -106,7 +97,7 @@ def _place(b: Baseline, model: nn.Module, images: Split, recipe: Recipe, taught:
         weights_fingerprint(model),
         weights_fingerprint(teacher) if teacher is not None else "",
         json.dumps(asdict(recipe), sort_keys=True),
-        split_fingerprint(images),
+        fingerprint_of(images),
         b.device.type,
     ]
     long = len(images) * recipe.epochs >= LONG_IMAGES

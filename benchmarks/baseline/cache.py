@@ -1,10 +1,13 @@
 """Files that a run keeps for the next: locked while they are made, checked when they are read."""
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -69,6 +72,22 @@ def read_checked(path: Path) -> bytes | None:
     whole = _bytes_of(path) or b""
     line, data = whole[: _DIGITS + 1], whole[_DIGITS + 1 :]
     return data if line == hashlib.sha256(data).hexdigest().encode() + b"\n" else None
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a dictionary of tensors and numbers, checked."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_checked(path, buffer.getvalue())
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Return what `write_state` wrote, its tensors on the CPU; None where any bit has changed."""
+    data = read_checked(path)
+    if data is None:
+        return None
+    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    return state
 
 
 def _bytes_of(path: Path) -> bytes | None:

@@ -34,11 +34,16 @@ class Data:
 
     def fingerprint(self) -> str:
         """Hash every split's images and labels in order (SHA-256, 16 hex digits)."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            digest.update(split.images.cpu().contiguous().numpy().tobytes())
-            digest.update(split.labels.cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self.train, self.validation, self.test)
+
+
+def fingerprint_of(*splits: Split) -> str:
+    """Hash the images and labels of splits in order (SHA-256, 16 hex digits)."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(split.images.cpu().contiguous().numpy().tobytes())
+        digest.update(split.labels.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

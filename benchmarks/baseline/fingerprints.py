@@ -34,14 +34,6 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def split_fingerprint(split: Split) -> str:
-    """Hash a split's images and labels in order (SHA-256, 16 hex digits)."""
-    digest = hashlib.sha256()
-    digest.update(_octets(split.images))
-    digest.update(_octets(split.labels))
-    return digest.hexdigest()[:16]
-
-
 def training_fingerprint(workload: Workload, data: Data, recipe: Recipe) -> str:
     """Hash what a workload's code does, not how it is written (SHA-256, 16 hex digits).
 

@@ -1,13 +1,10 @@
 """The file from which a killed training goes on."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.baseline.cache import read_checked, write_checked
+from benchmarks.baseline.cache import read_state, write_state
 from compression.errors import CheckpointError
 from compression.training import EpochReport
 
@@ -40,21 +37,18 @@ def read_resume(path: Path, report: Callable[[str], None]) -> dict[str, Any] | N
     """Return what `fit(resume_from=...)` takes; None without a file, or with a damaged one."""
     if not path.exists():
         return None
-    data = read_checked(path)
-    if data is None:
+    state = read_state(path)
+    if state is None:
         report(f"{path}: damaged, its checksum is not that of its bytes; training from the start")
         return None
-    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     report(f"training goes on after epoch {state['epoch'] + 1} ({path})")
     return state
 
 
 def _write_resume(path: Path, epoch: EpochReport) -> str:
     """Write the file that training goes on from; return why it cannot be written."""
-    buffer = io.BytesIO()
-    torch.save(epoch.state(), buffer)
     try:
-        write_checked(path, buffer.getvalue())
+        write_state(path, epoch.state())
     except (CheckpointError, OSError) as error:
         return str(error)
     return ""
