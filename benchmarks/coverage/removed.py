@@ -25,9 +25,9 @@ UNEVEN = 1e-3
 
 def check_remove_channels(case: Case) -> str:
     """What is left is part of what was there and gives what zeros would; % of MACs, parameters."""
-    whole, x = _no_number_twice(case.model), case.x.double()
+    whole, x = no_number_twice(case.model), case.x.double()
     result = remove_channels(whole, x, macs=MACS)
-    at_least(ZEROED, result(x), _zeroed(whole, result)(x))
+    at_least(ZEROED, result(x), with_zeros(whole, result)(x))
     counted = count_macs(result, x[:1])
     found = products(result, x[:1])
     require(counted == found, f"{counted} multiply-accumulates, expected {found}")
@@ -38,7 +38,7 @@ def check_remove_channels(case: Case) -> str:
     return f"{100 * left:.0f}, {100 * parameters:.0f}"
 
 
-def _no_number_twice(model: nn.Module) -> nn.Module:
+def no_number_twice(model: nn.Module) -> nn.Module:
     """Return `model` in float64, moved so that a number tells where it stood."""
     uneven = copy.deepcopy(model).double()
     generator = torch.Generator().manual_seed(0)
@@ -49,7 +49,7 @@ def _no_number_twice(model: nn.Module) -> nn.Module:
     return uneven
 
 
-def _zeroed(whole: nn.Module, result: nn.Module) -> nn.Module:
+def with_zeros(whole: nn.Module, result: nn.Module) -> nn.Module:
     """Return `whole` with zeros for what `result` lacks; what it has must be unchanged."""
     zeroed = copy.deepcopy(whole)
     heads = [name for name, module in result.named_modules() if isinstance(module, Attention)]

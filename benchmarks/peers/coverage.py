@@ -74,7 +74,7 @@ def halve(name: str, engine: str) -> Outcome:
     """Have an engine halve a network of drawn weights, in float64."""
     case = Case(name)
     # A number that occurs once tells which channels went.
-    whole, x = removed._no_number_twice(case.model), _images(case)
+    whole, x = removed.no_number_twice(case.model), _images(case)
     started = time.perf_counter()
     try:
         smaller = REMOVERS[engine](whole, x, MACS)
@@ -103,7 +103,7 @@ def _images(case: Case) -> Tensor:
 def _as_zeros(whole: nn.Module, smaller: nn.Module, outputs: Tensor, x: Tensor) -> bool:
     """Tell whether the outputs are those of the whole network with zeros for what went."""
     try:
-        zeroed = removed._zeroed(whole, smaller)
+        zeroed = removed.with_zeros(whole, smaller)
     except WrongResultError:
         return False
     with torch.no_grad():
