@@ -11,6 +11,7 @@ from compression.errors import UnsupportedTypeError
 from compression.graph import place_of
 from compression.layers import copy_model
 from compression.quantization.codes import CodesOfSeveral
+from compression.quantization.functions import apply
 
 
 class Slot:
@@ -19,13 +20,6 @@ class Slot:
     def __init__(self, which: int | str) -> None:
         """Stand for an operand's number or a constant's name."""
         self.index, self.name = (which, "") if isinstance(which, int) else (-1, which)
-
-
-def apply(op: str, target: Any, args: Any, kwargs: Any) -> Any:
-    """Return what a layer, a function or a tensor's method gives."""
-    if op == "call_method":
-        target = getattr(torch.Tensor, target)
-    return target(*args, **kwargs)
 
 
 class FloatOperator(nn.Module):
@@ -37,7 +31,7 @@ class FloatOperator(nn.Module):
         """Take over a node's layer, function or method, and the constants that it reads."""
         super().__init__()
         self.layer = None if layer is None else copy_model(layer)
-        self.target, self.op, self.place = node.target, node.op, place_of(node)
+        self.target, self.place = node.target, place_of(node)
         operands: list[fx.Node] = []
 
         def told(source: fx.Node) -> Any:
@@ -61,7 +55,7 @@ class FloatOperator(nn.Module):
             return getattr(self, told.name) if told.name else operands[told.index]
 
         args, kwargs = (fx.node.map_aggregate(part, given) for part in (self.args, self.kwargs))
-        value = apply(self.op, self.layer or self.target, args, kwargs)
+        value = apply(self.target if self.layer is None else self.layer, args, kwargs)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise UnsupportedTypeError(
                 f"{self.place}: only what gives one tensor of real numbers can stay in float, found "
@@ -96,7 +90,7 @@ def constants_of(network: fx.GraphModule) -> dict[fx.Node, Tensor]:
         elif node.op.startswith("call") and node.all_input_nodes and _all_in(node, found):
             args, kwargs = (fx.node.map_arg(a, found.__getitem__) for a in (node.args, node.kwargs))
             target = layers[str(node.target)] if node.op == "call_module" else node.target
-            value = apply(node.op, target, args, kwargs)
+            value = apply(target, args, kwargs)
             if isinstance(value, Tensor):
                 found[node] = value
     return found

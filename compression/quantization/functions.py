@@ -11,6 +11,12 @@ from compression.layers import copy_model
 from compression.quantization.codes import Codes, CodesOfSeveral
 
 
+def apply(target: Any, args: Any, kwargs: Any) -> Any:
+    """Return what a layer or a function gives, or a tensor's method where `target` is a text."""
+    function = getattr(torch.Tensor, target) if isinstance(target, str) else target
+    return function(*args, **kwargs)
+
+
 class Applied:
     """A function or a tensor's method of one tensor, and what else it is told."""
 
@@ -20,10 +26,7 @@ class Applied:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the function's value."""
-        function = (
-            getattr(torch.Tensor, self.target) if isinstance(self.target, str) else self.target
-        )
-        value: Tensor = function(x, *self.args, **self.kwargs)
+        value: Tensor = apply(self.target, (x, *self.args), self.kwargs)
         return value
 
 
