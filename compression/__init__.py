@@ -16,6 +16,7 @@ from compression.architectures import Architecture
 from compression.clustering import fine_tune_centroids, share_weights
 from compression.distillation import distill
 from compression.errors import CompressionError
+from compression.explanation import explain
 from compression.integer import deploy, export_onnx
 from compression.layers import left_out
 from compression.pruning import (
@@ -57,6 +58,7 @@ __all__ = [
     "count_macs",
     "deploy",
     "distill",
+    "explain",
     "export_onnx",
     "fine_tune",
     "fine_tune_centroids",

@@ -5,7 +5,7 @@ from compression.channels.costs import Cost, Count, Counter, Term
 from compression.channels.cutting import cut, zero
 from compression.channels.following import follow
 from compression.channels.scores import Criterion, scores_of
-from compression.channels.units import Width, kept_reasons, widths_of
+from compression.channels.units import Width, free_channels, kept_reasons, widths_of
 from compression.channels.walk import Channels, Product
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "choose",
     "cut",
     "follow",
+    "free_channels",
     "kept_reasons",
     "reach",
     "scores_of",

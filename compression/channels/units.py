@@ -81,3 +81,15 @@ def kept_reasons(channels: Channels) -> dict[str, str]:
             reason = channels.labels.reason(int(numbers.max()))
             reasons[f"{place.module}.{place.attribute}"] = f"its channels stay: {reason}"
     return reasons
+
+
+def free_channels(channels: Channels) -> dict[str, tuple[int, int]]:
+    """Return how many of each layer's own channels may go, and how many it has, by dotted name."""
+    frozen = channels.labels.frozen()
+    found: dict[str, tuple[int, int]] = {}
+    for place, axis in [key for key in channels.owned if key in channels.made]:
+        numbers = frozen[channels.owned[place, axis]]
+        parts = PACKED.get(place.attribute, 1)
+        free, total = int((numbers < 0).sum()) // parts, len(numbers) // parts
+        found[place.module] = max(found.get(place.module, (0, 0)), (free, total))
+    return found
