@@ -1,5 +1,6 @@
 """What a technique does with a workload's images and recipes, for the rows and for the sweep."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -75,17 +76,13 @@ def remove_and_tune(b: Baseline, *, macs: float, criterion: Criterion = "l2") ->
 
 
 def train_smaller(b: Baseline, model: nn.Module) -> nn.Module:
-    """Train a network that lost channels, by the workload's recipe for it, taught by the baseline.
-
-    The recipe is for half the multiply-accumulates. A smaller network is trained for as many epochs
-    more as cost the same.
-    """
-    if b.workload.removal is None:
+    """Train a network that lost channels, by the workload's recipe for it, taught by the baseline."""
+    if not b.workload.removal:
         return tune(b, model)
-    images, recipe = b.data.train.take(b.workload.removal_images), b.workload.removal
-    share = count_macs(model, example(b)) / count_macs(b.model, example(b))
-    epochs = max(1, round(recipe.epochs * 0.5 / share))
-    return repaired(b, model, images, replace(recipe, epochs=epochs), taught=True)
+    left = count_macs(model, example(b)) / count_macs(b.model, example(b))
+    nearest = min(b.workload.removal, key=lambda share: abs(math.log(share / left)))
+    images = b.data.train.take(b.workload.removal_images)
+    return repaired(b, model, images, b.workload.removal[nearest], taught=True)
 
 
 def remove_and_share(b: Baseline, *, macs: float, bit_cost: float) -> nn.Module:

@@ -78,7 +78,11 @@ CIFAR10 = Workload(
     student=networks.five_layer_cnn,
     student_recipe=Recipe(epochs=6, batch_size=128, learning_rate=0.05, precision="bfloat16"),
     sparse=Recipe(epochs=1, batch_size=128, learning_rate=0.02, warmup=0.1, precision="bfloat16"),
-    removal=Recipe(epochs=3, batch_size=128, learning_rate=0.05, warmup=0.1),
+    removal={
+        0.5: Recipe(epochs=4, batch_size=128, learning_rate=0.01, warmup=0.1),
+        0.25: Recipe(epochs=6, batch_size=128, learning_rate=0.05, warmup=0.1),
+        0.125: Recipe(epochs=15, batch_size=128, learning_rate=0.05, warmup=0.1),
+    },
     fine_tune_images=6_400,
     sparse_images=12_000,
     student_images=10_000,

@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ class Workload:
     - `fine_tune`: repairs what a technique did.
     - `sparse`: trains a network of which most is pruned; `fine_tune` by default.
     - `schedule_images`: those of the schedules, which take several epochs; `sparse_images` by default.
-    - `removal`: trains a network that lost half its multiply-accumulates with its channels, taught by
-      the baseline; `fine_tune` by default.
+    - `removal`: trains a network that lost channels, taught by the baseline; a recipe by the share of
+      the multiply-accumulates that is left, of which the nearest counts; `fine_tune` by default.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
       images, since fewer pixels may cost it accuracy.
@@ -46,7 +46,7 @@ class Workload:
     sparse: Recipe | None = None
     sparse_images: int | None = None
     schedule_images: int | None = None
-    removal: Recipe | None = None
+    removal: Mapping[float, Recipe] = field(default_factory=dict)
     removal_images: int | None = None
     calibration_images: int = 256
     batch_sizes: tuple[int, int] = (1, 64)
@@ -79,9 +79,9 @@ class Workload:
         parts = [self.name, name_of(self.network), name_of(start)]
         recipe = dataclasses.asdict(self.recipe_on(device))
         # Fields newer than the saved runs are left out where they are unused: fingerprints stay.
-        for field in ("cutout", "compiled"):
-            if not recipe[field]:
-                del recipe[field]
+        for newer in ("cutout", "compiled"):
+            if not recipe[newer]:
+                del recipe[newer]
         text = json.dumps([*parts, recipe], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import repairs
+from benchmarks import pipelines, repairs
 from benchmarks.baseline import Baseline, resume, weights_fingerprint
 from benchmarks.pipelines import remove_and_tune, train_smaller
 from benchmarks.repairs import repaired
@@ -30,7 +30,7 @@ def reused() -> list[float]:
 def b(reused: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Baseline:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     repairs._session_folder.cache_clear()
-    workload = replace(WITH_STUDENT, removal=RECIPE)
+    workload = replace(WITH_STUDENT, removal={0.5: RECIPE})
     return Baseline(residual(), tiny_data(), workload, CPU, on_reuse=reused.append)
 
 
@@ -157,3 +157,16 @@ def test_rows_of_removed_channels_share_their_training(b: Baseline, reused: list
     assert len(reused) == 1
     alone = fine_tune(first, b.data.train, RECIPE)
     assert weights_fingerprint(train_smaller(b, first)) != weights_fingerprint(alone)  # taught
+
+
+@pytest.mark.parametrize(("macs", "epochs"), [(0.7, 1), (0.45, 1), (0.25, 2), (0.15, 3)])
+def test_the_recipe_is_that_of_the_nearest_share(
+    b: Baseline, monkeypatch: pytest.MonkeyPatch, macs: float, epochs: int
+) -> None:
+    recipes = {share: replace(RECIPE, epochs=n) for share, n in ((0.5, 1), (0.25, 2), (0.125, 3))}
+    taken = replace(b, workload=replace(b.workload, removal=recipes))
+    seen: list[Recipe] = []
+    monkeypatch.setattr(pipelines, "repaired", lambda *given, **_: seen.append(given[-1]))
+    monkeypatch.setattr(pipelines, "count_macs", lambda m, _: 1.0 if m is taken.model else macs)
+    train_smaller(taken, residual())
+    assert [recipe.epochs for recipe in seen] == [epochs]
