@@ -12,6 +12,12 @@ from compression.quantization import StaticQuantizedModel
 
 log = logging.getLogger(__name__)
 
+SLOW = (
+    "no integer kernels here run the network ({}): the reference executor predicts the same, slower "
+    "than in float32; export_onnx writes a file that OpenVINO and ONNX Runtime run on other machines"
+)
+"""What a user gets on a machine, or with a network, that no executor takes."""
+
 
 def deploy(
     model: nn.Module, example: Tensor, *, executor: str | None = None, verify: bool = True
@@ -21,7 +27,8 @@ def deploy(
     `executor` names one of EXECUTORS: "native", "onednn", "openvino" and "onnxruntime" on the CPU,
     "triton" on an NVIDIA GPU (the table in README.md beside this file says what each is and needs). By
     default it is "triton" on a GPU, else the first of "native" and "onednn" that can run the model.
-    `model` comes back as it is where none can, and where it is not statically quantized.
+    `model` comes back as it is where it is not statically quantized, and, with a RuntimeWarning that
+    says what each executor lacks, where none can: it predicts the same, slower than in float.
     CompressionError for an executor that is unknown, is not there or cannot run the model, and for an
     example that the model cannot take.
 
@@ -38,7 +45,7 @@ def deploy(
     if place is None or not isinstance(model, StaticQuantizedModel):
         return model
     verification = Verification(model, example if verify else example[:1])
-    left_out: list[str] = []
+    left_out, refusals = list[str](), list[str]()
     for name in _candidates(executor, place):
         try:
             lowered, reason = _try(name, model, example, verification if verify else None)
@@ -46,12 +53,15 @@ def deploy(
             if name == executor:
                 raise
             log.info("not on the %s executor: %s", name, error)
+            refusals.append(str(error))
             continue
         if reason is None:
             break
         left_out.append(f"executor {name} {reason}")
     else:
         lowered, name = model, "reference"
+        if not left_out:
+            warnings.warn(SLOW.format("; ".join(refusals)), RuntimeWarning, stacklevel=2)
     if left_out:
         message = f"{'; '.join(left_out)}: the {name} executor runs instead"
         warnings.warn(message, RuntimeWarning, stacklevel=2)

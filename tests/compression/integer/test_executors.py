@@ -63,6 +63,8 @@ def test_a_cpu_whose_products_saturate_runs_the_reference(tmp_path: Path) -> Non
     run = run_program(WITHOUT_VNNI, path, ONEDNN_MAX_CPU_ISA="AVX2", **without)
     said = run.stdout.split()
     assert said == ["False", "False", "True"], f"AVX2 has no exact integer kernel\n{run.stderr}"
+    assert "no integer kernels here run the network" in run.stderr
+    assert "its products saturate" in run.stderr, "what the machine lacks"
     wanted = quantize_static(residual(), images())(images())
     found = torch.load(path, weights_only=True)
     # The ranges were found in float32 by another instruction set.
