@@ -150,6 +150,8 @@ FACTS: Mapping[str, Fact] = {
     "bytes_per_s": Fact(POSITIVE, "byte/s", "what the card copies, measured", _LAYERS),
     "int8_ops_per_s": Fact(POSITIVE, "1/s", "int8 operations of the card, measured", _LAYERS),
     "float16_ops_per_s": Fact(POSITIVE, "1/s", "float16 operations of the card, measured", _LAYERS),
+    # Outputs of INT8 against those of the network in float64.
+    "sqnr_db": Fact(NUMBER, "dB", "signal to quantization noise of the outputs", _LATENCY),
     # An integer executor against the reference executor.
     "executor": Fact(TEXT, "", "the integer executor", _AGREEMENT),
     "same_choice": Fact(SHARE, "share of images", "on which both choose one class", _AGREEMENT),

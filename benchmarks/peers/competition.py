@@ -2,12 +2,14 @@
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from benchmarks.machine.process import Process
 from benchmarks.peers.engines import ENGINES, Engine
@@ -35,9 +37,17 @@ class Competition:
     (calibration, validation and test inputs, labels of the test).
     """
 
-    def __init__(self, workload: str, folder: Path) -> None:
-        """Start nothing yet."""
-        self.workload, self.folder = workload, folder
+    def __init__(
+        self,
+        workload: str,
+        folder: Path,
+        engines: Sequence[Engine] = ENGINES,
+        *,
+        budget_s: float = BUDGET_S,
+    ) -> None:
+        """Start nothing yet; a race takes about `budget_s`."""
+        self.workload, self.folder, self.budget_s = workload, folder, budget_s
+        self.engines = [engine for engine in engines if missing(engine) is None]
         self._processes: dict[Engine, Process] = {}
         self._built: dict[Engine, dict[str, Any]] = {}
         self._evaluated: dict[Engine, dict[str, Any]] = {}
@@ -61,17 +71,28 @@ class Competition:
             self._evaluated[engine] = self._process(engine).ask(do="evaluate", path=path)
         return self._evaluated[engine]
 
+    def outputs(self, engine: Engine) -> Tensor:
+        """Return what the engine's file gives for the validation images, float32."""
+        path = self.file_facts(engine)["path"]
+        answer = self._process(engine).ask(do="predict_all", path=path)
+        return load_file(answer["outputs"])["outputs"]
+
+    def ran(self, engine: Engine, batch_size: int) -> dict[str, Any]:
+        """Return the integer kernels of one prediction, and the layers that are computed in float."""
+        self.times(batch_size)
+        answer = self._process(engine).ask(do="look")
+        return {key: answer[key] for key in ("integer_kernels", "stayed")}
+
     def times(self, batch_size: int) -> dict[str, tuple[float, ...]]:
         """Return the seconds of every engine that is installed, by name, round by round."""
         if batch_size not in self._raced:
-            engines = [engine for engine in ENGINES if missing(engine) is None]
-            for engine in engines:
+            for engine in self.engines:
                 path = self.file_facts(engine)["path"]
                 self._process(engine).ask(do="start", path=path, batch_size=batch_size)
             competitors: dict[str, Callable[[], float]] = {
-                engine.name: partial(_seconds, self._process(engine)) for engine in engines
+                engine.name: partial(_seconds, self._process(engine)) for engine in self.engines
             }
-            self._raced[batch_size] = race(competitors, budget_s=BUDGET_S)
+            self._raced[batch_size] = race(competitors, budget_s=self.budget_s)
         return self._raced[batch_size]
 
     def close(self) -> None:

@@ -65,16 +65,16 @@ def _save(
     save(how(model, calibration), path)
 
 
-def _int8(model: nn.Module, calibration: Tensor) -> StaticQuantizedModel:
+def _int8(model: nn.Module, calibration: Tensor, *, fallback: bool = False) -> StaticQuantizedModel:
     batches = list(calibration.split(CALIBRATION_BATCH))
-    return quantize_static(model, batches, precision="bfloat16")
+    return quantize_static(model, batches, precision="bfloat16", fallback=fallback)
 
 
 def _torch(path: Path, setting: Setting) -> Predict:
     return load(path, setting.factory).to(memory_format=torch.channels_last)
 
 
-def _executor(path: Path, setting: Setting, *, executor: str) -> Predict:
+def _executor(path: Path, setting: Setting, *, executor: str | None) -> Predict:
     with warnings.catch_warnings():  # no row is measured on another executor than its own
         warnings.simplefilter("error", RuntimeWarning)
         return deploy(load(path, setting.factory), setting.example, executor=executor)
@@ -230,4 +230,11 @@ PEERS = (
 )
 ENGINES = (*PEERS, *OURS)
 BASELINE = PEERS[0]
-BY_NAME = {engine.name: engine for engine in ENGINES}
+DEPLOYED = Engine(
+    "compression-int8",
+    ".safetensors",
+    partial(_save, how=partial(_int8, fallback=True)),
+    partial(_executor, executor=None),
+)
+"""What a user gets who names no executor, and leaves in float what has no integer arithmetic."""
+BY_NAME = {engine.name: engine for engine in (*ENGINES, DEPLOYED)}

@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from benchmarks.facts.record import encode_images
+from benchmarks.machine.kernels import INTEGER_KERNELS, kernels_of
 from benchmarks.machine.process import serve
 from benchmarks.peers.engines import BY_NAME, Setting
 from benchmarks.workloads import resolve
+from compression.layers import left_out
 from compression.storage import load_checkpoint
 
 EVALUATION_BATCH = 50
@@ -67,6 +70,24 @@ class Worker:
         repeats = REPEATS if self._seconds(self.batch) < SHORT_S else 1
         times = sorted(self._seconds(self.batch) for _ in range(repeats))
         return {"seconds": times[repeats // 2]}
+
+    def look(self) -> dict[str, Any]:
+        """Return what one more prediction runs; only of our executors is it known."""
+        if not isinstance(self.predict, nn.Module):
+            return {"integer_kernels": 0, "stayed": []}
+        ran = kernels_of(self.predict, self.batch)
+        kernels = (kernel for kernels in INTEGER_KERNELS for kernel in kernels)
+        stayed = {*left_out(self.predict), *getattr(self.predict, "stayed", ())}
+        return {"integer_kernels": sum(ran[k] for k in kernels), "stayed": sorted(stayed)}
+
+    def predict_all(self, path: str) -> dict[str, Any]:
+        """Write the outputs of all validation images beside the file, one image at a time."""
+        images = self.images.get_tensor("validation")
+        predict = self.engine.start(Path(path), Setting(images[:1], self.factory))
+        outputs = torch.cat([predict(image).float() for image in images.split(1)])
+        written = Path(path).parent / "outputs.safetensors"
+        save_file({"outputs": outputs.contiguous()}, written)
+        return {"outputs": str(written)}
 
     def evaluate(self, path: str) -> dict[str, Any]:
         """Predict every test image."""
