@@ -71,4 +71,8 @@ def unreached_weights(model: nn.Module, reached: Iterable[Tensor]) -> dict[str, 
                 missed[name] = f"{type(owner).__name__} holds integer codes"
             elif isinstance(owner, nn.Embedding | nn.EmbeddingBag):
                 missed[name] = "the rows of an embedding are looked up, not multiplied"
+            elif name.endswith(("bias_k", "bias_v")):
+                missed[name] = (
+                    "attention appends it to its keys or values, and multiplies it by none"
+                )
     return missed

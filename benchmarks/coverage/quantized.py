@@ -88,6 +88,7 @@ def _weights(case: Case, num_bits: int) -> str:
         layer, _, attribute = name.rpartition(".")
         if weight.ndim > 1 and name not in missed:
             known = attribute == "weight" and isinstance(layers[layer], QUANTIZED_WEIGHTS)
+            known = known or attribute == "in_proj_weight"
             require(known, f"{name} is neither quantized nor listed by left_out")
             rows = weight.flatten(1)
             scale = rows.abs().amax(1, keepdim=True) / (2 ** (num_bits - 1) - 1)

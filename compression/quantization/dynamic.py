@@ -90,17 +90,31 @@ def padded_matmul(left: Tensor, right: Tensor) -> Tensor:
 def quantize_dynamic(model: nn.Module, *, keep: Collection[str] = ()) -> nn.Module:
     """Return a copy whose linear layers are INT8; convolutions stay in float, as in the paper's 4.5.
 
-    Weights are symmetric per output channel, activations affine per row at run time, sums int32. What
-    stays in float is listed by left_out: other layers, attention's projections, subclasses of
-    nn.Linear, linear layers with hooks, and those whose dotted names are in `keep`. CompressionError
-    where that is every layer.
+    Weights are symmetric per output channel, activations affine per row at run time, sums int32. The
+    projections of attention are linear layers, too: nn.MultiheadAttention is written out as
+    q_proj, k_proj, v_proj and out_proj around the same products, whose arithmetic stays in float.
+    What stays in float is listed by left_out: other layers, subclasses of nn.Linear and of attention,
+    those with hooks, and those whose dotted names are in `keep`. CompressionError where that is every
+    layer.
 
     >>> small = quantize_dynamic(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
     >>> small[0].codes.dtype, small(torch.zeros(3, 4)).shape
     (torch.int8, torch.Size([3, 2]))
     """
+    return make_dynamic(model, keep=keep)
+
+
+def make_dynamic(
+    model: nn.Module, *, keep: Collection[str] = (), attention: Collection[str] | None = None
+) -> nn.Module:
+    """Return what quantize_dynamic does, with the attention at these names alone written out."""
     quantized = replace_layers(
-        model, KINDS, DynamicQuantizedLinear, verb="dynamic quantization", keep=keep
+        model,
+        KINDS,
+        DynamicQuantizedLinear,
+        verb="dynamic quantization",
+        keep=keep,
+        attention=attention,
     )
     for module in quantized.modules():
         if isinstance(module, nn.TransformerEncoderLayer):

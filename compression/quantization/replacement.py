@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import alteration, copy_model, record_left_out, replace_everywhere
+from compression.projections import attentions, write_out_projections
 from compression.weights import Weight, unreached_weights, weights
 
 Codes = tuple[Tensor, Tensor]
@@ -44,23 +45,24 @@ def replace_layers(
     *,
     verb: str,
     keep: Collection[str] = (),
+    attention: Collection[str] | None = None,
 ) -> nn.Module:
     """Return a copy in eval mode whose layers of exactly `kinds` are what `make` returns for them.
 
     `make` takes the layer, its name, and the codes of the layer that its weight is tied to, if any.
-    Layers that compute something else than their class, and those named in `keep`, stay. What stays
-    in float is recorded as left out; CompressionError where that is everything.
+    Attention is written out first, so that its projections are layers: that at the names of
+    `attention`, by default all that computes what torch's does. Layers that compute something else
+    than their class, and those named in `keep`, stay. What stays in float is recorded as left out;
+    CompressionError where that is everything.
     """
-    quantized = copy_model(model).eval()
-    reached = weights(quantized, tied=True)
-    _check_keep(keep, {weight.label for weight in reached})
+    quantized, reached, kept = _reached(model, keep, attention)
     outside = _outside_holders(quantized)
     reasons: dict[int, str] = {}
     made: dict[object, CodedLayer] = {}
     for weight in reached:
         layer = weight.layer
-        reason = "it was to stay" if weight.label in keep else _reason(weight, kinds, verb)
-        reason = reason or outside.get(layer)
+        reason = "it was to stay" if weight.label in keep else kept.get(id(weight.tensor))
+        reason = reason or _reason(weight, kinds, verb) or outside.get(layer)
         if reason:
             reasons[id(weight.tensor)] = reason
             continue
@@ -74,6 +76,30 @@ def replace_layers(
     return _put_in_place(quantized, made, reasons)
 
 
+def _reached(
+    model: nn.Module, keep: Collection[str], attention: Collection[str] | None
+) -> tuple[nn.Module, list[Weight], dict[int, str]]:
+    """Return a copy with attention written out, its weights, and why other attention is whole."""
+    if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
+        raise UnsupportedTypeError(
+            f"keep must be the dotted names of layers, found {keep!r}; pass ('head',)"
+        )
+    quantized = copy_model(model).eval()
+    known = {weight.label for weight in weights(quantized, tied=True)}
+    known.update(names := attentions(quantized))
+    quantized, kept = write_out_projections(
+        quantized,
+        names=names if attention is None else attention,
+        keep=keep,
+        outside=_outside_holders(quantized),
+    )
+    reached = weights(quantized, tied=True)
+    unknown = sorted(set(keep) - known - {weight.label for weight in reached})
+    if unknown:
+        raise CompressionError(f"keep: the network has no layer with weights at {unknown[0]!r}")
+    return quantized, reached, kept
+
+
 def float_layers(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[str]:
     """Return the layers of exactly `kinds` that a quantized `model` still has in float."""
     found = [w.label for w in _floats(model) if type(w.layer) in kinds]
@@ -85,16 +111,6 @@ def _floats(model: nn.Module) -> list[Weight]:
         return weights(model, tied=True)
     except CompressionError:
         return []
-
-
-def _check_keep(keep: Collection[str], known: set[str]) -> None:
-    if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
-        raise UnsupportedTypeError(
-            f"keep must be the dotted names of layers, found {keep!r}; pass ('head',)"
-        )
-    unknown = sorted(set(keep) - known)
-    if unknown:
-        raise CompressionError(f"keep: the network has no layer with weights at {unknown[0]!r}")
 
 
 def _put_in_place(

@@ -14,7 +14,8 @@ from compression.errors import UnsupportedTypeError
 from compression.layers import CONVOLUTIONS, TRANSPOSED, filters, unfilters
 from compression.quantization.replacement import CodedLayer, Codes, replace_layers
 
-# The last is attention's output projection: a linear layer that only its parent's type hides.
+# The last is the output projection of attention that stays whole: a linear layer that only its
+# parent's type hides.
 KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, NonDynamicallyQuantizableLinear)
 _FUNCTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
@@ -112,16 +113,30 @@ def quantize_weights(
 
     There is one scale per output channel, or one for each `group_size` consecutive weights of a
     channel. The arithmetic stays in the network's dtype: this makes the file smaller, not the
-    prediction faster. What stays in float is listed by left_out: attention's input projections,
-    recurrent and bilinear layers, embeddings, subclasses of layers, layers with hooks, and those whose
-    dotted names are in `keep`. CompressionError where that is every layer.
+    prediction faster. nn.MultiheadAttention is written out as q_proj, k_proj, v_proj and out_proj,
+    which are linear layers. What stays in float is listed by left_out: recurrent and bilinear layers,
+    embeddings, subclasses of layers, layers with hooks, and those whose dotted names are in `keep`.
+    CompressionError where that is every layer.
 
     >>> small = quantize_weights(nn.Sequential(nn.Linear(64, 8)), num_bits=4, group_size=32)
     >>> small[0].codes.shape, small[0].scale.shape
     (torch.Size([8, 64]), torch.Size([8, 2]))
     """
+    return make_weights(model, num_bits=num_bits, group_size=group_size, keep=keep)
+
+
+def make_weights(
+    model: nn.Module,
+    *,
+    num_bits: int,
+    group_size: int | None,
+    keep: Collection[str] = (),
+    attention: Collection[str] | None = None,
+) -> nn.Module:
+    """Return what quantize_weights does, with the attention at these names alone written out."""
 
     def make(layer: nn.Module, name: str, codes: Codes | None) -> WeightQuantizedLayer:
         return WeightQuantizedLayer(layer, name, codes, num_bits=num_bits, group_size=group_size)
 
-    return replace_layers(model, KINDS, make, verb="weight-only quantization", keep=keep)
+    verb = "weight-only quantization"
+    return replace_layers(model, KINDS, make, verb=verb, keep=keep, attention=attention)

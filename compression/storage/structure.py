@@ -7,11 +7,12 @@ from torch import nn
 
 from compression.errors import CheckpointError, CompressionError
 from compression.narrow import make_narrow, record_widths, recorded_widths
+from compression.projections import written_out
 from compression.quantization.cast import DTYPES, CastModel, cast
-from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
+from compression.quantization.dynamic import DynamicQuantizedLinear, make_dynamic
 from compression.quantization.replacement import float_layers
 from compression.quantization.static import StaticQuantizedModel, empty_static
-from compression.quantization.weights import KINDS, WeightQuantizedLayer, quantize_weights
+from compression.quantization.weights import KINDS, WeightQuantizedLayer, make_weights
 
 BEFORE = {
     "cast": ("weights", "dynamic", "channels"),
@@ -29,7 +30,8 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
     techniques were composed, "of" is the structure that the last one was given; "keep" names layers
     that stayed in float though their like have codes, and batch norms that were not folded. "widths"
     are the numbers of channels of layers that are smaller than the network's code makes them; those
-    of attention that lost heads are its projections', and it is written out.
+    of attention that lost heads are its projections', and it is written out. "attention" names what
+    is written out though it lost no heads; other attention is whole, as in files without the key.
     """
     if isinstance(model, StaticQuantizedModel):
         keep = {"keep": list(model.token_norms)} if model.token_norms else {}
@@ -60,7 +62,7 @@ def _dynamic(model: nn.Module) -> dict[str, Any] | None:
         if isinstance(m, WeightQuantizedLayer) and type(m.layer) is nn.Linear
     ]
     kept = _keep(model, (nn.Linear,), coded)
-    return {"kind": "dynamic", "num_bits": {}} | kept | _of(_narrow(model))
+    return {"kind": "dynamic", "num_bits": {}} | kept | _attention(model) | _of(_narrow(model))
 
 
 def _weights(model: nn.Module) -> dict[str, Any] | None:
@@ -83,12 +85,19 @@ def _weights(model: nn.Module) -> dict[str, Any] | None:
             "num_bits": bits if first.num_bits < 8 else {},
         }
         | _keep(model, KINDS, [])
+        | _attention(model)
         | _of(_dynamic(model) or _narrow(model))
     )
 
 
 def _options(layer: WeightQuantizedLayer) -> tuple[int, int | None]:
     return layer.num_bits, layer.group_size
+
+
+def _attention(model: nn.Module) -> dict[str, Any]:
+    narrow = {name.rpartition(".")[0] for name in recorded_widths(model)}
+    names = [name for name in written_out(model) if name not in narrow]
+    return {"attention": names} if names else {}
 
 
 def _keep(
@@ -104,7 +113,7 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
     `model` is a fresh float network of the same architecture; its values are of no account. Raises
     CheckpointError for a structure that no version of this package wrote.
     """
-    keep = structure.get("keep", [])
+    keep, attention = structure.get("keep", []), structure.get("attention", [])
     match structure:
         case {"kind": str(kind), "of": {"kind": str(before)}} if before in BEFORE.get(kind, ()):
             model = restructure(model, structure["of"])
@@ -116,9 +125,10 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
             record_widths(static, recorded_widths(model))
             return static
         case {"kind": "dynamic"}:
-            return quantize_dynamic(model, keep=keep)
+            return make_dynamic(model, keep=keep, attention=attention)
         case {"kind": "cast", "dtype": str(dtype)} if dtype in DTYPES:
             return cast(model, DTYPES[dtype])
         case {"kind": "weights", "bits": int(bits), "group_size": int() | None as group_size}:
-            return quantize_weights(model, num_bits=bits, group_size=group_size, keep=keep)
+            options = {"keep": keep, "attention": attention}
+            return make_weights(model, num_bits=bits, group_size=group_size, **options)
     raise CheckpointError(f"unknown structure {dict(structure)!r}: written by a newer version?")

@@ -212,6 +212,8 @@ KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "rounded-norms": (Wide, rounded_norms),
     "static-wide": (Wide, lambda m: quantize_static(sparse(m), torch.randn(IMAGES))),
     "weights-4-bit-groups": (Small, lambda m: quantize_weights(m, num_bits=4, group_size=5)),
+    "weights-attention": (Tokens, lambda m: quantize_weights(m, num_bits=4)),
+    "dynamic-attention": (Tokens, quantize_dynamic),
     "channels": (Small, smaller),
     "attention": (Tokens, lambda m: smaller(m, 0.6)),
     "static-channels": (Small, lambda m: quantize_static(smaller(m), torch.randn(IMAGES))),

@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+import torch
 
+from compression.attention import Attention
 from compression.storage import contents, load, load_checkpoint
 from compression.storage.container import read
 from tests.support.places import GOLDEN as FOLDER
 from tests.support.storage_faults import FILES
-from tests.support.storage_nets import KINDS, Factory, digest, golden_network
+from tests.support.storage_nets import KINDS, Factory, Tokens, digest, golden_network
 
 # storage-version-1 has the descriptions of the first writer: no CRC-32, a dense tensor described.
 # The others were written once, by these lines with `name` each of the keys:
@@ -18,8 +20,15 @@ from tests.support.storage_nets import KINDS, Factory, digest, golden_network
 #     files["weights-4-bit-groups"] = lambda: saved(make("weights-4-bit-groups"))
 #     files["channels"] = lambda: saved(make("channels"))
 #     files["attention"] = lambda: saved(make("attention"))
+#     files["weights-attention"] = lambda: saved(make("weights-attention"))
+#     files["dynamic-attention"] = lambda: saved(make("dynamic-attention"))
 #     files["static-channels"] = lambda: saved(make("static-channels"), entropy_coded=True)
 #     (FOLDER / f"storage-{name}.safetensors").write_bytes(files[name]())
+#
+# Two are of writers that left the input projections of attention in float, whose keys make no more:
+#
+#     files["old-weights-attention"] = lambda: saved(make("weights-attention"))
+#     files["old-dynamic-attention"] = lambda: saved(make("dynamic-attention"))
 #
 # A new format gets a new file; where one of these no longer loads, the reader is wrong.
 GOLDEN: dict[str, tuple[Factory, str]] = {
@@ -50,6 +59,22 @@ GOLDEN: dict[str, tuple[Factory, str]] = {
     "storage-attention.safetensors": (
         KINDS["attention"][0],
         "fb78a60b39d1052d132c8cb97ca012f2a693037c9945f6f7c27b46829f86ea20",
+    ),
+    "storage-old-weights-attention.safetensors": (
+        KINDS["weights-attention"][0],
+        "1fe64aaa99eda8204111b8638829a03cde0dd075ed705aba20e1840ba1fe5154",
+    ),
+    "storage-old-dynamic-attention.safetensors": (
+        KINDS["dynamic-attention"][0],
+        "71d82d9dc6ff847fb6ab1f7ac397cceca048e5c6fea7196c3469da2fca08a348",
+    ),
+    "storage-weights-attention.safetensors": (
+        KINDS["weights-attention"][0],
+        "0501620b4d9dadbc7a1265cdf104ecc6be0d3a90847e917063f7487316ee4728",
+    ),
+    "storage-dynamic-attention.safetensors": (
+        KINDS["dynamic-attention"][0],
+        "3fb93d98ad603a09634d8ec6b263547a425b1fe1fb292b0460efa0010b86851b",
     ),
     "storage-static-channels.safetensors": (
         KINDS["static-channels"][0],
@@ -128,6 +153,16 @@ def test_the_golden_files_have_heads() -> None:
     widths = about["structure"]["widths"]
     assert widths["mix"].keys() == {"bias_k", "bias_v"}
     assert widths["mix.out_proj"]["in_features"] == widths["mix.q_proj"]["out_features"] < 8
+
+
+def test_the_golden_files_have_attention_that_is_whole_and_that_is_written_out() -> None:
+    for kind in ("weights", "dynamic"):
+        found = [
+            load(FOLDER / f"storage-{age}{kind}-attention.safetensors", Tokens)
+            for age in ("old-", "")
+        ]
+        assert [isinstance(m.get_submodule("mix"), Attention) for m in found] == [False, True]
+        assert all(m(torch.ones(2, 2, 8, 8)).isfinite().all() for m in found)
 
 
 def test_the_golden_files_have_joined_tensors_and_contexts() -> None:

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from compression.attention.function import attend
 from compression.errors import CompressionError
+
+torch.fx.wrap("attend")  # torch.fx takes it whole: it asks for the axes of its inputs
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -25,8 +27,6 @@ class Attention(nn.Module):
     """
 
     # What nn.TransformerEncoderLayer asks before it takes its fast path, which knows one width only.
-    in_proj_weight = None
-    in_proj_bias = None
     _qkv_same_embed_dim = False
 
     def __init__(self, held: nn.MultiheadAttention) -> None:
@@ -49,6 +49,35 @@ class Attention(nn.Module):
     def num_heads(self) -> int:
         """The heads that are left."""
         return self.q_proj.out_features // self.head_dim
+
+    @property
+    def in_proj_weight(self) -> Tensor | None:
+        """The weights of queries, keys and values as one, for who reads it; None of other widths."""
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        if len({layer.in_features for layer in layers}) > 1:
+            return None
+        return torch.cat(tuple(layer.weight for layer in layers))
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """The biases of queries, keys and values as one, for who reads it."""
+        biases = tuple(layer.bias for layer in (self.q_proj, self.k_proj, self.v_proj))
+        return None if biases[0] is None else torch.cat(biases)
+
+    @property
+    def q_proj_weight(self) -> Tensor:
+        """The weight of queries, for who reads it."""
+        return self.q_proj.weight
+
+    @property
+    def k_proj_weight(self) -> Tensor:
+        """The weight of keys, for who reads it."""
+        return self.k_proj.weight
+
+    @property
+    def v_proj_weight(self) -> Tensor:
+        """The weight of values, for who reads it."""
+        return self.v_proj.weight
 
     def forward(
         self,
@@ -83,110 +112,6 @@ class Attention(nn.Module):
     def extra_repr(self) -> str:
         """Tell the heads' channels, which no layer shows."""
         return f"head_dim={self.head_dim}, batch_first={self.batch_first}"
-
-
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    head_dim: int,
-    scale: float,
-    batch_first: bool,
-    more: tuple[Tensor | None, Tensor | None, bool],
-    masks: tuple[Tensor | None, Tensor | None, bool],
-    weights: tuple[bool, bool],
-    dropout: float,
-) -> tuple[Tensor, Tensor | None]:
-    """Attend with projected queries, keys and values, whose channels are heads of `head_dim`.
-
-    `more` are a key and a value to append and whether to append zeros, `masks` those of positions
-    and of padding and whether the first is causal, `weights` whether to return them, and their mean.
-    """
-    laid = [_batch_first(x, batch_first) for x in (query, key, value)]
-    q, k, v = (_heads(x, head_dim) for x in laid)
-    k, v = _longer(k, more[0], more[2]), _longer(v, more[1], more[2])
-    mask = _mask(masks, q, k, laid[1].shape[1], keep_causal=weights[0])
-    if weights[0]:
-        scores = q * scale @ k.transpose(-2, -1)
-        shares = F.dropout((scores if mask is None else scores + mask).softmax(-1), dropout)
-        found = shares @ v
-    else:
-        causal = masks[2] and mask is None
-        found = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=scale)
-        shares = None
-    found = found.transpose(1, 2).flatten(2)
-    if shares is not None:
-        shares = shares.mean(1) if weights[1] else shares
-    if query.ndim == 2:
-        return found.squeeze(0), None if shares is None else shares.squeeze(0)
-    return found if batch_first else found.transpose(0, 1), shares
-
-
-torch.fx.wrap("attend")  # torch.fx takes it whole: it asks for the axes of its inputs
-
-
-def _batch_first(x: Tensor, already: bool) -> Tensor:
-    """Return (batch, tokens, channels); tokens without a batch are a batch of one."""
-    if x.ndim == 2:
-        return x.unsqueeze(0)
-    return x if already else x.transpose(0, 1)
-
-
-def _heads(x: Tensor, head_dim: int) -> Tensor:
-    """Return (batch, tokens, channels) as (batch, heads, tokens, channels of a head)."""
-    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
-
-
-def _longer(x: Tensor, token: Tensor | None, zeros: bool) -> Tensor:
-    """Append a token that was learned, and one of zeros."""
-    if token is not None:
-        last = _heads(token, x.shape[-1]).expand(len(x), -1, -1, -1)
-        x = torch.cat([x, last], 2)
-    return F.pad(x, (0, 0, 0, 1)) if zeros else x
-
-
-def _mask(
-    masks: tuple[Tensor | None, Tensor | None, bool],
-    q: Tensor,
-    k: Tensor,
-    tokens: int,
-    *,
-    keep_causal: bool,
-) -> Tensor | None:
-    """Return what to add to (batch, heads, queries, keys); None where `is_causal` says it all."""
-    attention, padding, causal = masks
-    if causal and attention is None:
-        raise CompressionError("is_causal is a hint about attn_mask: expected the mask, found None")
-    if causal and padding is None and not keep_causal:
-        return None
-    batch, heads, queries = q.shape[:3]
-    found: Tensor | None = None
-    if attention is not None:
-        _check(attention, "attn_mask", (queries, tokens), (batch * heads, queries, tokens))
-        found = _added(attention, q)
-        found = found.view(batch, heads, queries, tokens) if found.ndim == 3 else found[None, None]
-    if padding is not None:
-        _check(padding, "key_padding_mask", (tokens,), (batch, tokens))
-        padded = _added(padding, q).view(batch, 1, 1, tokens)
-        found = padded if found is None else found + padded
-    return None if found is None else F.pad(found, (0, k.shape[2] - tokens))
-
-
-def _check(mask: Tensor, name: str, *shapes: tuple[int, ...]) -> None:
-    if tuple(mask.shape) not in shapes:
-        raise CompressionError(
-            f"{name}: expected the shape {' or '.join(map(str, shapes))}, found {tuple(mask.shape)}"
-        )
-
-
-def _added(mask: Tensor, like: Tensor) -> Tensor:
-    """Return a mask as numbers to add: -inf where a bool one is true."""
-    if mask.dtype == torch.bool:
-        return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, -torch.inf)
-    if not mask.is_floating_point():
-        raise CompressionError(f"a mask holds bools or floats, found {mask.dtype}")
-    return mask.to(like.dtype)
 
 
 def _weights(held: nn.MultiheadAttention) -> list[Any]:
