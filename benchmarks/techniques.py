@@ -33,7 +33,7 @@ from benchmarks.technique import (
     targets,
 )
 from compression.clustering import share_weights
-from compression.integer import lacking, preferred
+from compression.integer import lacking, native, preferred
 from compression.pruning import (
     prune_l1_global,
     prune_l1_unstructured,
@@ -60,7 +60,7 @@ def _int8_on(device: str) -> Claim:
 
 NO_SPEED = dict.fromkeys(DEVICES, SIZE_ONLY)
 INT8 = {device: _int8_on(device) for device in DEVICES}
-DYNAMIC_INT8 = dict.fromkeys(DEVICES, Claim(kernels=(("aten::_int_mm",),)))
+DYNAMIC_INT8 = dict.fromkeys(DEVICES, Claim(kernels=((native.DYNAMIC_KERNEL,), ("aten::_int_mm",))))
 AT_ONCE = 10**9
 """Steps between two removals, of which then only the last one happens."""
 SPARSE_CORES = {"cuda": Claim(kernels=SEMI_STRUCTURED_KERNELS, otherwise="size only")}
@@ -164,7 +164,7 @@ TECHNIQUES = (
               claims=INT8),
     Technique("int4-weights",
               lambda b: quantize_weights(b.model, num_bits=4, group_size=64),
-              targets(size=0.15, drop_digits=0.02, drop_cifar10=0.02)),
+              targets(size=0.15, drop_digits=0.02, drop_cifar10=0.02, speed_up=0.9)),
     Technique("shared-16",
               lambda b: share_weights(b.model, num_clusters=16),
               targets(size=0.13, drop_digits=0.02, drop_cifar10=0.02, speed_up=0.9)),

@@ -27,6 +27,7 @@ def kernels_of(model: nn.Module, inputs: Tensor) -> Counter[str]:
         if inputs.is_cuda:
             torch.cuda.synchronize(inputs.device)
     ran = Counter(event.name for event in seen.events())
-    if isinstance(model, ExecutorModel):
-        ran.update(model.kernels_ran)
+    for module in model.modules():
+        if isinstance(module, ExecutorModel):
+            ran.update(module.kernels_ran)
     return ran

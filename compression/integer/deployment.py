@@ -2,11 +2,13 @@
 
 import logging
 import warnings
+from typing import Any
 
 from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.executors import EXECUTORS, device_of, lacking, preferred
+from compression.integer.layers import has_coded_layers, lower_layers
 from compression.integer.verification import Verification, first_line
 from compression.quantization import StaticQuantizedModel
 
@@ -27,20 +29,26 @@ def deploy(
     `executor` names one of EXECUTORS: "native", "onednn", "openvino" and "onnxruntime" on the CPU,
     "triton" on an NVIDIA GPU (the table in README.md beside this file says what each is and needs). By
     default it is "triton" on a GPU, else the first of "native" and "onednn" that can run the model.
-    `model` comes back as it is where it is not statically quantized, and, with a RuntimeWarning that
-    says what each executor lacks, where none can: it predicts the same, slower than in float.
+    `model` comes back, with a RuntimeWarning that says what each executor lacks, where none can: it
+    predicts the same, slower than in float. Of a network that quantize_dynamic or quantize_weights
+    made, a copy comes back whose linear layers run on compiled kernels ("native", on the CPU in
+    float32). Those of quantize_weights unpack weights of 2 to 8 bits where the example gives a layer at
+    most 64 rows; the rest is dequantized once, convolutions too, and takes the memory of real numbers.
+    The example of such a network may be a tuple of inputs. Other networks come back as they are.
     CompressionError for an executor that is unknown, is not there or cannot run the model, and for an
     example that the model cannot take.
 
     What is returned has predicted the example as the reference executor does, within the tolerance of
-    its row in EXECUTORS. An executor that does not is left out with a RuntimeWarning that names the
-    layer; the next one is returned, `model` at last. `verify=False` skips that.
+    its row in EXECUTORS, or layer by layer. An executor that does not is left out with a RuntimeWarning
+    that names the layer; the next one is returned, `model` at last. `verify=False` skips that.
 
     >>> from compression import quantize_static
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> deploy(quantize_static(net, torch.randn(16, 4)), torch.randn(1, 4))(torch.randn(3, 4)).shape
     torch.Size([3, 2])
     """
+    if executor in (None, "native") and has_coded_layers(model):
+        return _deploy_layers(model, example, executor, verify=verify)
     place = _place(model, example, executor)
     if place is None or not isinstance(model, StaticQuantizedModel):
         return model
@@ -65,6 +73,18 @@ def deploy(
     if left_out:
         message = f"{'; '.join(left_out)}: the {name} executor runs instead"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return lowered
+
+
+def _deploy_layers(
+    model: nn.Module, example: Any, executor: str | None, *, verify: bool
+) -> nn.Module:
+    if executor is not None and (reason := lacking(executor)):
+        raise CompressionError(reason)
+    lowered, wrong = lower_layers(model, example, verify=verify)
+    if wrong:
+        message = f"{'; '.join(wrong)}: it runs as it was quantized instead"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     return lowered
 
 

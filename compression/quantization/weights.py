@@ -112,11 +112,11 @@ def quantize_weights(
     """Return a copy whose convolutions and linear layers hold symmetric codes of 2 to 8 bits.
 
     There is one scale per output channel, or one for each `group_size` consecutive weights of a
-    channel. The arithmetic stays in the network's dtype: this makes the file smaller, not the
-    prediction faster. nn.MultiheadAttention is written out as q_proj, k_proj, v_proj and out_proj,
-    which are linear layers. What stays in float is listed by left_out: recurrent and bilinear layers,
-    embeddings, subclasses of layers, layers with hooks, and those whose dotted names are in `keep`.
-    CompressionError where that is every layer.
+    channel. The arithmetic stays in the network's dtype, and weights are dequantized at each call;
+    deploy runs them on kernels that unpack them, or dequantizes them once. nn.MultiheadAttention is
+    written out as q_proj, k_proj, v_proj and out_proj, which are linear layers. What stays in float is
+    listed by left_out: recurrent and bilinear layers, embeddings, subclasses of layers, layers with
+    hooks, and those whose dotted names are in `keep`. CompressionError where that is every layer.
 
     >>> small = quantize_weights(nn.Sequential(nn.Linear(64, 8)), num_bits=4, group_size=32)
     >>> small[0].codes.shape, small[0].scale.shape

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from compression.errors import CompressionError
 from compression.integer import lower_native
-from compression.integer.native import library, model, packing, step
+from compression.integer.native import library, model, native_linear, packing, step
 from compression.integer.steps import geometry
-from compression.quantization import quantize_static
+from compression.quantization import quantize_dynamic, quantize_static, quantize_weights
 from tests.support.compared import assert_equal, poisoned_memory, run
 from tests.support.drawing import program_of_seed
 from tests.support.integer_nets import NETS, numbers
@@ -110,6 +110,21 @@ def check_named(threads: int) -> None:
         check(*make(), threads)
 
 
+def check_linear() -> None:
+    """Check linear layers of odd shapes in compiled code, whose packed weights have no slack."""
+    for inputs, outputs in ((1, 1), (5, 17), (33, 40), (64, 64), (70, 130)):
+        layer, x = nn.Linear(inputs, outputs), torch.randn(7, inputs)
+        coded = [quantize_dynamic(layer)]
+        coded += [
+            quantize_weights(layer, num_bits=b, group_size=g) for b in (4, 8) for g in (None, 6)
+        ]
+        for network in coded:
+            kernel = native_linear(network)
+            assert kernel is not None
+            for rows in (0, 1, 6, 7):
+                torch.testing.assert_close(kernel(x[:rows]), network(x[:rows]))
+
+
 def check_with(slack: int) -> None:
     """Check them with so many bytes after each operand."""
     tighten(slack)
@@ -132,6 +147,7 @@ def main(networks: int, slack: int) -> None:
     tighten(slack)
     for threads in (1, 2):
         check_named(threads)
+        check_linear()
     ran, tried = 0, 0
     for case in drawn_cases():
         if ran == networks:

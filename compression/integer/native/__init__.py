@@ -1,6 +1,16 @@
 """The native executor: C kernels that this machine's compiler builds once."""
 
 from compression.integer.native.library import library, missing
+from compression.integer.native.linear import DYNAMIC_KERNEL, WEIGHTS_KERNEL, native_linear
 from compression.integer.native.model import KERNEL, NativeModel, lower_native
 
-__all__ = ["KERNEL", "NativeModel", "library", "lower_native", "missing"]
+__all__ = [
+    "DYNAMIC_KERNEL",
+    "KERNEL",
+    "WEIGHTS_KERNEL",
+    "NativeModel",
+    "library",
+    "lower_native",
+    "missing",
+    "native_linear",
+]

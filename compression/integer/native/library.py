@@ -52,6 +52,10 @@ def library() -> Any:
         raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
     check_interface(compiled)
     compiled.run.restype = ctypes.c_int64
+    pointer, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    compiled.linear_weights.argtypes = [pointer] * 5 + [number] * 5 + [small] * 2
+    compiled.linear_weights.restype = None
+    compiled.linear_dynamic.argtypes = [pointer] * 6 + [number] * 3 + [small]
     return compiled
 
 
