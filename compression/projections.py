@@ -37,7 +37,7 @@ def write_out_projections(
     modules that would not be found by who holds them. Reasons stand by the id of each tensor.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    holders = _holders(model)
+    holders = holders_of(model)
     reasons: dict[int, str] = {}
     for name in names:
         held: Any = modules.get(name)
@@ -57,7 +57,7 @@ def write_out_projections(
     return model, reasons
 
 
-def _holders(model: nn.Module) -> dict[int, int]:
+def holders_of(model: nn.Module) -> dict[int, int]:
     """Return how many modules hold each parameter, by its id."""
     counts: dict[int, int] = {}
     for module in model.modules():

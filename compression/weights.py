@@ -34,17 +34,21 @@ class Weight(NamedTuple):
         return layer if attribute == "weight" else self.name
 
 
-def weights(model: nn.Module, *, tied: bool = False) -> list[Weight]:
+def weights(
+    model: nn.Module, *, tied: bool = False, also: tuple[type[nn.Module], ...] = ()
+) -> list[Weight]:
     """Return the weights that techniques reach, a tied one once unless `tied`, after check_model.
 
     They are the matrices, of two dimensions or more, of linear layers, convolutions, transposed
-    convolutions, attention, recurrent layers and their cells, and bilinear layers; subclasses count.
+    convolutions, attention, recurrent layers and their cells, bilinear layers, and of the types
+    `also`; subclasses count.
     Raises CompressionError where there are none.
     """
     check_model(model)
     found: dict[object, Weight] = {}
     for prefix, layer in model.named_modules(remove_duplicate=not tied):
-        for attribute, tensor in layer._parameters.items() if isinstance(layer, WEIGHTED) else ():
+        reached = isinstance(layer, WEIGHTED + also)
+        for attribute, tensor in layer._parameters.items() if reached else ():
             if tensor is None or tensor.ndim < 2 or not tensor.numel() or "weight" not in attribute:
                 continue
             name = f"{prefix}.{attribute}" if prefix else attribute

@@ -1,8 +1,7 @@
 """Networks whose layers alone hold codes: each layer on a kernel, or dequantized once."""
 
-import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,14 @@ from compression.errors import CompressionError
 from compression.integer.native import missing, native_linear
 from compression.layers import copy_model, failing_module, replace_everywhere
 from compression.modes import evaluating
-from compression.quantization import CastModel, DynamicQuantizedLinear, WeightQuantizedLayer
+from compression.quantization import (
+    CastModel,
+    DynamicQuantizedLinear,
+    WeightQuantizedLayer,
+    WeightQuantizedRecurrent,
+)
+from compression.quantization.coded import in_float
+from compression.quantization.replacement import CodedLayer
 
 MOST_ROWS = 64
 """Rows of an input up to which a kernel that unpacks weights is as fast as torch's on real ones."""
@@ -21,10 +27,9 @@ _ROUNDING = 16 * 2.0**-24
 
 def has_coded_layers(model: nn.Module) -> bool:
     """Tell whether `lower_layers` knows layers of `model`."""
-    kinds = {type(module) for module in model.modules()}
-    return CastModel not in kinds and not kinds.isdisjoint(
-        {WeightQuantizedLayer, DynamicQuantizedLinear}
-    )
+    modules = list(model.modules())
+    coded = any(isinstance(module, CodedLayer) for module in modules)
+    return coded and not any(isinstance(module, CastModel) for module in modules)
 
 
 @torch.no_grad()
@@ -111,9 +116,6 @@ def _difference(layer: Any, inputs: Tensor, outputs: Tensor, kernel: nn.Module) 
 
 def _dequantized(layer: nn.Module) -> nn.Module | None:
     """Return the plain layer of the numbers that codes of a weight stand for."""
-    if not isinstance(layer, WeightQuantizedLayer):
-        return None
-    plain = copy.copy(layer.layer)
-    weight = nn.Parameter(layer.weight, requires_grad=False)
-    plain._parameters = {**plain._parameters, "weight": weight}
-    return plain
+    if isinstance(layer, WeightQuantizedLayer | WeightQuantizedRecurrent):
+        return cast(nn.Module, in_float(layer, lambda coded: coded.weight))
+    return None

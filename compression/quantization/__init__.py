@@ -1,6 +1,11 @@
 """Quantized networks: dynamic and static INT8, weights of 2 to 8 bits, float16 and bfloat16."""
 
 from compression.quantization.cast import CastModel, cast, round_vectors
+from compression.quantization.coded import (
+    CodedWeight,
+    WeightQuantizedEmbedding,
+    WeightQuantizedRecurrent,
+)
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
 from compression.quantization.qat import quantize_aware
 from compression.quantization.static import StaticQuantizedModel, quantize_static
@@ -8,9 +13,12 @@ from compression.quantization.weights import WeightQuantizedLayer, quantize_weig
 
 __all__ = [
     "CastModel",
+    "CodedWeight",
     "DynamicQuantizedLinear",
     "StaticQuantizedModel",
+    "WeightQuantizedEmbedding",
     "WeightQuantizedLayer",
+    "WeightQuantizedRecurrent",
     "cast",
     "quantize_aware",
     "quantize_dynamic",

@@ -1,6 +1,6 @@
 """Layers that are replaced by others on codes: which are, and which stay as they were."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import alteration, copy_model, record_left_out, replace_everywhere
-from compression.projections import attentions, write_out_projections
+from compression.projections import attentions, holders_of, write_out_projections
 from compression.weights import Weight, unreached_weights, weights
 
+LATER = (nn.Embedding, nn.LSTM, nn.GRU, nn.RNN)
+"""Layers that had no codes in the first files: a file names those that have."""
 Codes = tuple[Tensor, Tensor]
 """Codes of a weight, and their scale."""
 
@@ -41,43 +43,63 @@ class CodedLayer(nn.Module):
 def replace_layers(
     model: nn.Module,
     kinds: tuple[type[nn.Module], ...],
-    make: Callable[[Any, str, Codes | None], CodedLayer],
+    make: Callable[[Any, str, Codes | None], nn.Module],
     *,
     verb: str,
     keep: Collection[str] = (),
     attention: Collection[str] | None = None,
+    later: Collection[str] | None = None,
 ) -> nn.Module:
     """Return a copy in eval mode whose layers of exactly `kinds` are what `make` returns for them.
 
     `make` takes the layer, its name, and the codes of the layer that its weight is tied to, if any.
     Attention is written out first, so that its projections are layers: that at the names of
-    `attention`, by default all that computes what torch's does. Layers that compute something else
-    than their class, and those named in `keep`, stay. What stays in float is recorded as left out;
-    CompressionError where that is everything.
+    `attention`, by default all that computes what torch's does; so with layers of LATER and `later`.
+    Layers that compute something else than their class, and those named in `keep`, stay. What stays in
+    float is recorded as left out; CompressionError where that is everything.
     """
-    quantized, reached, kept = _reached(model, keep, attention)
-    outside = _outside_holders(quantized)
+    quantized, reached, kept = _reached(model, keep, attention, kinds)
+    outside, holders = _outside_holders(quantized), holders_of(quantized)
     reasons: dict[int, str] = {}
-    made: dict[object, CodedLayer] = {}
+    made: dict[object, Any] = {}
     for weight in reached:
         layer = weight.layer
-        reason = "it was to stay" if weight.label in keep else kept.get(id(weight.tensor))
-        reason = reason or _reason(weight, kinds, verb) or outside.get(layer)
+        reason = "it was to stay" if _is_kept(weight, keep, later) else kept.get(id(weight.tensor))
+        reason = reason or _reason(weight, kinds, verb, holders) or outside.get(layer)
         if reason:
             reasons[id(weight.tensor)] = reason
             continue
-        twin = made.get(key := (id(weight.tensor), getattr(layer, "groups", 1), type(layer)))
+        kind = nn.Linear if isinstance(layer, nn.Embedding) else type(layer)
+        twin = made.get(key := (id(weight.tensor), getattr(layer, "groups", 1), kind))
         if layer not in made:
             codes = None if twin is None else (twin.codes, twin.scale)
-            made[layer] = made[key] = make(layer, weight.label, codes)
+            made[layer] = made[key] = make(layer, _owner(weight), codes)
     if not made:
         found = "; ".join(f"{w.name}: {reasons[id(w.tensor)]}" for w in reached[:3])
         raise CompressionError(f"{verb} found no layer to quantize: {found}")
     return _put_in_place(quantized, made, reasons)
 
 
+def _owner(weight: Weight) -> str:
+    return weight.name.rpartition(".")[0]
+
+
+def _is_kept(weight: Weight, keep: Collection[str], later: Collection[str] | None) -> bool:
+    """Tell whether a layer is to stay: named itself, or one matrix of a recurrent layer."""
+    owner = _owner(weight)
+    if later is not None and type(weight.layer) in LATER and owner not in later:
+        return True
+    if not isinstance(weight.layer, nn.RNNBase):
+        return weight.label in keep
+    names = [owner, *(f"{owner}.{name}".strip(".") for name in weight.layer._parameters)]
+    return not set(names).isdisjoint(keep)
+
+
 def _reached(
-    model: nn.Module, keep: Collection[str], attention: Collection[str] | None
+    model: nn.Module,
+    keep: Collection[str],
+    attention: Collection[str] | None,
+    kinds: tuple[type[nn.Module], ...],
 ) -> tuple[nn.Module, list[Weight], dict[int, str]]:
     """Return a copy with attention written out, its weights, and why other attention is whole."""
     if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
@@ -85,7 +107,10 @@ def _reached(
             f"keep must be the dotted names of layers, found {keep!r}; pass ('head',)"
         )
     quantized = copy_model(model).eval()
-    known = {weight.label for weight in weights(quantized, tied=True)}
+    also = tuple(kind for kind in LATER if kind in kinds)
+    reached = weights(quantized, tied=True, also=also)
+    recurrent = {_owner(w) for w in reached if isinstance(w.layer, nn.RNNBase)}
+    known = {weight.label for weight in reached} | recurrent
     known.update(names := attentions(quantized))
     quantized, kept = write_out_projections(
         quantized,
@@ -93,7 +118,7 @@ def _reached(
         keep=keep,
         outside=_outside_holders(quantized),
     )
-    reached = weights(quantized, tied=True)
+    reached = weights(quantized, tied=True, also=also)
     unknown = sorted(set(keep) - known - {weight.label for weight in reached})
     if unknown:
         raise CompressionError(f"keep: the network has no layer with weights at {unknown[0]!r}")
@@ -113,14 +138,13 @@ def _floats(model: nn.Module) -> list[Weight]:
         return []
 
 
-def _put_in_place(
-    model: nn.Module, made: dict[object, CodedLayer], reasons: dict[int, str]
-) -> nn.Module:
+def _put_in_place(model: nn.Module, made: dict[object, Any], reasons: dict[int, str]) -> nn.Module:
     for old, new in made.items():
         if isinstance(old, nn.Module):
             replace_everywhere(model, old, new)
     model = made.get(model, model).eval()
-    missed = unreached_weights(model, [layer.codes for layer in made.values()])
+    codes = [m.codes for m in model.modules() if isinstance(m, CodedLayer)]
+    missed = unreached_weights(model, codes)
     for name, tensor in model.named_parameters():
         if name in missed:
             missed[name] = reasons.get(id(tensor), missed[name])
@@ -143,8 +167,16 @@ def _outside_holders(model: nn.Module) -> dict[nn.Module, str]:
     return found
 
 
-def _reason(weight: Weight, kinds: tuple[type[nn.Module], ...], verb: str) -> str | None:
-    if type(weight.layer) in kinds and weight.name.rpartition(".")[2] == "weight":
-        return alteration(weight.layer)
-    names = ", ".join(f"nn.{kind.__name__}" for kind in kinds if hasattr(nn, kind.__name__))
-    return f"{verb} covers {names} only, found {type(weight.layer).__name__}"
+def _reason(
+    weight: Weight, kinds: tuple[type[nn.Module], ...], verb: str, holders: Mapping[int, int]
+) -> str | None:
+    layer, attribute = weight.layer, weight.name.rpartition(".")[2]
+    recurrent = isinstance(layer, nn.RNNBase)
+    if type(layer) not in kinds or (attribute != "weight" and not recurrent):
+        names = ", ".join(f"nn.{kind.__name__}" for kind in kinds if hasattr(nn, kind.__name__))
+        return f"{verb} covers {names} only, found {type(layer).__name__}"
+    if recurrent and any(holders[id(p)] > 1 for p in layer._parameters.values() if p is not None):
+        return "a weight of it is tied to that of another layer"
+    if isinstance(layer, nn.Embedding) and layer.max_norm is not None:
+        return "its rows are scaled in place, by max_norm"
+    return alteration(layer)

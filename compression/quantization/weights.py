@@ -1,18 +1,21 @@
 """Weight-only quantization: integer codes in memory and file, arithmetic in the network's dtype."""
 
-import copy
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.errors import UnsupportedTypeError
 from compression.layers import CONVOLUTIONS, TRANSPOSED, filters, unfilters
-from compression.quantization.replacement import CodedLayer, Codes, replace_layers
+from compression.quantization.coded import (
+    CodedWeight,
+    WeightQuantizedEmbedding,
+    WeightQuantizedRecurrent,
+    without,
+)
+from compression.quantization.replacement import LATER, Codes, replace_layers
 
 # The last is the output projection of attention that stays whole: a linear layer that only its
 # parent's type hides.
@@ -20,19 +23,13 @@ KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, NonDynamicallyQuantizableLinear)
 _FUNCTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-class WeightQuantizedLayer(CodedLayer):
+class WeightQuantizedLayer(CodedWeight):
     """A convolution or linear layer whose weight is dequantized at each call."""
 
     layer: Any
 
     def __init__(
-        self,
-        layer: nn.Module,
-        name: str,
-        codes: Codes | None = None,
-        *,
-        num_bits: int,
-        group_size: int | None,
+        self, layer: nn.Module, name: str, codes: Codes | None = None, **options: Any
     ) -> None:
         """Make codes of the weight of `layer`, per filter or per group of weights, or take them."""
         if type(layer) not in KINDS:
@@ -41,22 +38,9 @@ class WeightQuantizedLayer(CodedLayer):
                 f"{type(layer).__name__}"
             )
         weight: Any = layer.weight
-        if codes is None:
-            rows = filters(weight.detach(), layer)
-            qparams = choose_qparams(
-                rows,
-                num_bits=num_bits,
-                axis=0 if group_size is None else None,
-                group_size=group_size,
-                name=f"{name}.weight".removeprefix("."),
-            )
-            codes = quantize(rows, qparams), qparams.scale
-        super().__init__(codes, weight)
-        self.num_bits, self.group_size = num_bits, group_size
-        self._qparams: QParams | None = None
-        # A copy: `layer` may be held elsewhere too, and still computes there.
-        self.layer = copy.copy(layer)
-        self.layer._parameters = {**layer._parameters, "weight": None}
+        rows = filters(weight.detach(), layer)
+        super().__init__(weight, rows, f"{name}.weight", codes, **options)
+        self.layer = without(layer, "weight")
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the layer, which its parent may read: its bias, its features."""
@@ -70,15 +54,7 @@ class WeightQuantizedLayer(CodedLayer):
     @property
     def weight(self) -> Tensor:
         """The weight that the codes stand for, in the network's dtype."""
-        if self._qparams is None or self._qparams.scale is not self.scale:
-            # Once a device: to check the scales is to wait for a GPU.
-            axis = 0 if self.group_size is None else None
-            zero_point = torch.zeros_like(self.scale, dtype=torch.int32)
-            self._qparams = QParams(
-                self.scale, zero_point, self.num_bits, True, axis, self.group_size
-            )
-        rows = dequantize(self.codes, self._qparams)
-        return unfilters(rows, self.layer).to(self.like.dtype)
+        return unfilters(self.rows(), self.layer).to(self.like.dtype)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer with its dequantized weight; only transposed ones take `output_size`."""
@@ -109,14 +85,15 @@ def quantize_weights(
     group_size: int | None = None,
     keep: Collection[str] = (),
 ) -> nn.Module:
-    """Return a copy whose convolutions and linear layers hold symmetric codes of 2 to 8 bits.
+    """Return a copy whose layers hold weights as symmetric codes of 2 to 8 bits.
 
-    There is one scale per output channel, or one for each `group_size` consecutive weights of a
-    channel. The arithmetic stays in the network's dtype, and weights are dequantized at each call;
-    deploy runs them on kernels that unpack them, or dequantizes them once. nn.MultiheadAttention is
-    written out as q_proj, k_proj, v_proj and out_proj, which are linear layers. What stays in float is
-    listed by left_out: recurrent and bilinear layers, embeddings, subclasses of layers, layers with
-    hooks, and those whose dotted names are in `keep`. CompressionError where that is every layer.
+    There is one scale per output channel or embedded row, or one for each `group_size` consecutive
+    weights of it. The arithmetic stays in the network's dtype, and weights are dequantized at each
+    call; deploy runs them on kernels that unpack them, or dequantizes them once. nn.MultiheadAttention
+    is written out as q_proj, k_proj, v_proj and out_proj, which are linear layers; nn.LSTM, nn.GRU and
+    nn.RNN hold codes of each matrix; of nn.Embedding the rows that are looked up are dequantized. What
+    stays in float is listed by left_out: bilinear layers, recurrent cells, subclasses of layers, layers
+    with hooks, and those whose dotted names are in `keep`. CompressionError where that is every layer.
 
     >>> small = quantize_weights(nn.Sequential(nn.Linear(64, 8)), num_bits=4, group_size=32)
     >>> small[0].codes.shape, small[0].scale.shape
@@ -132,11 +109,24 @@ def make_weights(
     group_size: int | None,
     keep: Collection[str] = (),
     attention: Collection[str] | None = None,
+    later: Collection[str] | None = None,
 ) -> nn.Module:
-    """Return what quantize_weights does, with the attention at these names alone written out."""
+    """Return what quantize_weights does, with the attention and LATER layers at these names alone."""
+    options: Any = {"num_bits": num_bits, "group_size": group_size}
 
-    def make(layer: nn.Module, name: str, codes: Codes | None) -> WeightQuantizedLayer:
-        return WeightQuantizedLayer(layer, name, codes, num_bits=num_bits, group_size=group_size)
+    def make(layer: Any, name: str, codes: Codes | None) -> nn.Module:
+        if isinstance(layer, nn.RNNBase):
+            return WeightQuantizedRecurrent(layer, name, **options)
+        if isinstance(layer, nn.Embedding):
+            return WeightQuantizedEmbedding(layer, name, codes, **options)
+        return WeightQuantizedLayer(layer, name, codes, **options)
 
-    verb = "weight-only quantization"
-    return replace_layers(model, KINDS, make, verb=verb, keep=keep, attention=attention)
+    return replace_layers(
+        model,
+        KINDS + LATER,
+        make,
+        verb="weight-only quantization",
+        keep=keep,
+        attention=attention,
+        later=later,
+    )

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from compression.architectures import Architecture
 from compression.errors import CheckpointError, CompressionError
 from compression.layers import replace_everywhere, unfilters
-from compression.quantization import CastModel, DynamicQuantizedLinear, WeightQuantizedLayer
+from compression.quantization import (
+    CastModel,
+    CodedWeight,
+    DynamicQuantizedLinear,
+    WeightQuantizedLayer,
+    WeightQuantizedRecurrent,
+)
+from compression.quantization.coded import in_float
 from compression.storage.encoding import check_storable, kind_of, same_bits
 from compression.storage.rebuild import compare
 from compression.storage.structure import restructure
@@ -115,22 +122,28 @@ def _in_float(twin: nn.Module) -> nn.Module:
     if isinstance(twin, CastModel):
         twin = twin.network
     for layer in list(twin.modules()):
-        if not isinstance(layer, DynamicQuantizedLinear | WeightQuantizedLayer):
-            continue
-        if isinstance(layer, WeightQuantizedLayer):
-            plain, weight = layer.layer, unfilters(layer.codes, layer.layer)
-        else:
-            plain, weight = (
-                nn.Linear(layer.in_features, layer.out_features, device="meta"),
-                layer.codes,
-            )
+        if isinstance(layer, WeightQuantizedRecurrent) or (
+            isinstance(layer, CodedWeight) and hasattr(layer, "layer")
+        ):
+            plain = in_float(layer, _empty_weight)
+        elif isinstance(layer, DynamicQuantizedLinear):
+            plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
             plain._parameters["bias"] = layer._parameters["bias"]
-        number = torch.zeros((), dtype=layer.like.dtype)
-        plain._parameters["weight"] = nn.Parameter(number.expand(weight.shape))
+            plain._parameters["weight"] = nn.Parameter(_empty_weight(layer))
+        else:
+            continue
         if layer is twin:
             return plain
         replace_everywhere(twin, layer, plain)
     return twin
+
+
+def _empty_weight(layer: Any) -> Tensor:
+    """Return a weight of the shape and dtype of a layer's, of any values."""
+    codes = layer.codes
+    if isinstance(layer, WeightQuantizedLayer):
+        codes = unfilters(codes, layer.layer)
+    return torch.zeros((), dtype=layer.like.dtype).expand(codes.shape)
 
 
 def check_architecture(

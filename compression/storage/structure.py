@@ -8,6 +8,11 @@ from torch import nn
 from compression.errors import CheckpointError, CompressionError
 from compression.narrow import make_narrow, record_widths, recorded_widths
 from compression.projections import written_out
+from compression.quantization import (
+    CodedWeight,
+    WeightQuantizedEmbedding,
+    WeightQuantizedRecurrent,
+)
 from compression.quantization.cast import DTYPES, CastModel, cast
 from compression.quantization.dynamic import DynamicQuantizedLinear, make_dynamic
 from compression.quantization.replacement import float_layers
@@ -31,7 +36,8 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
     that stayed in float though their like have codes, and batch norms that were not folded. "widths"
     are the numbers of channels of layers that are smaller than the network's code makes them; those
     of attention that lost heads are its projections', and it is written out. "attention" names what
-    is written out though it lost no heads; other attention is whole, as in files without the key.
+    is written out though it lost no heads; other attention is whole, as in files without the key. So
+    with "later" and embeddings and recurrent layers that have codes.
     """
     if isinstance(model, StaticQuantizedModel):
         keep = {"keep": list(model.token_norms)} if model.token_norms else {}
@@ -66,7 +72,7 @@ def _dynamic(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _weights(model: nn.Module) -> dict[str, Any] | None:
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, WeightQuantizedLayer)}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, CodedWeight)}
     if not layers:
         return None
     first = next(iter(layers.values()))
@@ -86,11 +92,19 @@ def _weights(model: nn.Module) -> dict[str, Any] | None:
         }
         | _keep(model, KINDS, [])
         | _attention(model)
+        | _later(model)
         | _of(_dynamic(model) or _narrow(model))
     )
 
 
-def _options(layer: WeightQuantizedLayer) -> tuple[int, int | None]:
+def _later(model: nn.Module) -> dict[str, Any]:
+    kinds = (WeightQuantizedEmbedding, WeightQuantizedRecurrent)
+    named = model.named_modules(remove_duplicate=False)
+    names = [name for name, module in named if isinstance(module, kinds)]
+    return {"later": names} if names else {}
+
+
+def _options(layer: CodedWeight) -> tuple[int, int | None]:
     return layer.num_bits, layer.group_size
 
 
@@ -129,6 +143,6 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
         case {"kind": "cast", "dtype": str(dtype)} if dtype in DTYPES:
             return cast(model, DTYPES[dtype])
         case {"kind": "weights", "bits": int(bits), "group_size": int() | None as group_size}:
-            options = {"keep": keep, "attention": attention}
+            options = {"keep": keep, "attention": attention, "later": structure.get("later", [])}
             return make_weights(model, num_bits=bits, group_size=group_size, **options)
     raise CheckpointError(f"unknown structure {dict(structure)!r}: written by a newer version?")

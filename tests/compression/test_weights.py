@@ -102,7 +102,8 @@ def test_the_sparsity_that_was_asked_for_is_found(name: str, prune_) -> None:
 
 
 def test_what_is_left_out_is_listed_and_counts() -> None:
-    for name in ("prune_l1_unstructured", "prune_l1_global", "share_weights", "quantize_weights"):
+    assert set(left_out(quantize_weights(Own()))) == {"matrix"}
+    for name in ("prune_l1_unstructured", "prune_l1_global", "share_weights", "quantize_dynamic"):
         out = TECHNIQUES[name](Own())
         assert set(left_out(out)) == {"embedding.weight", "matrix"}
         assert "looked up" in left_out(out)["embedding.weight"]
@@ -113,7 +114,7 @@ def test_what_is_left_out_is_listed_and_counts() -> None:
 
 def test_the_list_is_that_of_the_latest_technique() -> None:
     pruned = prune_l1_unstructured(Own(), amount=0.5)
-    assert set(left_out(quantize_weights(pruned))) == {"embedding.weight", "matrix"}
+    assert set(left_out(quantize_weights(pruned))) == {"matrix"}
     pruned = prune_n_of_m(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4)))
     assert left_out(pruned) == {"0.weight": "its 6 input channels are no multiple of 4"}
     assert left_out(prune_l1_unstructured(pruned, amount=0.5)) == {}
