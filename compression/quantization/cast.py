@@ -1,9 +1,6 @@
 """Half precision: the network in float16 or bfloat16, inputs and outputs in float32."""
 
-import copy
-import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,11 +10,11 @@ from torch.func import functional_call
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model, copy_model, failing_module, record_left_out
 from compression.modes import ExecutorModel
+from compression.nested import map_tensors, tensors_in
 from compression.quantization.replacement import CodedLayer
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _ANOTHER_DTYPE = re.compile("same dtype|same type|scalar type|dtype|should be the same", re.I)
-_PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.Size, torch.dtype, torch.device)
 
 
 class CastModel(nn.Module):
@@ -40,7 +37,7 @@ class CastModel(nn.Module):
         CompressionError where the forward mixes dtypes or torch has no kernel, and for outputs of
         another type.
         """
-        first = next(_tensors((inputs, named)), None)
+        first = next(tensors_in((inputs, named)), None)
         place = first.device.type if first is not None else "cpu"
         widened = self.dtype == torch.float16 and place == "cpu"
         dtype = torch.float32 if widened else self.dtype
@@ -131,7 +128,7 @@ def _check_castable(model: nn.Module) -> None:
         for name, value in vars(module).items() if not isinstance(module, CodedLayer) else ():
             if name.startswith("_flat_weight") or name in ("_parameters", "_buffers", "_modules"):
                 continue
-            if any(tensor.is_floating_point() for tensor in _tensors(value)):
+            if any(tensor.is_floating_point() for tensor in tensors_in(value)):
                 raise UnsupportedTypeError(
                     f"{prefix}.{name}".removeprefix(".") + ": expected a buffer, found a plain "
                     "attribute that holds a floating tensor, which a network does not cast; use "
@@ -155,50 +152,6 @@ def _wide_tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: wide[id(tensor)] for name, tensor in named}
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value and in the tuples, lists, dicts and dataclasses that it is of."""
-    if isinstance(value, Tensor):
-        yield value
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield from _tensors([getattr(value, f.name) for f in dataclasses.fields(value)])
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
-
-
 def _in_dtype(value: Any, dtype: torch.dtype, role: str) -> Any:
     """Return `value` with its floating tensors in `dtype`."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, _PLAIN):
-        return value
-
-    def inner(item: Any) -> Any:
-        return _in_dtype(item, dtype, role)
-
-    return _map_items(value, inner, role)
-
-
-def _map_items(value: Any, inner: Callable[[Any], Any], role: str) -> Any:
-    """Return a copy of a collection whose items went through `inner`."""
-    if isinstance(value, tuple):
-        items = [inner(item) for item in value]
-        # A named tuple; torch.return_types take one sequence as tuples do.
-        return value._make(items) if hasattr(value, "_make") else type(value)(items)  # type: ignore[attr-defined]
-    if isinstance(value, list):
-        return [inner(item) for item in value]
-    same = copy.copy(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            object.__setattr__(same, field.name, inner(getattr(value, field.name)))
-    elif not isinstance(value, Mapping):
-        raise UnsupportedTypeError(
-            f"{role}: expected tensors, numbers, tuples, lists, dicts or dataclasses of them, found "
-            f"{type(value).__name__}"
-        )
-    if isinstance(value, Mapping):
-        for key in value:
-            same[key] = inner(value[key])
-    return same
+    return map_tensors(value, lambda t: t.to(dtype) if t.is_floating_point() else t, role)
