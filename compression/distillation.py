@@ -134,6 +134,7 @@ def teacher_loss(
 
     def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
         nonlocal looked_at
+        check_logits("the student", logits)
         targets = teach(inputs) if alpha else logits.detach()
         if not looked_at:  # once, since a GPU is waited for
             _check_shapes(logits, targets, labels)

@@ -4,6 +4,7 @@ import inspect
 import operator
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -42,6 +43,12 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        if type(a) is OrderedDict:  # as a dataclass is; torch.fx alone would make it a plain dict
+            pairs = self.create_arg([*a.items()])
+            return self.create_node("call_function", OrderedDict, (pairs,), {})
+        return super().create_arg(a)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)

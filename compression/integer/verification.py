@@ -1,7 +1,7 @@
 """Does an executor predict what the reference executor does? It is tried on the example."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from compression.errors import CompressionError
 from compression.integer.agreement import code_differences
 from compression.integer.executors import Executor
 from compression.integer.shapes import is_move
+from compression.nested import named_leaves, structure_of, tensors_in
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
+from compression.quantization.ends import returned
 
 IMAGES = 8
 """Images of the example whose outputs are compared: the first half of them, and the last."""
@@ -36,7 +38,9 @@ class Verification:
         try:
             self.example = _informative(model, example)
             self.images = self.example[self.rows].cpu()
-            self.wanted = self.model(self.images)
+            wanted = self.model(self.images)
+            self.structure = structure_of(wanted)
+            self.wanted = list(named_leaves(wanted, Tensor))
         except Exception as error:  # whatever a network raises for inputs that are not its own
             raise CompressionError(
                 f"the network cannot take the example {tuple(example.shape)}: {first_line(error)}"
@@ -46,35 +50,40 @@ class Verification:
     def disagreement(self, lowered: nn.Module, executor: Executor) -> str | None:
         """Say how `lowered` differs from the reference, None where it agrees."""
         try:
-            outputs = lowered(self.example).cpu()
+            outputs = lowered(self.example)
+            found = [tensor.cpu() for tensor in tensors_in(outputs)]
         except Exception as error:  # whatever an executor raises
             place = self._place(lowered, executor)
             return f"fails at {place or 'its output'} ({first_line(error)})"
-        shape = [len(self.example), *self.wanted.shape[1:]]
-        if list(outputs.shape) != shape:
-            return f"returns the shape {tuple(outputs.shape)}, expected {tuple(shape)}"
-        off, allowed = self._error(outputs[self.rows]), self._allowed(executor)
+        if structure_of(outputs) != self.structure:
+            return f"returns another structure ({type(outputs).__name__})"
+        for (path, wanted), tensor in zip(self.wanted, found, strict=True):
+            shape = (len(self.example), *wanted.shape[1:])
+            if tensor.shape != shape:
+                return f"returns the shape {tuple(tensor.shape)}{_at(path)}, expected {shape}"
+        offs = [
+            (_error(tensor[self.rows], wanted), allowed, path)
+            for (path, wanted), allowed, tensor in zip(
+                self.wanted, self._allowed(executor), found, strict=True
+            )
+        ]
+        off, allowed, path = max(offs, key=lambda row: row[0] - row[1])
         looked_at = executor.layer_by_layer or off > allowed
         place = self._place(lowered, executor) if looked_at else None
         if off <= allowed and place is None:
             return None
         return (
-            f"disagrees with the reference executor at {place or 'its output'} (error of the outputs "
-            f"{off:.3g}, at most {allowed:.3g})"
+            f"disagrees with the reference executor at {place or f'its output{_at(path)}'} (error of "
+            f"the outputs {off:.3g}, at most {allowed:.3g})"
         )
 
-    def _error(self, outputs: Tensor) -> float:
-        if outputs.equal(self.wanted):
-            return 0.0
-        error = (outputs.double() - self.wanted.double()).norm()
-        return float(error.nan_to_num(nan=torch.inf))
-
-    def _allowed(self, executor: Executor) -> float:
+    def _allowed(self, executor: Executor) -> Iterator[float]:
+        """Yield the largest error of each output: a share of its norm, and a step of its codes."""
         bound, _ = executor.tolerance
-        if bound == 0:
-            return 0.0
-        step = _output_step(self.model.network) * self.wanted.numel() ** 0.5
-        return bound * float(self.wanted.double().norm()) + step
+        network = self.model.network
+        for (_, wanted), (_, node) in zip(self.wanted, returned(network.graph), strict=True):
+            step = _output_step(network, node) * wanted.numel() ** 0.5
+            yield bound * float(wanted.double().norm()) + step if bound else 0.0
 
     def _place(self, lowered: nn.Module, executor: Executor) -> str | None:
         """Name the first layer whose codes differ; None where none does, or none can be looked at."""
@@ -100,9 +109,19 @@ def _informative(model: StaticQuantizedModel, example: Tensor) -> Tensor:
     return real.to(example.device)
 
 
-def _output_step(network: fx.GraphModule) -> float:
-    """Return how far a code of what the outputs are made of may move one of them."""
-    node: Any = next(iter(reversed(network.graph.nodes))).args[0]
+def _at(path: str) -> str:
+    return f" at {path!r}" if path else ""
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    if found.equal(wanted):
+        return 0.0
+    error = (found.double() - wanted.double()).norm()
+    return float(error.nan_to_num(nan=torch.inf))
+
+
+def _output_step(network: fx.GraphModule, node: fx.Node) -> float:
+    """Return how far a code of what an output is made of may move a number of it."""
     while is_move(network, node):
         node = node.all_input_nodes[0]
     layer = network.get_submodule(str(node.target))

@@ -26,6 +26,7 @@ from compression.quantization.plan import (
     Output,
     Plan,
     Product,
+    Return,
     Scaling,
 )
 
@@ -50,6 +51,7 @@ class _Builder:
         self.graph = fx.Graph()
         self.modules: dict[str, nn.Module] = {}
         self.values: dict[fx.Node, Any] = {}
+        self.reals: dict[fx.Node, fx.Node] = {}  # of what the network returns, by the new value
 
     def add(self, item: Item) -> None:
         """Make one item."""
@@ -65,19 +67,34 @@ class _Builder:
                 self.values[node] = copied
             case Input(node):
                 self.values[node] = self.graph.placeholder(node.name)
-                self._call(item, q.Quantize(self.qparams[node]))
-            case Output(inputs=(result,)):
-                if result in self.qparams:
-                    self._call(item, q.Dequantize(self.qparams[result]))
-                self.graph.output(self.values[result])
+                self.values[node] = self._called(item, q.Quantize(self.qparams[node]))
+            case Output(node):
+                value = self.values[node]
+                dequantize = q.Dequantize(self.qparams[node]) if item.name else None
+                self.reals[value] = value if dequantize is None else self._called(item, dequantize)
+            case Return(node):
+                self.graph.output(self._returned(node.args[0]))
             case Call():
-                self._call(item, self._module(item))
+                self.values[item.node] = self._called(item, self._module(item))
 
-    def _call(self, item: Call, module: nn.Module) -> None:
+    def _called(self, item: Call, module: nn.Module) -> fx.Node:
         self.modules[item.name] = module
         call = self.graph.call_module(item.name, tuple(self.values[i] for i in item.inputs))
         call.meta["place"] = place_of(item.node)
-        self.values[item.node] = call
+        return call
+
+    def _returned(self, result: Any) -> Any:
+        """Return the network's result in its own structure, of real numbers."""
+
+        def real(node: fx.Node) -> fx.Node:
+            if node in self.values:
+                return self.reals[self.values[node]]
+            for part in node.all_input_nodes:
+                containers[part] = real(part)
+            return self.graph.node_copy(node, containers.__getitem__)
+
+        containers: dict[fx.Node, fx.Node] = {}
+        return fx.node.map_arg(result, real)
 
     def _module(self, item: Call) -> nn.Module:
         """Return what computes an item on codes."""

@@ -73,7 +73,7 @@ def equalize(folded: fx.GraphModule) -> int:
 
 
 def _reader(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node | None:
-    """Return the only reader of `node`, that of a ReLU where one reads it."""
+    """Return the only layer that reads `node`, or a ReLU of it."""
     for _ in range(2):
         users = list(node.users)
         if len(users) != 1:
@@ -81,7 +81,7 @@ def _reader(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node | None:
         user = users[0]
         layer = layers.get(str(user.target)) if user.op == "call_module" else None
         if (type(layer) if layer is not None else user.target) not in _POSITIVE:
-            return user
+            return user if layer is not None else None
         node = user
     return None
 

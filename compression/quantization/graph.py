@@ -10,7 +10,7 @@ from compression.errors import UnsupportedTypeError
 from compression.graph import number_nodes, place_of
 from compression.quantization import operators as op
 from compression.quantization import pointwise
-from compression.quantization.ends import check_ends
+from compression.quantization.ends import check_ends, containers, refused_output, returned
 from compression.quantization.fallback import FloatOperator, constants_of
 from compression.quantization.layer import LAYERS
 from compression.quantization.plan import (
@@ -29,6 +29,7 @@ from compression.quantization.plan import (
     Output,
     Plan,
     Product,
+    Return,
     Scaling,
 )
 
@@ -37,8 +38,8 @@ def plan_network(folded: fx.GraphModule, *, fallback: bool = False) -> Plan:
     """Return the plan of the network on codes that `folded`, batch norms folded, becomes.
 
     Raises UnsupportedTypeError with the place of an operator that is not known, and for a network of
-    other than one input tensor and one output tensor. With `fallback` an operator that is not known
-    stays in float, where it reads codes and constants.
+    other than one input tensor, or that returns other than tensors. With `fallback` an operator that
+    is not known stays in float, where it reads codes and constants.
     """
     check_ends(folded.graph)
     planner = _Planner(folded, fallback)
@@ -65,6 +66,8 @@ class _Planner:
         self.codes: dict[fx.Node, str] = {}
         self.taken: dict[fx.Node, fx.Node] = {}  # a node -> the one that computes it too
         self.several: set[fx.Node] = set()  # nodes whose value is a tuple of tensors
+        self.roots: dict[fx.Node, fx.Node] = {}  # a node -> the first of the same value
+        self.ends = containers(folded.graph)  # what reads a value to return it
 
     def add(self, node: fx.Node) -> None:
         """Plan one node."""
@@ -72,16 +75,25 @@ class _Planner:
             self._round(node, node)
             self.items.append(Input(node, self._name(f"quantize_{node.name}"), (node,)))
         elif node.op == "output":
-            result: Any = node.args[0]
-            name = self._name("dequantize") if result in self.codes else ""
-            self.items.append(Output(result, name, (result,)))
-        elif node not in self.constants:
+            self._outputs(node)
+        elif node not in self.constants and node not in self.ends:
             try:
                 self._operator(node)
             except UnsupportedTypeError:
                 if not self._may_stay(node):
                     raise
                 self._stay(node)
+
+    def _outputs(self, end: fx.Node) -> None:
+        """Plan the end of the network: each value that it returns is dequantized once."""
+        for path, node in returned(end.graph):
+            if node in self.several or node in self.constants:
+                raise refused_output(path, "parts" if node in self.several else "a constant")
+        nodes = dict.fromkeys(self.roots.get(node, node) for _, node in returned(end.graph))
+        for node in nodes:
+            name = "dequantize" if len(nodes) == 1 else f"dequantize_{node.name}"
+            self.items.append(Output(node, self._name(name) if node in self.codes else "", (node,)))
+        self.items.append(Return(end))
 
     def _may_stay(self, node: fx.Node) -> bool:
         """Tell whether a node can be computed in float: it reads codes, and else constants only."""
@@ -176,6 +188,7 @@ class _Planner:
 
     def _alias(self, node: fx.Node, source: fx.Node) -> None:
         self.items.append(Alias(node, source))
+        self.roots[node] = self.roots.get(source, source)
         if source in self.codes:
             self.codes[node] = self.codes[source]
 
@@ -193,7 +206,7 @@ class _Planner:
                 operands, end = [*operands, others[0]], addition
                 self.taken[addition] = node
         self.items.append(Layer(node, self._name(str(node.target)), tuple(operands), layer))
-        if any(user.op != "output" for user in end.users):
+        if any(user.op != "output" and user not in self.ends for user in end.users):
             self._round(node, self._take_clamp(node, end))
 
     def _concatenate(self, node: fx.Node, kind: Any) -> None:

@@ -48,7 +48,14 @@ class Input(Call):
 
 @dataclass(frozen=True, slots=True)
 class Output(Call):
-    """The network's output, dequantized; `name` is empty where it holds real numbers already."""
+    """A tensor that the network returns, dequantized; no `name` where it holds real numbers already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """The end of the network: `node` puts its outputs in their places."""
+
+    node: fx.Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ class Float(Call):
     operator: FloatOperator
 
 
-Item = Alias | Copy | Call
+Item = Alias | Copy | Call | Return
 
 
 @dataclass(frozen=True, slots=True)

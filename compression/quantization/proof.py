@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph import row_norms, trace
 from compression.layers import copy_model
+from compression.nested import named_leaves, structure_of
 from compression.quantization.calibration import device_of
 from compression.quantization.ends import check_ends
 
@@ -40,8 +41,16 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, t
     wanted = _outputs(network, inputs)
     with _row_shapes(traced) as shapes:
         found = _outputs(traced, inputs)
-    if isinstance(wanted, Tensor) and isinstance(found, Tensor):
-        _compare(model, wanted, found)
+    if structure_of(wanted) != structure_of(found):
+        raise UnsupportedTypeError(
+            f"{type(model).__name__}: its traced graph returns another structure than its forward, "
+            f"{_described(found)} for {_described(wanted)}; return tensors in tuples, lists, "
+            "dictionaries or dataclasses"
+        )
+    for (path, right), (_, other) in zip(
+        named_leaves(wanted, Tensor), named_leaves(found, Tensor), strict=True
+    ):
+        _compare(f"{type(model).__name__}{f', output {path!r}' if path else ''}", right, other)
     return traced, tuple(sorted({name for name, shape in shapes if len(shape) != 2}))
 
 
@@ -76,11 +85,16 @@ def _row_shapes(traced: fx.GraphModule) -> Iterator[list[tuple[str, torch.Size]]
         handle.remove()
 
 
-def _compare(model: nn.Module, wanted: Tensor, found: Tensor) -> None:
+def _described(value: object) -> str:
+    keys = ", ".join(path for path, _ in named_leaves(value, Tensor) if path)
+    return type(value).__name__ + (f" of {keys}" if keys else "")
+
+
+def _compare(name: str, wanted: Tensor, found: Tensor) -> None:
     bad = int((~torch.isfinite(wanted)).sum())
     if bad:
         raise CompressionError(
-            f"{type(model).__name__}: {bad} of its {wanted.numel()} outputs of calibration inputs are "
+            f"{name}: {bad} of its {wanted.numel()} outputs of calibration inputs are "
             "NaN or infinite; calibrate on other inputs, or mend the network"
         )
     largest = wanted.float().abs().amax() if wanted.numel() else torch.zeros(())
@@ -89,6 +103,6 @@ def _compare(model: nn.Module, wanted: Tensor, found: Tensor) -> None:
         if not (off > TOLERANCE * largest).any():
             return
     raise UnsupportedTypeError(
-        f"{type(model).__name__}: its traced graph gives other outputs than its forward; it may write "
+        f"{name}: its traced graph gives other outputs than its forward; it may write "
         "to a part of a tensor, draw at random or keep state in Python, which a trace does not show"
     )

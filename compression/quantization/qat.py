@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.distillation import taught
+from compression.errors import CompressionError
 from compression.layers import copy_model, filters, unfilters
 from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
@@ -18,7 +19,7 @@ from compression.quantization.graph import plan_network
 from compression.quantization.layer import LAYERS
 from compression.quantization.modules import Codes
 from compression.quantization.static import StaticQuantizedModel, float_graph
-from compression.training import Recipe, Split, fit
+from compression.training import Loss, Recipe, Split, fit
 
 
 def fake_quantize(x: Tensor, qparams: QParams) -> Tensor:
@@ -80,6 +81,7 @@ def quantize_aware(
     calibration: Tensor | Iterable[Any],
     *,
     method: Method = "min-max",
+    loss: Loss | None = None,
     teacher: nn.Module | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
@@ -88,9 +90,10 @@ def quantize_aware(
 
     Batch norm is folded first. The activations' ranges, chosen by `method` from `calibration`, stay;
     weights, biases and the weights' scales train on `train`. The result is that of quantize_static
-    with the trained weights: training and deployment round the same values. A `teacher`, as a rule
-    the float network, helps as in `distill`, by `temperature` and its share `alpha`. Raises what
-    quantize_static, `fit` and `distill` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018,
+    with the trained weights: training and deployment round the same values. `loss` is that of `fit`,
+    which a network of several outputs needs. A `teacher`, as a rule the float network, helps as in
+    `distill`, by `temperature` and its share `alpha`, in place of a loss. Raises what quantize_static,
+    `fit` and `distill` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018,
     arXiv:1712.05877, 3.
 
     >>> x = torch.randn(32, 4)
@@ -100,13 +103,17 @@ def quantize_aware(
     >>> small(x[:3]).shape
     torch.Size([3, 2])
     """
+    if loss is not None and teacher is not None:
+        raise CompressionError(
+            "expected a loss or a teacher, found both; let the loss ask the teacher"
+        )
     folded, batches, token_norms = float_graph(model, calibration, method)
     plan = plan_network(folded)
     seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
     qparams = plan.qparams(ranges(seen, method))
     rehearsal = _rehearsal(folded, qparams).to(device_of(folded))
-    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
-        fit(rehearsal, train, recipe, loss=loss)
+    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as taught_loss:
+        fit(rehearsal, train, recipe, loss=loss or taught_loss)
     layers = dict(folded.named_modules())
     for name, layer in rehearsal.named_modules():
         if parametrize.is_parametrized(layer, "weight"):

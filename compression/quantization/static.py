@@ -34,10 +34,9 @@ class StaticQuantizedModel(ExecutorModel):
         self.network = network
         self.token_norms = token_norms
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return real logits of real inputs."""
-        outputs: Tensor = self.network(inputs)
-        return outputs
+    def forward(self, inputs: Tensor) -> Any:
+        """Return real outputs of real inputs, in the float network's structure."""
+        return self.network(inputs)
 
 
 def quantize_static(
@@ -62,12 +61,13 @@ def quantize_static(
     precision        "float32", or "bfloat16", in which calibration runs where the machine has it
     fallback         leaves an operator that is not known in float32, between codes; left_out names it
 
-    It knows convolutions, linear layers, batch norm, activations (SiLU, GELU, sigmoid, ...: a table of
-    256 codes), clamps, additions, products, concatenation, pooling, means, reshaping, slices, splits,
-    shuffles, nearest interpolation and dropout. Another operator raises UnsupportedTypeError with its
-    name and place before calibration, and so does a network whose traced graph computes something else
-    on the first batch. CompressionError for unknown options and for inputs that the network cannot
-    take.
+    The network takes one tensor. It returns one, or several in tuples, lists, dictionaries and
+    dataclasses, which come back as they are, each tensor by its own scale. Known are convolutions,
+    linear layers, batch norm, activations (SiLU, GELU, sigmoid, ...: a table of 256 codes), clamps,
+    additions, products, concatenation, pooling, means, reshaping, slices, splits, shuffles, nearest
+    interpolation and dropout. Another operator raises UnsupportedTypeError with its name and place
+    before calibration, and so does a network whose traced graph computes something else on the first
+    batch. CompressionError for unknown options and for inputs that the network cannot take.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape

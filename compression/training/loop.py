@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compression.nested import map_tensors
 from compression.training.batches import Feed, batches
 from compression.training.checks import check_labels, check_logits, training_device
 from compression.training.probe import Trial
@@ -46,7 +47,8 @@ def fit(
     """Train `model` in place on `train`; the same seed, machine and threads give the same weights.
 
     loss         (logits, labels, inputs) -> scalar; cross-entropy of logits (N, classes, ...) and
-                 labels (N, ...) where it is None
+                 labels (N, ...) where it is None. What a network returns in a tuple, list, dict or
+                 dataclass, only a loss of its own can take: it gets the whole for logits
     penalty      () -> scalar of the weights, which each step adds to the loss
     after_step   runs after every optimizer step
     on_epoch     runs after every epoch
@@ -67,7 +69,8 @@ def fit(
     True
     """
     device = training_device(model)
-    feed, shape = Trial(model, train, recipe, device, forward_of).feed()
+    called = forward_of if loss is None else partial(forward_of, whole=True)
+    feed, shape = Trial(model, train, recipe, device, called).feed()
     if loss is None:
         check_labels(train.labels, shape)
     goal = _penalized(loss or _cross_entropy(recipe), penalty)
@@ -76,7 +79,7 @@ def fit(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_of(recipe, step / (steps * recipe.epochs))
     )
-    run = Run(model, forward_of(model, recipe, device), goal, optimizer, scheduler, after_step)
+    run = Run(model, called(model, recipe, device), goal, optimizer, scheduler, after_step)
     for epoch in range(0 if resume_from is None else run.resume(resume_from), recipe.epochs):
         started = time.perf_counter()
         with _seed_generators(seed_of(recipe, epoch), device):
@@ -115,22 +118,31 @@ def _penalized(loss: Loss, penalty: Callable[[], Tensor] | None) -> Loss:
 
 
 def forward_of(
-    model: Callable[[Tensor], Any], recipe: Recipe, device: torch.device
-) -> Callable[[Tensor], Tensor]:
+    model: Callable[[Tensor], Any], recipe: Recipe, device: torch.device, *, whole: bool = False
+) -> Callable[[Tensor], Any]:
     """Return the model in training: compiled and in bfloat16 where the recipe asks; logits float32.
 
-    What is compiled holds the model's own parameters: the state dict keeps its keys, and evaluation
-    of the model itself stays eager.
+    UnsupportedTypeError for other than one tensor of logits, unless `whole`: then outputs of any
+    structure are taken. What is compiled holds the model's own parameters: the state dict keeps its
+    keys, and evaluation of the model itself stays eager.
     """
     compiled = recipe.compiled and device.type == "cuda"
     network: Callable[[Tensor], Any] = torch.compile(model, dynamic=False) if compiled else model
     autocast = recipe.precision == "bfloat16" and has_bfloat16(device)
 
-    def forward(inputs: Tensor) -> Tensor:
+    def forward(inputs: Tensor) -> Any:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-            return check_logits(model, network(inputs)).float()
+            outputs = network(inputs)
+        if whole and not isinstance(outputs, Tensor):
+            return map_tensors(outputs, _in_float32, "outputs")
+        return check_logits(model, outputs).float()
 
     return forward
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor of real numbers in float32, another as it is."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError
+from compression.nested import tensors_in
 from compression.training.batches import Feed, make_inputs
 from compression.training.checks import describe, named_errors
 from compression.training.recipe import Recipe, seed_of
@@ -22,7 +23,7 @@ FORMATS = (torch.channels_last, torch.contiguous_format)
 """The fastest first; a network whose forward flattens by view needs the second."""
 
 
-Forward = Callable[[Callable[[Tensor], Any], Recipe, torch.device], Callable[[Tensor], Tensor]]
+Forward = Callable[[Callable[[Tensor], Any], Recipe, torch.device], Callable[[Tensor], Any]]
 """(network, recipe, device) -> the network as it is called in training."""
 
 
@@ -37,7 +38,7 @@ class Trial:
     forward: Forward
 
     def feed(self) -> tuple[Feed, torch.Size]:
-        """Return how the network can be fed, and the shape of a batch's logits.
+        """Return how the network can be fed, and the shape of a batch's logits, or first output.
 
         A first batch of each size goes forward and back: images channels last where the network
         takes them, else contiguous. Where the last batch would hold one image that the network
@@ -108,10 +109,11 @@ class Trial:
         what = f"the network cannot train on a batch of inputs {describe(inputs)}"
         with named_errors(spare, what):
             forward = self.forward(network, replace(self.recipe, compiled=False), inputs.device)
-            logits = forward(inputs)
-            if logits.requires_grad:
-                logits.sum().backward()  # type: ignore[no-untyped-call]
-        return logits.shape
+            outputs = list(tensors_in(forward(inputs)))
+            total = [output.sum() for output in outputs if output.requires_grad]
+            if total:
+                torch.stack(total).sum().backward()  # type: ignore[no-untyped-call]
+        return outputs[0].shape if outputs else torch.Size()
 
 
 def _spare(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Any]]:

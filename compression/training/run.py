@@ -11,8 +11,8 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.training.checks import describe, named_errors
 from compression.training.recipe import Recipe
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits, labels, inputs) -> scalar loss."""
+Loss = Callable[[Any, Tensor, Tensor], Tensor]
+"""(logits, labels, inputs) -> scalar loss; of a network of several outputs, all of them for logits."""
 
 CHECK_EVERY = {"cpu": 1}
 """Steps between looks at the loss, by kind of device: free on a CPU, elsewhere the device waits."""
@@ -45,7 +45,7 @@ class Run:
     """What the epochs of a training share; `forward` is the call of `model` in training."""
 
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Any]
     loss: Loss
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler

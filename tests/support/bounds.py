@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
+
+from compression.nested import tensors_in
 
 LEVELS = 255
 SLACK = 3e-5
@@ -134,10 +135,11 @@ def bounded_run(
             root.error = codes * _step(value) + rounding.relative * value.abs()
         pairs.append(root)
     with torch.no_grad():
-        found = tree_leaves(copy.deepcopy(net).double().eval()(*pairs))
-    if not all(isinstance(leaf, Bounded) for leaf in found):
+        found = list(tensors_in(copy.deepcopy(net).double().eval()(*pairs)))
+    bounded = [leaf for leaf in found if isinstance(leaf, Bounded)]
+    if len(bounded) < len(found):
         raise UnboundedError(f"outputs {[type(leaf).__name__ for leaf in found]}")
-    return [(_value(leaf), leaf.error) for leaf in found]
+    return [(_value(leaf), leaf.error) for leaf in bounded]
 
 
 def _rule(

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from compression.nested import tensors_in
 from tests.support.bounds import Rounding, UnboundedError, bounded_run
 
 LOOSE = 0.5
@@ -19,7 +19,7 @@ SMALLEST = 1e-4
 
 def leaves(outputs: Any) -> list[Tensor]:
     """Return the tensors of a network's outputs."""
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return list(tensors_in(outputs))
 
 
 @torch.no_grad()

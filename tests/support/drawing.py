@@ -55,11 +55,12 @@ def draw(
     image: bool = False,
     classifier: bool = False,
     channels: bool = False,
+    outputs: bool = False,
 ) -> Program:
     """Return a program of usual lines, and some odd ones, or of those of an image network.
 
     A classifier ends in 4 logits, and an image network most often. With `channels`, lines of all that
-    channels pass are among the usual ones, and a layer follows.
+    channels pass are among the usual ones, and a layer follows. With `outputs` there are several.
     """
     b = Builder(pick)
     b.argument(pick(IMAGES if image else INPUTS))
@@ -85,7 +86,7 @@ def draw(
         _optional(b)
     set_weights(b)
     layout = pick((LAYOUTS[0], *LAYOUTS))
-    source = b.source(_end(b, odd or channels))
+    source = b.source(_end(b, 1.0 if outputs else 0.125 if odd or channels else 0.0))
     if "padding=" in source and "dilation=" in source and layout == "channels last":
         # torch 2.14.1's own convolution crashes there, where a window lies within the border.
         layout = LAYOUTS[0]
@@ -116,9 +117,10 @@ def _optional(b: Builder) -> None:
     b.features.add("optional argument")
 
 
-def _end(b: Builder, odd: bool) -> str:
+def _end(b: Builder, several: float) -> str:
+    """Return what the network returns: at this rate several values in a structure."""
     last: Value = b.values[-1]
-    if not odd or b.pick((*[True] * 7, False)):
+    if not several or (several < 1 and b.pick((*[True] * 7, False))):
         return last.name
     other = b.pick(b.values)
     b.features.add("several outputs")

@@ -15,7 +15,7 @@ MAY_REFUSE: dict[str, tuple[str, ...]] = {
     "static": (
         *STRANGE,
         "len",
-        "several",
+        "several inputs",
         "read after in-place",
         "overwritten input",
         "adaptive max",

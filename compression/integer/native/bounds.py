@@ -38,6 +38,10 @@ def check_bounds(step: Step, images: int) -> None:
             _check(step, right, f"{name}'s memory")
     if isinstance(step.output, Place):
         _check_place(step, "output", step.output, step.channels, images)
+    else:
+        first, last = step.output.offsets.min(), step.output.offsets.max()
+        inside = bool(first >= 0) and int(last) + step.channels <= step.output.stride
+        _check(step, inside, "output within an image's outputs")
     if isinstance(step, CodesStep):
         _check_place(step, "input", step.input, _reach(step), images)
         if step.residual is not None:

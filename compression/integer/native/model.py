@@ -33,8 +33,8 @@ class NativeModel(ExecutorModel):
     on VNNI, as the compiled code counts them: one for a layer, and some for one in groups.
     """
 
-    def __init__(self, lowering: Lowering, inputs: list[int], outputs: list[int]) -> None:
-        """Take over the steps, whose memory they keep; shapes are those of one image."""
+    def __init__(self, lowering: Lowering, inputs: list[int]) -> None:
+        """Take over the steps, whose memory they keep; `inputs` is the shape of one image."""
         super().__init__()
         self._library = library()
         images = lowering.layout.buffers.images
@@ -44,11 +44,10 @@ class NativeModel(ExecutorModel):
         self._steps, self._tensors = (CStep * len(steps))(*steps), kept
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images
-        self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
-        self._real = lowering.real
+        self._inputs, self._outputs = torch.Size(inputs), lowering.outputs
         self._lock = threading.Lock()  # the memory is one prediction's at a time
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs on the CPU, any number of images."""
         if inputs.shape[1:] != self._inputs or inputs.device.type != "cpu" or inputs.is_complex():
             raise CompressionError(
@@ -57,21 +56,17 @@ class NativeModel(ExecutorModel):
                 "another size"
             )
         images = inputs.float().contiguous()
-        channels, height, width = self._real
-        outputs = torch.empty(
-            len(images), height, width, channels, dtype=torch.float32, device="cpu"
-        )
+        numbers = self._outputs.numbers
+        outputs = torch.empty(len(images), numbers, dtype=torch.float32, device="cpu")
         with self._lock:
             layers = self._library.run(
                 self._steps, ctypes.c_int64(len(self._steps)),
                 ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(outputs.data_ptr()),
-                *map(ctypes.c_int64, (
-                    len(images), self._chunk, self._inputs.numel(), channels * height * width,
-                )),
+                *map(ctypes.c_int64, (len(images), self._chunk, self._inputs.numel(), numbers)),
                 torch.get_num_threads(),
             )  # fmt: skip
         self.kernels_ran = {KERNEL: layers}
-        return outputs.permute(0, 3, 1, 2).reshape(len(images), *self._outputs)
+        return self._outputs.structured(outputs)
 
     def __deepcopy__(self, _: object) -> NoReturn:
         """Refuse: the steps point into memory that a copy would not have."""
@@ -108,5 +103,4 @@ def lower_native(
         buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
         lowering = Lowering(Layout(model.network, shapes, moves, buffers, keep=keep), TARGET)
         lowering.lower()
-        result: Any = next(iter(reversed(model.network.graph.nodes))).args[0]
-        return NativeModel(lowering, list(example.shape[1:]), shapes[result][1:])
+        return NativeModel(lowering, list(example.shape[1:]))

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +18,7 @@ from compression.integer.windows import each, padding_of
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
+from compression.quantization.ends import containers, returned, structured
 
 KERNELS = ("onednn::qconv2d_pointwise", "onednn::qlinear_pointwise")
 """The kernels that multiply codes, as torch's profiler names them."""
@@ -38,16 +40,21 @@ class IntegerModel(ExecutorModel):
         stayed: tuple[str, ...],
         chunk: int,
         inputs: list[int],
-        outputs: list[int],
+        outputs: fx.Graph,
+        shapes: dict[fx.Node, list[int]],
     ) -> None:
-        """Take over a lowered network; shapes are those of one image."""
+        """Take over a lowered network; shapes are those of one image.
+
+        It returns the tensors, each once, that the graph `outputs` returns in a structure.
+        """
         super().__init__()
         self.network = network
         self.stayed = stayed
         self.chunk = chunk
-        self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
+        self._inputs, self._outputs = torch.Size(inputs), outputs
+        self._shapes = {node: shapes[node][1:] for _, node in returned(outputs)}
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs on the CPU, any number of images."""
         if inputs.shape[1:] != self._inputs or inputs.device.type != "cpu" or not inputs.ndim:
             raise CompressionError(
@@ -55,11 +62,13 @@ class IntegerModel(ExecutorModel):
                 f"CPU, found {tuple(inputs.shape)} on {inputs.device}; deploy it for another size"
             )
         if len(inputs) == 0:  # the kernels take no empty operands
-            return torch.empty(0, *self._outputs)
-        if len(inputs) <= self.chunk:
-            outputs: Tensor = self.network(inputs)
-            return outputs
-        return torch.cat([self.network(part) for part in inputs.split(self.chunk)])
+            tensors = [torch.empty(0, *shape) for shape in self._shapes.values()]
+        elif len(inputs) <= self.chunk:
+            tensors = self.network(inputs)
+        else:
+            parts = [self.network(part) for part in inputs.split(self.chunk)]
+            tensors = [torch.cat(own) for own in zip(*parts, strict=True)]
+        return structured(self._outputs, dict(zip(self._shapes, tensors, strict=True)))
 
     def codes_of(self, _: Tensor) -> CodesOf:
         """Return the function that tells each node's codes, given the reference's own arguments."""
@@ -91,14 +100,22 @@ def lower_onednn(
             f"no integer kernel for {named}; pass fallback=True to compute it in float32"
         )
     network = fx.GraphModule(modules, _graph(model.network.graph, moves)).eval()
-    outputs = shapes[next(iter(reversed(model.network.graph.nodes)))]
-    return IntegerModel(network, tuple(stayed), chunk, list(example.shape[1:]), outputs[1:])
+    inputs, outputs = list(example.shape[1:]), model.network.graph
+    return IntegerModel(network, tuple(stayed), chunk, inputs, outputs, shapes)
 
 
 def _graph(reference: fx.Graph, moves: dict[fx.Node, Move]) -> fx.Graph:
-    """Return a copy in which what only views numbers finds them in the order of the reference."""
+    """Return a copy that returns its tensors, each once, in no structure.
+
+    What only views numbers finds them in the order of the reference.
+    """
     graph, values = fx.Graph(), dict[fx.Node, fx.Node]()
+    ends, outputs = containers(reference), dict.fromkeys(node for _, node in returned(reference))
     for node in reference.nodes:
+        if node.op == "output":
+            graph.output(tuple(values[output] for output in outputs))
+        if node.op == "output" or node in ends:
+            continue
         given = values
         move = moves.get(node)
         if move is not None and move.is_view and move.source in node.all_input_nodes:

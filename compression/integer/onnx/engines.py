@@ -2,7 +2,7 @@
 
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from compression.errors import CompressionError
 from compression.modes import ExecutorModel
+from compression.nested import map_tensors
 
-Predict = Callable[[Tensor], Tensor]
-"""Real inputs (N, ...) of the compiled shape, float32 on the CPU -> real outputs in new memory."""
+Predict = Callable[[Tensor], Any]
+"""Real inputs (N, ...) of the compiled shape, float32 on the CPU -> real outputs in new memory, several
+as a tuple."""
 
 
 class CompiledModel(ExecutorModel):
@@ -30,15 +32,19 @@ class CompiledModel(ExecutorModel):
         *,
         engine: str = "the engine",
         inputs: torch.Size | None = None,
+        structured: Callable[[Any], Any] = lambda outputs: outputs,
     ) -> None:
-        """Take the function that compiles for a shape; `inputs` is that of an image, None for any."""
+        """Take the function that compiles for a shape; `inputs` is that of an image, None for any.
+
+        `structured` makes what `forward` returns of what a compiled network returns.
+        """
         super().__init__()
         self.engine = engine
-        self._compile_for, self._inputs = compile_for, inputs
+        self._compile_for, self._inputs, self._structured = compile_for, inputs, structured
         self._compiled: dict[torch.Size, Predict] = {}
         self._lock = threading.Lock()
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs on the CPU, any number of images.
 
         CompressionError for inputs of another shape or place, and for what the engine refuses.
@@ -50,13 +56,14 @@ class CompiledModel(ExecutorModel):
                 f"found {tuple(inputs.shape)} on {inputs.device}; deploy it for another size"
             )
         if len(inputs) == 0:  # engines compile for one image at least
-            return self(torch.zeros(1, *inputs.shape[1:]))[:0]
+            one = self(torch.zeros(1, *inputs.shape[1:]))
+            return map_tensors(one, lambda output: output[:0], "outputs")
         images = inputs.detach().float().contiguous()
         with self._lock:
             try:
                 if images.shape not in self._compiled:
                     self._compiled[images.shape] = self._compile_for(images.shape)
-                return self._compiled[images.shape](images)
+                return self._structured(self._compiled[images.shape](images))
             except CompressionError:
                 raise
             except Exception as error:  # whatever the engine raises
@@ -73,7 +80,7 @@ def compile_onnxruntime(path: Path, _: torch.Size, *, num_threads: int) -> Predi
     options.intra_op_num_threads = num_threads
     session = runtime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda inputs: torch.from_numpy(session.run(None, {name: inputs.numpy()})[0])
+    return lambda inputs: _tensors(session.run(None, {name: inputs.numpy()}))
 
 
 def compile_openvino(
@@ -98,7 +105,7 @@ def compile_openvino(
     return partial(_in_parts, [compiled.create_infer_request() for _ in range(parts)])
 
 
-def _in_parts(requests: list[Any], inputs: Tensor) -> Tensor:
+def _in_parts(requests: list[Any], inputs: Tensor) -> Any:
     """Predict with as many OpenVINO requests at a time as there are."""
     # The arrays are shared with the engine until it ends.
     images = [part.numpy() for part in inputs.chunk(len(requests))]
@@ -107,9 +114,14 @@ def _in_parts(requests: list[Any], inputs: Tensor) -> Tensor:
     for request in requests:
         request.wait()
     # A copy: the engine writes the next prediction where this one lies.
-    return torch.from_numpy(
-        np.concatenate([request.get_output_tensor().data for request in requests])
-    )
+    parts = [[tensor.data for tensor in request.output_tensors] for request in requests]
+    return _tensors([np.concatenate(own) for own in zip(*parts, strict=True)])
+
+
+def _tensors(arrays: Sequence[Any]) -> Any:
+    """Return one output, or a tuple of several."""
+    tensors = tuple(torch.from_numpy(array) for array in arrays)
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _package(name: str) -> Any:

@@ -21,6 +21,7 @@ from compression.integer.onnx.windows import average, convolution, maximum
 from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
+from compression.quantization.ends import returned
 
 OPSET = 17
 
@@ -28,8 +29,8 @@ OPSET = 17
 def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int:
     """Write `model` to `path` for inputs shaped like `example`, any batch size; return the bytes.
 
-    Needs the package onnx. UnsupportedTypeError names a layer that QDQ cannot say, and a node that
-    fixes the batch.
+    Several outputs are named by their paths: "out", "0", "boxes.1". Needs the package onnx.
+    UnsupportedTypeError names a layer that QDQ cannot say, and a node that fixes the batch.
 
     >>> from tempfile import mkdtemp
     >>> from compression import quantize_static
@@ -48,7 +49,7 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
         builder.graph.nodes,
         type(model).__name__,
         [_value("input", list(example.shape))],
-        [_value(builder.result, builder.result_shape)],
+        [_value(name, shape) for name, shape in builder.results],
         builder.graph.constants,
     )
     opset = [onnx.helper.make_opsetid("", OPSET)]
@@ -95,7 +96,8 @@ class _Builder:
         # a value's codes with their scale and zero point, or its real numbers
         self.codes: dict[fx.Node, _Codes] = {}
         self.real: dict[fx.Node, str] = {}
-        self.result, self.result_shape = "", [0]
+        self.results: list[tuple[str, list[int]]] = []
+        """The name and the shape of each output."""
 
     def build(self) -> None:
         for node in self.network.graph.nodes:
@@ -107,8 +109,9 @@ class _Builder:
                 case "placeholder":
                     self.real[node] = "input"
                 case "output":
-                    source = node.args[0]
-                    self.result, self.result_shape = self.real[source], self.shapes[source]
+                    for path, result in returned(self.network.graph):
+                        name = self.graph.named(self.real[result], path)
+                        self.results.append((name, self.shapes[result]))
                 case _ if node in self.moves:
                     self._move(node)
                 case "call_module":

@@ -24,6 +24,21 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
+    def named(self, real: str, path: str) -> str:
+        """Write `real` once more, by its `path` among several outputs; return the name it has then.
+
+        A name that the graph has already gets a line under it.
+        """
+        if not path:
+            return real
+        taken = {"input", *(n for node in self.nodes for n in node.output)}
+        taken.update(constant.name for constant in self.constants)
+        while path in taken:
+            path = f"{path}_"
+        self.node("Identity", [real])
+        self.nodes[-1].output[0] = path
+        return path
+
     def constant(self, array: Any) -> str:
         """Write a constant (a tensor or an array); return its name."""
         from onnx import numpy_helper

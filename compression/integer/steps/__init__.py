@@ -3,6 +3,7 @@
 from compression.integer.steps.geometry import Buffers, Geometry
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.lowering import Lowering
+from compression.integer.steps.outputs import Outputs
 from compression.integer.steps.step import (
     CodesStep,
     DepthwiseWeights,
@@ -36,6 +37,7 @@ __all__ = [
     "Maximum",
     "Mean",
     "Multiplication",
+    "Outputs",
     "Place",
     "Product",
     "Quantize",

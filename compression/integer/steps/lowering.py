@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
@@ -11,6 +10,7 @@ from compression.integer.steps.elementwise import gather, look_up, multiply
 from compression.integer.steps.groups import parts
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.operands import misplaced_operand
+from compression.integer.steps.outputs import Outputs
 from compression.integer.steps.requantization import requantization, unit_of
 from compression.integer.steps.step import (
     Map,
@@ -37,8 +37,7 @@ class Lowering:
         """Write nothing yet."""
         self.layout, self.target = layout, target
         self.steps: list[Step] = []
-        self.real: list[int] = []
-        """Channels, rows and columns of the real output, which is written channels last."""
+        self.outputs = Outputs(layout.network.graph, layout.shapes)
 
     def lower(self) -> None:
         """Write every step; UnsupportedTypeError names a layer that has no kernel."""
@@ -77,7 +76,7 @@ class Lowering:
                 self.steps.append(multiply(self.layout, node, layer, self.target, zero))
             case q.Dequantize():
                 sides = self.layout.sides(node.args[0])
-                self._map(node, node.args[0], float(layer.scale), self._real_output(sides))
+                self._map(node, node.args[0], float(layer.scale), self.outputs.place(node, sides))
             case _:
                 raise self._unknown(node, layer)
 
@@ -86,12 +85,6 @@ class Lowering:
             f"the {self.target.name} executor has no kernel for {node.target} "
             f"({type(layer).__name__}){how}"
         )
-
-    def _real_output(self, sides: list[int]) -> RealPlace:
-        """Return where a step writes the network's real output of these channels, rows, columns."""
-        channels, height, width = self.real = sides
-        places = torch.arange(height * width, dtype=torch.int32) * channels
-        return RealPlace(places, channels * height * width)
 
     def _output(self, node: fx.Node, zero: int) -> Place:
         """Give memory to the codes of `node`, whose code of the real number 0 is `zero`."""
@@ -165,7 +158,7 @@ class Lowering:
 
     def _product_output(self, node: fx.Node, layer: q.QuantizedLayer) -> Place | RealPlace:
         if layer.output_zero_point is None:
-            return self._real_output(self.layout.spatial(node))
+            return self.outputs.place(node, self.layout.spatial(node))
         return self._output(node, self.target.zero(layer.output_zero_point))
 
     def _max_pool(self, node: fx.Node, layer: q.OnCodes) -> None:

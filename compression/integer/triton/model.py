@@ -39,23 +39,20 @@ class TritonModel(ExecutorModel):
         self,
         lowering: Lowering,
         inputs: Sequence[int],
-        outputs: Sequence[int],
         device: torch.device,
     ) -> None:
-        """Take over the steps, whose memory they keep; shapes are those of one image."""
+        """Take over the steps, whose memory they keep; `inputs` is the shape of one image."""
         super().__init__()
         self.launches = [Launch(step, device) for step in lowering.steps]
         self.device, self.images = device, lowering.layout.buffers.images
         self._layout = lowering.layout
-        self._inputs, self._outputs = torch.Size(inputs), torch.Size(outputs)
-        channels, height, width = lowering.real
-        self._real = (height, width, channels)
+        self._inputs, self._outputs = torch.Size(inputs), lowering.outputs
         self._lock = threading.Lock()  # the memory is one prediction's at a time
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captured: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs on the device, any number of images."""
         if inputs.shape[1:] != self._inputs or inputs.device != self.device:
             raise CompressionError(
@@ -68,11 +65,11 @@ class TritonModel(ExecutorModel):
         with self._lock, on_device(self.device):
             for part, out in parts if len(images) else ():
                 self._predict(part, out)
-        return outputs.permute(0, 3, 1, 2).reshape(len(images), *self._outputs)
+        return self._outputs.structured(outputs)
 
     def _empty(self, images: int) -> Tensor:
-        """Return memory for real outputs (N, H, W, C)."""
-        shape = (images, *self._real)
+        """Return memory for real outputs, a row for each image."""
+        shape = (images, self._outputs.numbers)
         return torch.empty(shape, dtype=torch.float32, device=self.device)
 
     @torch.inference_mode(False)  # its inputs are written in any mode later
@@ -144,8 +141,7 @@ def lower_triton(
     layout = Layout(model.network, shapes, moves, buffers, keep=keep, pixel=pixel_bytes)
     lowering = Lowering(layout, TARGET)
     lowering.lower()
-    result = next(iter(reversed(model.network.graph.nodes))).args[0]
-    lowered = TritonModel(lowering, example.shape[1:], shapes[result][1:], device)  # type: ignore[index]
+    lowered = TritonModel(lowering, example.shape[1:], device)
     for launch in lowered.convolutions() if config is not None else ():
         launch.config = config or launch.config
     if device.type == "cuda":

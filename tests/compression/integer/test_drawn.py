@@ -34,6 +34,24 @@ def test_native_gives_them_for_any_network_that_it_takes(program: Program) -> No
 
 
 @needs("native")
+@drawn(0.5, image=True, outputs=True)
+def test_native_gives_them_for_networks_of_several_outputs(program: Program) -> None:
+    executed.native(program)
+
+
+@needs("onednn")
+@drawn(0.5, image=True, outputs=True)
+def test_onednn_gives_codes_but_for_ties_for_several_outputs(program: Program) -> None:
+    executed.onednn(program)
+
+
+@needs("onnxruntime")
+@drawn(0.5, image=True, outputs=True)
+def test_the_file_gives_several_outputs_in_onnx_runtime(program: Program) -> None:
+    executed.onnx_runtime(program)
+
+
+@needs("native")
 def test_native_takes_most_networks_for_images() -> None:
     assert share_right(executed.native, range(40), image=True) >= LEAST_NATIVE
 

@@ -24,6 +24,11 @@ def test_so_on_networks_for_images(program: Program) -> None:
     executed.static(program)
 
 
+@drawn(0.5, image=True, outputs=True)
+def test_so_on_networks_of_several_outputs(program: Program) -> None:
+    executed.static(program)
+
+
 @drawn(odd=True)
 def test_unknown_operators_are_right_or_refused(program: Program) -> None:
     executed.static(program)

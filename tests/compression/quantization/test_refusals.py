@@ -27,7 +27,10 @@ def drawn_at_random(_: Any, x: Tensor) -> Tensor:
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "two inputs": (lambda: TwoInputs(), "needs a network of one input tensor, found x, y"),
-    "two outputs": (block(lambda s, x: (x, s.a(x))), "one tensor as its output, found tuple"),
+    "no output": (
+        block(lambda s, x: [s.a(x).shape]),
+        "returns tensors, alone or in .* a size at '0'",
+    ),
     "an unknown operator": (block(lambda s, x: s.a(x).cumsum(1)), r"cumsum at \(test_refusals"),
     "active dropout": (
         block(lambda s, x: F.dropout(s.a(x))),

@@ -86,7 +86,7 @@ def test_whole_batches_replay_the_graph(copied: bool, monkeypatch: pytest.Monkey
     reference = quantize_static(residual(), x)
     integer = lower_triton(reference, x[:2])
     held = torch.zeros(2 if copied else 0, *x.shape[1:])
-    graph = Replayed(integer, 0 if copied else 1, held, torch.zeros(2, 1, 1, 4))
+    graph = Replayed(integer, 0 if copied else 1, held, torch.zeros(2, 4))
     integer._graph, integer._captured = graph, graph.captured  # type: ignore[assignment]
     with torch.inference_mode():
         assert torch.equal(integer(x), reference(x))

@@ -1,0 +1,48 @@
+"""Where the network's real outputs lie: one after the other in a row of numbers for each image."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from compression.errors import UnsupportedTypeError
+from compression.integer.steps.step import RealPlace
+from compression.quantization.ends import returned, structured
+
+
+class Outputs:
+    """The tensors that `graph` returns, of the shapes of one image's values: `numbers` per image.
+
+    Each lies channels last.
+    """
+
+    def __init__(self, graph: fx.Graph, shapes: dict[fx.Node, list[int]]) -> None:
+        """Give each output its part of a row, in order; UnsupportedTypeError for too long a row."""
+        self.graph, self.numbers = graph, 0
+        self._shapes, self._starts = shapes, dict[fx.Node, int]()
+        self._sides: dict[fx.Node, list[int]] = {}
+        for _, node in returned(graph):
+            if node not in self._starts:
+                self._starts[node] = self.numbers
+                self.numbers += torch.Size(shapes[node]).numel()
+        if self.numbers >= 2**31:
+            raise UnsupportedTypeError(
+                f"an image's outputs hold {self.numbers} numbers, beyond what integer steps address"
+            )
+
+    def place(self, node: fx.Node, sides: list[int]) -> RealPlace:
+        """Return where a step writes an output of these channels, rows and columns."""
+        channels, height, width = self._sides[node] = sides
+        pixels = torch.arange(height * width, dtype=torch.int32) * channels
+        return RealPlace(pixels + self._starts[node], self.numbers)
+
+    def structured(self, rows: Tensor) -> Any:
+        """Return the outputs in the network's structure, of rows (images, numbers)."""
+        return structured(self.graph, {node: self._tensor(node, rows) for node in self._starts})
+
+    def _tensor(self, node: fx.Node, rows: Tensor) -> Tensor:
+        channels, height, width = self._sides[node]
+        start = self._starts[node]
+        own = rows[:, start : start + channels * height * width]
+        images = own.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+        return images.reshape(len(rows), *self._shapes[node][1:])
