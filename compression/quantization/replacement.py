@@ -143,7 +143,8 @@ def _put_in_place(model: nn.Module, made: dict[object, Any], reasons: dict[int, 
         if isinstance(old, nn.Module):
             replace_everywhere(model, old, new)
     model = made.get(model, model).eval()
-    codes = [m.codes for m in model.modules() if isinstance(m, CodedLayer)]
+    coded = [m for new in made.values() for m in new.modules() if isinstance(m, CodedLayer)]
+    codes = [layer.codes for layer in coded]
     missed = unreached_weights(model, codes)
     for name, tensor in model.named_parameters():
         if name in missed:

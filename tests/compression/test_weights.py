@@ -124,6 +124,7 @@ def test_integer_codes_are_listed_and_counted() -> None:
     quantized = quantize_dynamic(residual())
     pruned = prune_l1_unstructured(quantized, amount=0.5)
     assert left_out(pruned) == {"fc.codes": "DynamicQuantizedLinear holds integer codes"}
+    assert left_out(quantize_weights(quantized)) == left_out(pruned)
     codes = quantized.get_buffer("fc.codes")
     sizes = [3 * 8 * 9, 8 * 8 * 9]
     zeros = sum(size // 2 for size in sizes) + int((codes == 0).sum())

@@ -28,6 +28,14 @@ class NativeLinear(ExecutorModel):
         super().__init__()
         self.in_features, self.out_features = int(layer.in_features), int(layer.out_features)
         self.bias = None if layer.bias is None else layer.bias.detach().contiguous()
+        self._numbers: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """What the codes stand for: some parents read it at each call, so that it stays in memory."""
+        if self._numbers is None:
+            self._numbers = self._unpacked()
+        return self._numbers
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name: it may be passed by keyword
         """Return `input` (..., features) times the weight, plus the bias."""
@@ -44,6 +52,9 @@ class NativeLinear(ExecutorModel):
         return outputs
 
     def _multiply(self, rows: Tensor, outputs: Tensor, count: int) -> None:
+        raise NotImplementedError
+
+    def _unpacked(self) -> Tensor:
         raise NotImplementedError
 
     def _unfit(self, input: Tensor) -> CompressionError:
@@ -70,9 +81,7 @@ class NativeWeightLinear(NativeLinear):
         pack = pack_nibbles if self.bits == 4 else pack_bytes
         self.packed, self.block_bytes = pack(layer.codes, self.group)
 
-    @property
-    def weight(self) -> Tensor:
-        """What the codes stand for: some parents read a weight instead of calling its layer."""
+    def _unpacked(self) -> Tensor:
         columns = torch.eye(self.in_features, device="cpu")
         bias, self.bias = self.bias, None
         try:
@@ -100,9 +109,7 @@ class NativeDynamicLinear(NativeLinear):
         self.scale = pack_vectors(layer.scale[:, None])
         self.sums = pack_vectors(layer.codes.sum(1, keepdim=True, dtype=torch.int32))
 
-    @property
-    def weight(self) -> Tensor:
-        """What the codes stand for: some parents read a weight instead of calling its layer."""
+    def _unpacked(self) -> Tensor:
         codes = unpack_groups(self.packed, self.out_features, self.in_features)
         return codes * self.scale[: self.out_features, None]
 
