@@ -35,6 +35,7 @@ CALLS: dict[str, Verb] = {
     "distill": lambda m: c.distill(
         m, residual(seed=1), split(), RECIPE, temperature=2.0, alpha=0.5
     ),
+    "explain": lambda m: c.explain(m, images(1)),
     "fine_tune": lambda m: c.fine_tune(m, split(), RECIPE),
     "fine_tune_centroids": of(
         lambda m: c.share_weights(m, num_clusters=4),
