@@ -17,6 +17,7 @@ from compression.quantization.plan import (
     Float,
     Function,
     Input,
+    Interpolation,
     Item,
     Join,
     Layer,
@@ -79,7 +80,9 @@ class _Builder:
 
     def _called(self, item: Call, module: nn.Module) -> fx.Node:
         self.modules[item.name] = module
-        call = self.graph.call_module(item.name, tuple(self.values[i] for i in item.inputs))
+        sizes = item.sizes if isinstance(item, Move | Interpolation) else ()
+        given = fx.node.map_arg((*item.inputs, *sizes), self.values.__getitem__)
+        call = self.graph.call_module(item.name, given)
         call.meta["place"] = place_of(item.node)
         return call
 
@@ -120,6 +123,8 @@ class _Builder:
                 return q.QuantizedProduct(before, after)
             case Move(function=function):
                 return q.MovedCodes(function)
+            case Interpolation(resizing=resizing):
+                return q.QuantizedInterpolation(resizing, before[0], after)
             case Scaling(factor=factor, offset=offset):
                 return q.QuantizedAffine(before[0], after, factor=factor, offset=offset)
         raise AssertionError(item)

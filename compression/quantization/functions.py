@@ -24,9 +24,9 @@ class Applied:
         """Apply `target`, a method where it is a text, to a tensor and plain arguments."""
         self.target, self.args, self.kwargs = target, args, dict(kwargs)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the function's value."""
-        value: Tensor = apply(self.target, (x, *self.args), self.kwargs)
+    def __call__(self, x: Tensor, *others: Any) -> Tensor:
+        """Return the function's value of `x`, and of `others` that are known at the call only."""
+        value: Tensor = apply(self.target, (x, *others, *self.args), self.kwargs)
         return value
 
 

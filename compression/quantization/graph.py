@@ -12,6 +12,7 @@ from compression.quantization import operators as op
 from compression.quantization import pointwise
 from compression.quantization.ends import check_ends, containers, refused_output, returned
 from compression.quantization.fallback import FloatOperator, constants_of
+from compression.quantization.interpolation import LINEAR
 from compression.quantization.layer import LAYERS
 from compression.quantization.plan import (
     Alias,
@@ -20,6 +21,7 @@ from compression.quantization.plan import (
     Float,
     Function,
     Input,
+    Interpolation,
     Item,
     Join,
     Layer,
@@ -180,11 +182,21 @@ class _Planner:
         elif (function := pointwise.function_of(node, kind, layer)) is not None:
             self._round(node, self._take_clamp(node, node))
             self.items.append(Function(node, self._name(name), (source,), function))
-        elif (function := pointwise.nearest_of(node, kind, layer)) is not None:
-            self.items.append(Move(node, self._name(name), (source,), function))
-            self.codes[node] = self.codes[source]
+        elif found := pointwise.interpolation_of(node, kind, layer, self.numbers):
+            self._interpolate(node, self._name(name), source, found)
         else:
             raise op.unknown_operator(node, kind)
+
+    def _interpolate(
+        self, node: fx.Node, name: str, source: fx.Node, found: pointwise.Interpolated
+    ) -> None:
+        if found.mode in LINEAR:
+            self._round(node, self._take_clamp(node, node))
+            item = Interpolation(node, name, (source,), found.resizing, found.sizes)
+            self.items.append(item)
+        else:
+            self.items.append(Move(node, name, (source,), found.nearest(), found.sizes))
+            self.codes[node] = self.codes[source]
 
     def _alias(self, node: fx.Node, source: fx.Node) -> None:
         self.items.append(Alias(node, source))

@@ -6,6 +6,7 @@ is rounded to float32 once, as the integer kernels round it.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,13 @@ from compression.affine import INT8_MAX, INT8_MIN, QParams
 from compression.quantization.codes import Codes, CodesOfSeveral
 from compression.quantization.fallback import InFloat
 from compression.quantization.functions import QuantizedFunction, QuantizedProduct
+from compression.quantization.interpolation import QuantizedInterpolation
 from compression.quantization.layer import QuantizedLayer
 
 __all__ = [
     "ClampCodes", "Codes", "Dequantize", "InFloat", "MeanOver", "MovedCodes", "OnCodes", "Quantize",
-    "QuantizedAffine", "QuantizedFunction", "QuantizedJoin", "QuantizedLayer", "QuantizedMean",
-    "QuantizedProduct",
+    "QuantizedAffine", "QuantizedFunction", "QuantizedInterpolation", "QuantizedJoin",
+    "QuantizedLayer", "QuantizedMean", "QuantizedProduct",
 ]  # fmt: skip
 
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -161,14 +163,14 @@ class OnCodes(nn.Module):
 class MovedCodes(nn.Module):
     """What puts numbers elsewhere (nearest-neighbour interpolation) and does not know int8."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[..., Tensor]) -> None:
         """Apply `function`."""
         super().__init__()
         self.function = function
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return the codes, or other whole numbers, where the function puts them."""
-        return self.function(codes.double()).to(codes.dtype)
+    def forward(self, codes: Tensor, *sizes: Any) -> Tensor:
+        """Return the codes, or other whole numbers, where the function puts them, given `sizes`."""
+        return self.function(codes.double(), *sizes).to(codes.dtype)
 
 
 class ClampCodes(nn.Module):

@@ -63,8 +63,8 @@ _MEAN_POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
 }
 _KNOWN = (
     "it knows convolutions, linear layers, batch norm, activations, clamps, additions, products, "
-    "concatenation, pooling, means, reshaping, slices, splits, shuffles, nearest interpolation and "
-    "dropout"
+    "concatenation, pooling, means, reshaping, slices, splits, shuffles, nearest and linear "
+    "interpolation and dropout"
 )
 
 
@@ -112,7 +112,7 @@ def moves_values(node: fx.Node, kind: Any, numbers: set[fx.Node]) -> bool:
     if not (is_one_of(kind, _MOVES) or is_one_of(kind, _PARTS)):
         return False
     given: list[Any] = [*node.args[1:], *(v for k, v in node.kwargs.items() if k != "input")]
-    if not all(_are_numbers(a, numbers) for a in given):
+    if not all(are_numbers(a, numbers) for a in given):
         raise unknown_operator(node, kind, " by a tensor or a dtype")
     return True
 
@@ -206,7 +206,7 @@ def mean_of(node: fx.Node, kind: Any, layer: nn.Module | None) -> nn.Module | No
 def _as_layer(node: fx.Node, kind: Any, made: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
     options = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
     options.pop("input", None)
-    if not all(_are_numbers(v, set()) for v in options.values()):
+    if not all(are_numbers(v, set()) for v in options.values()):
         raise unknown_operator(node, kind, " by the size of a tensor (use an adaptive pool)")
     if made.__name__ == "MaxPool1d" or options.get("stride") == []:
         options["stride"] = options.get("stride") or None
@@ -218,12 +218,12 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _are_numbers(value: Any, numbers: set[fx.Node]) -> bool:
+def are_numbers(value: Any, numbers: set[fx.Node]) -> bool:
     """Tell whether an argument is made of plain numbers, slices and sizes."""
     if isinstance(value, tuple | list):
-        return all(_are_numbers(v, numbers) for v in value)
+        return all(are_numbers(v, numbers) for v in value)
     if isinstance(value, slice):
-        return all(_are_numbers(v, numbers) for v in (value.start, value.stop, value.step))
+        return all(are_numbers(v, numbers) for v in (value.start, value.stop, value.step))
     if isinstance(value, fx.Node):
         return value in numbers
     return value is None or value is ... or type(value) in (int, float, bool)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,6 +11,7 @@ from compression.affine import QParams, qparams_from_range
 from compression.errors import CompressionError
 from compression.quantization.calibration import Range
 from compression.quantization.fallback import FloatOperator
+from compression.quantization.interpolation import Resizing
 from compression.quantization.operators import Bounds
 
 _UNSEEN = torch.tensor(0.0), torch.tensor(1.0)
@@ -115,9 +117,18 @@ class Product(Call):
 
 @dataclass(frozen=True, slots=True)
 class Move(Call):
-    """What puts numbers elsewhere, and does not know codes."""
+    """What puts numbers elsewhere, and does not know codes; `sizes` are what else it is given."""
 
-    function: Callable[[Tensor], Tensor]
+    function: Callable[..., Tensor]
+    sizes: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolation(Call):
+    """A linear interpolation, by a factor or to `sizes`, which may be nodes of the float graph."""
+
+    resizing: Resizing
+    sizes: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from compression.quantization.functions import Applied
-from compression.quantization.operators import argument, is_one_of, unknown_operator
+from compression.quantization.interpolation import LINEAR, Resizing
+from compression.quantization.operators import (
+    are_numbers,
+    argument,
+    is_one_of,
+    unknown_operator,
+)
 
 _LAYERS = {
     nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Hardsigmoid, nn.GELU, nn.Tanh, nn.ELU, nn.SELU, nn.CELU,
@@ -24,6 +31,10 @@ _FUNCTIONS = {
 }  # fmt: skip
 _POWERS = {operator.pow, torch.pow, "pow"}
 _PRODUCTS = {operator.mul, torch.mul, "mul", torch.multiply, "multiply"}
+_INTERPOLATE = (
+    ("size", None), ("scale_factor", None), ("mode", "nearest"), ("align_corners", None),
+    ("recompute_scale_factor", None),
+)  # fmt: skip
 _PLAIN = (int, float, bool, str, type(None))
 
 
@@ -55,19 +66,47 @@ def factors_of(node: fx.Node, kind: Any) -> list[fx.Node] | None:
     return values if all(isinstance(v, fx.Node) for v in values) else None
 
 
-def nearest_of(
-    node: fx.Node, kind: Any, layer: nn.Module | None
-) -> Callable[[Tensor], Tensor] | None:
-    """Return an interpolation that repeats numbers; None for another operator."""
-    modes = ("nearest", "nearest-exact")
+@dataclass(frozen=True, slots=True)
+class Interpolated:
+    """An interpolation: its mode, how it resizes, and the size that it resizes to, if any."""
+
+    mode: str
+    resizing: Resizing
+    sizes: tuple[Any, ...]
+
+    def nearest(self) -> Applied:
+        """Return the function of an interpolation that repeats numbers, of a value and its sizes."""
+        options = {
+            "recompute_scale_factor": self.resizing.recompute_scale_factor,
+            "mode": self.mode,
+        }
+        if not self.sizes:
+            options["scale_factor"] = self.resizing.scale_factor
+        return Applied(F.interpolate, (), options)
+
+
+def interpolation_of(
+    node: fx.Node, kind: Any, layer: nn.Module | None, numbers: set[fx.Node]
+) -> Interpolated | None:
+    """Return an interpolation that repeats numbers or is linear; None for another operator."""
+    told: list[Any]
     if isinstance(layer, nn.Upsample):
-        return layer if str(layer.mode) in modes else None
-    if kind is not F.interpolate or argument(node, 3, "mode", "nearest") not in modes:
+        names = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+        told, antialias = [getattr(layer, name) for name in names], False
+    elif kind is F.interpolate:
+        told = [
+            argument(node, i + 1, name, default) for i, (name, default) in enumerate(_INTERPOLATE)
+        ]
+        antialias = argument(node, 6, "antialias", False)
+    else:
         return None
-    kwargs = {name: value for name, value in node.kwargs.items() if name != "input"}
-    if not all(_plain(value) for value in (*node.args[1:], *kwargs.values())):
+    size, factor, mode, corners, recomputed = told
+    if mode not in ("nearest", "nearest-exact", *LINEAR) or antialias:
+        return None
+    if not (are_numbers(size, numbers) and _plain(factor)):
         raise unknown_operator(node, kind, " to the size of a tensor (use a scale_factor)")
-    return Applied(kind, node.args[1:], kwargs)
+    sizes = () if size is None else (size,)
+    return Interpolated(str(mode), Resizing(factor, corners, recomputed), sizes)
 
 
 def _plain(value: Any) -> bool:

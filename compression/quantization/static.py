@@ -65,9 +65,9 @@ def quantize_static(
     dataclasses, which come back as they are, each tensor by its own scale. Known are convolutions,
     linear layers, batch norm, activations (SiLU, GELU, sigmoid, ...: a table of 256 codes), clamps,
     additions, products, concatenation, pooling, means, reshaping, slices, splits, shuffles, nearest
-    interpolation and dropout. Another operator raises UnsupportedTypeError with its name and place
-    before calibration, and so does a network whose traced graph computes something else on the first
-    batch. CompressionError for unknown options and for inputs that the network cannot take.
+    and linear interpolation and dropout. Another operator raises UnsupportedTypeError with its name and
+    place before calibration, and so does a network whose traced graph computes something else on the
+    first batch. CompressionError for unknown options and for inputs that the network cannot take.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape

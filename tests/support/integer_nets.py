@@ -70,6 +70,28 @@ class Moves(nn.Module):
         return self.head(self.d(x).permute(0, 2, 3, 1).flatten(1)[:, :300])
 
 
+class Resized(nn.Module):
+    """Linear interpolation to a size and to another map's, between layers that need borders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 38, 3, padding=1), nn.Conv2d(38, 7, 3, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.silu(self.a(x)), 3, 1, 1)  # the border's code of 0 is not the least
+        y = self.b(F.interpolate(x, size=(5, 9), mode="bilinear"))
+        return F.interpolate(y, x.shape[2:], mode="bilinear", align_corners=True)
+
+
+def transposed() -> nn.Module:
+    """Outputs of four phases and of one, some without a tap; the last are the network's."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 1), nn.SiLU(), nn.ConvTranspose2d(5, 33, (1, 3), 2, (0, 1), (1, 0)),
+        nn.ReLU(), nn.ConvTranspose2d(33, 4, 3, 1, 1, dilation=2),
+    )  # fmt: skip
+
+
 def grouped() -> nn.Module:
     """Groups of few and of many channels, with a residual; pools over a border and rounded up."""
     torch.manual_seed(0)
@@ -97,6 +119,8 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "mlp": lambda: (mlp(), images()),
     "gates": lambda: (Gates().eval(), numbers(3, 3, 6, 5)),
     "moves": lambda: (Moves().eval(), numbers(3, 3, 7, 8)),
+    "resized": lambda: (Resized().eval(), numbers(3, 3, 6, 1)),
+    "transposed": lambda: (transposed().eval(), numbers(3, 3, 4, 3)),
     "groups": lambda: (grouped().eval(), numbers(3, 3, 9, 7)),
     "codes out": lambda: (nn.Sequential(nn.Linear(20, 7), nn.ReLU()).eval(), numbers(9, 20)),
 }

@@ -36,11 +36,11 @@ def exact(numel: int, dtype: torch.dtype = torch.uint8, device: Any = None) -> T
 
 def scribbled(buffers: geometry.Buffers, shape: geometry.Geometry) -> Tensor:
     """Return memory whose border is filled, and whose image no step has written yet."""
-    memory, b = _take(buffers, shape), shape.border
+    memory, (down, right) = _take(buffers, shape), shape.border
     lines = memory[: buffers.images * shape.stride].view(
-        buffers.images, shape.height + 2 * b, shape.width + 2 * b, shape.pixel
+        buffers.images, shape.height + 2 * down, shape.width + 2 * right, shape.pixel
     )
-    lines[:, b : b + shape.height, b : b + shape.width] = 0xAA
+    lines[:, down : down + shape.height, right : right + shape.width] = 0xAA
     return memory
 
 

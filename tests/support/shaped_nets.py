@@ -57,7 +57,8 @@ class Signals(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = F.max_pool1d(self.stem(x), 3, 2, 1)
         x = F.relu(self.deep(x) + self.short(x))
-        return self.head(F.adaptive_avg_pool1d(x, 1).flatten(1)), F.avg_pool1d(x, 2)
+        y = F.interpolate(F.avg_pool1d(x, 2), size=x.shape[-1], mode="linear")
+        return self.head(F.adaptive_avg_pool1d(x, 1).flatten(1)), y
 
 
 class Volumes(nn.Module):

@@ -10,6 +10,7 @@ from compression.integer.steps import (
     CodesStep,
     DepthwiseWeights,
     Gather,
+    Interpolation,
     Lookup,
     Maximum,
     Mean,
@@ -53,6 +54,9 @@ def check_bounds(step: Step, images: int) -> None:
             _check(step, step.table.shape == (256,), "a table of all codes")
         case Multiplication():
             _check_place(step, "other", step.other, step.channels, images)
+        case Interpolation():
+            pairs = (step.across + step.pixels // step.across, 2)
+            _check(step, step.weights.shape == pairs and len(step.taps) == 4, "weights per pixel")
         case Gather():
             each = step.taps.shape in ((step.channels,), (step.pixels, step.channels))
             _check(step, each, "taps per channel")
@@ -76,7 +80,11 @@ def _reach(step: CodesStep) -> int:
     match step:
         case Product(weights=NativeWeights(runs=runs, groups=groups)):
             return _last(step, runs) + GROUP * groups
-        case Product(weights=DepthwiseWeights(taps=taps)) | Maximum(taps=taps):
+        case (
+            Product(weights=DepthwiseWeights(taps=taps))
+            | Maximum(taps=taps)
+            | Interpolation(taps=taps)
+        ):
             return _last(step, taps) + step.channels
         case Gather():
             return _last(step, step.taps) + 1

@@ -77,6 +77,31 @@ static void multiplication(const struct step *s, int images, int thread, int thr
     }
 }
 
+/* Four neighbours, times weights in units of 2^-11 by column and by row: exact before it is scaled.
+   `bias` holds those of each column, left and right, and then those of each row, above and below. */
+static void interpolation(const struct step *s, int images, int thread, int threads) {
+    const int64_t total = (int64_t)images * s->pixels;
+    const __m512i start = _mm512_set1_epi32(-s->input_zero * (1 << 22));
+    const __m512 unit = _mm512_set1_ps(1.0f / (1 << 22)), scale = _mm512_set1_ps(s->input_scale);
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const int64_t pixel = i % s->pixels;
+        const struct place at = place_of(s, i / s->pixels, pixel);
+        const int32_t *column = s->bias + 2 * (pixel % s->width);
+        const int32_t *row = s->bias + 2 * (s->width + pixel / s->width);
+        for (int channel = 0; channel < s->channels; channel += LANES) {
+            const __mmask16 mask = lanes(s, channel);
+            __m512i sums = start;
+            for (int tap = 0; tap < s->runs; tap++) {
+                const __m512i x = widened(s->input + at.input + channel + s->run_offsets[tap], mask);
+                const __m512i weight = _mm512_set1_epi32(row[tap / 2] * column[tap % 2]);
+                sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(x, weight));
+            }
+            const __m512 codes = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), unit);
+            finish(s, at, channel, _mm512_mul_ps(codes, scale));
+        }
+    }
+}
+
 /* Each code's entry of a table of 256; weights hold the table. */
 static void look_up_each(const struct step *s, int images, int thread, int threads) {
     const int64_t total = (int64_t)images * s->pixels;

@@ -27,6 +27,7 @@ static void take(const struct step *s, const float *input, int images, int threa
         case MAXIMUM: maximum(s, images, thread, threads); break;
         case LOOKUP: lookup(s, images, thread, threads); break;
         case MULTIPLICATION: multiplication(s, images, thread, threads); break;
+        case INTERPOLATION: interpolation(s, images, thread, threads); break;
         case GATHER: gather(s, images, thread, threads); break;
         case MEAN: pointwise(s, images, thread, threads, MEAN); break;
         default: pointwise(s, images, thread, threads, MAP);

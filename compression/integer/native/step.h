@@ -12,7 +12,7 @@
 enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS };
 
 #define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP) \
-                 X(LOOKUP) X(MULTIPLICATION) X(GATHER)
+                 X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER)
 #define ENUMERATOR(name) name,
 enum kind { KINDS(ENUMERATOR) };
 
@@ -44,7 +44,8 @@ struct band { BAND_FIELDS(MEMBER) };
     X(int64_t, output_stride)                                                       \
     X(int64_t, residual_stride)                                                     \
     X(int64_t, width)                    /* QUANTIZE: of a row; MEAN: of a pixel;   \
-                                            GATHER: taps from pixel to pixel */     \
+                                            GATHER: taps from pixel to pixel;       \
+                                            INTERPOLATION: columns */               \
     X(int64_t, plane)                    /* QUANTIZE: numbers per channel */        \
     X(int32_t, kind)                                                                \
     X(int32_t, pixels)                                                              \

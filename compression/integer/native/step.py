@@ -13,6 +13,7 @@ from compression.integer.steps import (
     CodesStep,
     DepthwiseWeights,
     Gather,
+    Interpolation,
     Lookup,
     Map,
     Maximum,
@@ -44,7 +45,7 @@ FIELDS = (
 C_TYPE = {name: kind for kind, names in FIELDS for name in names}
 KINDS = (
     "QUANTIZE", "CONVOLUTION", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP", "LOOKUP", "MULTIPLICATION",
-    "GATHER",
+    "INTERPOLATION", "GATHER",
 )  # fmt: skip
 """The names of `enum kind`, whose numbers count from 0."""
 _CTYPES: dict[str, Any] = {
@@ -132,6 +133,11 @@ def _own(step: Step) -> dict[str, Any]:
             return {"weights": unsigned(step.table).view(torch.int8)}
         case Multiplication():
             return {"input_scale": step.scale, **_place("residual", step.other)}
+        case Interpolation():
+            return {
+                "run_offsets": step.taps, "runs": len(step.taps), "bias": step.weights.flatten(),
+                "width": step.across, "input_scale": step.scale,
+            }  # fmt: skip
         case Gather():
             return {"run_offsets": step.taps, "width": step.channels * (step.taps.ndim - 1)}
     raise TypeError(f"{step.name}: `struct step` has no {type(step).__name__}")

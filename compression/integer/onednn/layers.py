@@ -247,9 +247,10 @@ class Reference(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the layer's codes."""
-        outputs: Tensor = self.layer(*map(signed, inputs))
+    def forward(self, *inputs: Any) -> Tensor:
+        """Return the layer's codes; inputs that are no tensors are sizes."""
+        codes = [signed(x) if isinstance(x, Tensor) else x for x in inputs]
+        outputs: Tensor = self.layer(*codes)
         if outputs.dtype != torch.int8:
             return outputs
         return unsigned(outputs)

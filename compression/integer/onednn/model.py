@@ -140,7 +140,7 @@ def _kernel(
     images: int,
 ) -> nn.Module:
     """Return a layer on oneDNN's kernel for its operands, or as the reference executor computes it."""
-    operands = [shapes[a] for a in node.args if isinstance(a, fx.Node)]
+    operands = [shapes[a] for a in node.args if isinstance(a, fx.Node) and a in shapes]
     match layer:
         case q.Quantize():
             return k.Quantize(layer)

@@ -17,7 +17,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import Graph
 from compression.integer.onnx.parameters import bias, weight
-from compression.integer.onnx.windows import average, convolution, maximum
+from compression.integer.onnx.windows import average, convolution, interpolation, maximum
 from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
@@ -135,6 +135,8 @@ class _Builder:
                 self._quantize(node, self._join(node, layer), layer)
             case q.QuantizedMean():
                 self._quantize(node, self._pool(node, average, layer.pool), layer)
+            case q.QuantizedInterpolation():
+                self._quantize(node, self._interpolate(node, layer), layer)
             case q.QuantizedAffine():
                 scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
                 self._quantize(node, self._with("Add", scaled, layer.offset), layer)
@@ -225,6 +227,12 @@ class _Builder:
         shapes = self.shapes[source], self.shapes[node]
         name: str = write(self.graph, pool, self.codes[source].names, *shapes)
         return name
+
+    def _interpolate(self, node: fx.Node, layer: q.QuantizedInterpolation) -> str:
+        before, after = self.shapes[node.args[0]], self.shapes[node]  # type: ignore[index]
+        near = layer.neighbours(before[2:], after[2:] if len(node.args) > 1 else None)
+        matrices = [n.matrix(length) for n, length in zip(near, before[2:], strict=True)]
+        return interpolation(self.graph, self._read(node.args[0]), matrices, before)
 
     def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> str:
         codes = self.codes[node.args[0]]  # type: ignore[index]

@@ -93,6 +93,24 @@ def maximum(graph: Graph, pool: Any, codes: Names, before: list[int], after: lis
     return graph.reshape(real, after) if _is_reshaped(before, dims) else real
 
 
+def interpolation(graph: Graph, real: str, matrices: list[Tensor], before: list[int]) -> str:
+    """Write the products of an image (1, C, ...) of the shape `before` with a matrix for each side.
+
+    Engines differ in how they resize; a product they all compute.
+    """
+    shape = [*before]
+    for axis, matrix in enumerate(matrices, start=2):
+        if matrix.numel() > MOST_FACTORS:
+            raise UnsupportedTypeError(
+                f"ONNX has no interpolation of {before[2:]} by matrices beyond {MOST_FACTORS} numbers"
+            )
+        lead, rest = math.prod(shape[1:axis]), math.prod(shape[axis + 1 :])
+        real = graph.reshape(real, [1, lead, shape[axis], rest])
+        real = graph.node("MatMul", [graph.constant(matrix), real])
+        shape[axis] = len(matrix)
+    return graph.reshape(real, shape)
+
+
 def _dims(pool: nn.Module) -> int:
     if type(pool) not in POOL_DIMS:
         raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(pool).__name__}")

@@ -1,4 +1,4 @@
-"""Steps that take each code alone: put elsewhere, looked up in a table, times another."""
+"""Steps that take codes one by one: put elsewhere, looked up in a table, times others."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.step import (
     CodesStep,
     Gather,
+    Interpolation,
     Lookup,
     Maximum,
     Multiplication,
@@ -16,6 +17,7 @@ from compression.integer.steps.step import (
 )
 from compression.integer.steps.target import Target
 from compression.quantization import modules as q
+from compression.quantization.interpolation import WEIGHT_BITS
 
 
 def gather(layout: Layout, node: fx.Node, target: Target) -> CodesStep:
@@ -84,4 +86,25 @@ def multiply(
         name=str(node.target), channels=outputs[0], bounds=target.bounds, other=place,
         input=layout.value(whole).place(), output=layout.take(node, zero).place(),
         scale=float(layer.ratio()),
+    )  # fmt: skip
+
+
+def interpolate(
+    layout: Layout, node: fx.Node, layer: q.QuantizedInterpolation, target: Target, zero: int
+) -> Interpolation:
+    """Return the step of a linear interpolation of images or signals."""
+    geometry, sides = layout.value(node.args[0]).geometry, layout.shapes[node][2:]
+    given = layout.shapes[node.args[0]][2:]  # type: ignore[index]
+    near = layer.neighbours(given, sides if len(node.args) > 1 else None)
+    firsts, weights = [n.first for n in near], [n.weights for n in near]
+    if len(near) == 1:  # a signal is an image of one row
+        firsts = [torch.zeros(1, dtype=torch.int64), *firsts]
+        weights = [torch.tensor([[2**WEIGHT_BITS, 0]]), *weights]
+    down, right = geometry.row * (geometry.height > 1), geometry.pixel * (geometry.width > 1)
+    return Interpolation(
+        name=str(node.target), channels=geometry.channels, bounds=target.bounds,
+        input=replace(layout.value(node.args[0]).place(), offsets=geometry.offsets(*firsts)),
+        output=layout.take(node, zero).place(), across=len(firsts[1]), scale=float(layer.ratio()),
+        taps=torch.tensor([0, right, down, down + right], dtype=torch.int32),
+        weights=torch.cat(weights[::-1]).int().contiguous(),
     )  # fmt: skip

@@ -23,15 +23,16 @@ def aligned(
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How an activation lies in memory: NHWC with a border all around that holds `zero`.
+    """How an activation lies in memory: NHWC, within a border that holds `zero`.
 
-    A pixel takes `pixel` bytes, of which the first are its channels.
+    The border is so many rows above and below, and columns left and right. A pixel takes `pixel`
+    bytes, of which the first are its channels.
     """
 
     channels: int
     height: int
     width: int
-    border: int
+    border: tuple[int, int]
     zero: int
     pixel: int
 
@@ -51,17 +52,17 @@ class Geometry:
     @property
     def row(self) -> int:
         """Return the bytes from row to row."""
-        return (self.width + 2 * self.border) * self.pixel
+        return (self.width + 2 * self.border[1]) * self.pixel
 
     @property
     def stride(self) -> int:
         """Return the bytes from image to image."""
-        return (self.height + 2 * self.border) * self.row
+        return (self.height + 2 * self.border[0]) * self.row
 
     def offsets(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the byte offset of each pixel (row, column), row by row (int32)."""
-        places = (rows + self.border)[:, None] * self.row
-        return (places + (columns + self.border) * self.pixel).flatten().int()
+        places = (rows + self.border[0])[:, None] * self.row
+        return (places + (columns + self.border[1]) * self.pixel).flatten().int()
 
     def all_offsets(self) -> Tensor:
         """Return the byte offset of every pixel."""

@@ -11,7 +11,8 @@ from compression.errors import UnsupportedTypeError
 from compression.integer.shapes import Move
 from compression.integer.steps.geometry import Buffers, Geometry
 from compression.integer.steps.step import Place
-from compression.integer.steps.windows import window_of
+from compression.integer.steps.windows import transposed_border, window_of
+from compression.quantization import modules as q
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class Value:
 
     def codes(self, images: int) -> Tensor:
         """Return the codes (images, channels, rows, columns) that lie there now."""
-        g, b = self.geometry, self.geometry.border
-        lines = self.memory[: images * g.stride].view(images, g.height + 2 * b, -1, g.pixel)
-        inside = lines[:, b : b + g.height, b : b + g.width, : g.channels]
+        g, (down, right) = self.geometry, self.geometry.border
+        lines = self.memory[: images * g.stride].view(images, g.height + 2 * down, -1, g.pixel)
+        inside = lines[:, down : down + g.height, right : right + g.width, : g.channels]
         return inside.permute(0, 3, 1, 2).clone()
 
 
@@ -91,11 +92,16 @@ class Layout:
     def spatial(self, node: fx.Node) -> list[int]:
         """Return the channels, rows and columns of a node's value."""
         shape = self.shapes[node][1:]
-        if len(shape) not in (1, 3):
-            raise UnsupportedTypeError(
-                f"integer steps take images or rows of numbers, found the shape {shape}"
-            )
-        return shape if len(shape) == 3 else [*shape, 1, 1]
+        match shape:
+            case [channels]:
+                return [channels, 1, 1]
+            case [channels, length]:  # a signal is an image of one row
+                return [channels, 1, length]
+            case [_, _, _]:
+                return shape
+        raise UnsupportedTypeError(
+            f"integer steps take images, signals or rows of numbers, found the shape {shape}"
+        )
 
     def take(self, node: fx.Node, zero: int) -> Value:
         """Give memory to a node's value, whose code of 0 is `zero`."""
@@ -141,17 +147,21 @@ class Layout:
         """Tell whether memory serves a value and its reshape: rows, or the same image."""
         before, after = self.shapes[source], self.shapes[node]
         flat = [1, torch.Size(before[1:]).numel()]
-        if len(before) not in (2, 4) or len(after) not in (2, 4):
+        if not all(2 <= len(shape) <= 4 for shape in (before, after)):
             return False
         return after == flat or self.spatial(source) == self.spatial(node) == self.spatial(root)
 
-    def _border(self, node: fx.Node) -> int:
-        """Return the widest border that a reader of `node` needs."""
-        return max((self._reach(reader, node) for reader in self._readers.get(node, [])), default=0)
+    def _border(self, node: fx.Node) -> tuple[int, int]:
+        """Return the widest border that the readers of `node` need."""
+        needed = [(0, 0), *(self._reach(reader, node) for reader in self._readers.get(node, []))]
+        return max(rows for rows, _ in needed), max(columns for _, columns in needed)
 
-    def _reach(self, reader: fx.Node, node: fx.Node) -> int:
+    def _reach(self, reader: fx.Node, node: fx.Node) -> tuple[int, int]:
         layer, sides = self.module(reader), self.spatial(node)
+        if isinstance(layer, q.QuantizedLayer) and layer.transposed:
+            return transposed_border(layer, sides, self.spatial(reader)[1:])
         window = None if layer is None else window_of(layer, sides)
-        if window is None or self.root(reader.args[0]) is not node:
-            return 0
+        flat = isinstance(layer, q.QuantizedLayer) and layer.linear  # it reads all of an image
+        if window is None or flat or self.root(reader.args[0]) is not node:
+            return 0, 0
         return window.border(sides[1], sides[2], self.spatial(reader)[1:])

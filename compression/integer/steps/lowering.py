@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
-from compression.integer.steps.elementwise import gather, look_up, multiply
+from compression.integer.steps.elementwise import gather, interpolate, look_up, multiply
 from compression.integer.steps.groups import parts
-from compression.integer.steps.layout import Layout
+from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.operands import misplaced_operand
 from compression.integer.steps.outputs import Outputs
 from compression.integer.steps.requantization import requantization, unit_of
@@ -26,7 +26,14 @@ from compression.integer.steps.step import (
     in_order,
 )
 from compression.integer.steps.target import Target
-from compression.integer.steps.windows import Window, depthwise_weights, mean_window, window_of
+from compression.integer.steps.transposed import transposed
+from compression.integer.steps.windows import (
+    Window,
+    depthwise_weights,
+    mean_window,
+    window_of,
+)
+from compression.integer.windows import POOL_DIMS
 from compression.quantization import modules as q
 
 
@@ -58,7 +65,10 @@ class Lowering:
                 self._quantize(node, layer)
             case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4):
                 self._product(node, layer)
-            case q.OnCodes(function=nn.MaxPool2d()):
+            case q.QuantizedLayer() if layer.codes.ndim in (3, 4) and layer.options["groups"] == 1:
+                places = self._product_output(node, layer), self._added(node, layer)
+                self.steps.extend(transposed(self.layout, node, layer, self.target, *places))
+            case q.OnCodes(function=nn.MaxPool1d() | nn.MaxPool2d()):
                 self._max_pool(node, layer)
             case q.QuantizedMean():
                 self._mean(node, layer)
@@ -74,6 +84,9 @@ class Lowering:
             case q.QuantizedProduct():
                 zero = self.target.zero(layer.output_zero_point)
                 self.steps.append(multiply(self.layout, node, layer, self.target, zero))
+            case q.QuantizedInterpolation() if len(self.layout.shapes[node]) < 5:
+                zero = self.target.zero(layer.output_zero_point)
+                self.steps.append(interpolate(self.layout, node, layer, self.target, zero))
             case q.Dequantize():
                 sides = self.layout.sides(node.args[0])
                 self._map(node, node.args[0], float(layer.scale), self.outputs.place(node, sides))
@@ -162,18 +175,35 @@ class Lowering:
         return self._output(node, self.target.zero(layer.output_zero_point))
 
     def _max_pool(self, node: fx.Node, layer: q.OnCodes) -> None:
-        geometry = self.layout.value(node.args[0]).geometry
+        value, outputs = self.layout.value(node.args[0]), self.layout.spatial(node)
+        geometry, (lowest, _) = value.geometry, self.target.bounds
         window = window_of(layer, geometry.sides)
-        assert window is not None
-        lowest, _ = self.target.bounds
-        outputs = self.layout.spatial(node)
-        beyond = window.border(geometry.height, geometry.width, outputs[1:])
-        if geometry.zero > lowest and beyond:  # the border must lose to every code
+        rank = len(self.layout.shapes[node.args[0]])  # type: ignore[index]
+        if window is None or rank != POOL_DIMS[type(layer.function)] + 2:
             raise self._unknown(node, layer.function)
+        beyond = window.border(geometry.height, geometry.width, outputs[1:])
+        output = self._output(node, geometry.zero)
+        if geometry.zero <= lowest or not any(beyond):
+            self._maximum(node, value, window, outputs, output)
+            return
+        # The border must lose to every code: the pool reads a copy within another.
+        around = replace(geometry, border=beyond, zero=lowest)
+        copy = Value(around, self.layout.buffers.take(around))
+        alone = Window([1, 1], [1, 1], [0, 0], [1, 1])
+        self._maximum(node, value, alone, around.sides, copy.place())
+        self._maximum(node, copy, window, outputs, output)
+        self.layout.buffers.give_back(around, copy.memory)
+
+    def _maximum(
+        self, node: fx.Node, value: Value, window: Window, sides: list[int], output: Place
+    ) -> None:
+        """Write the largest codes of windows over `value`; `sides` are those of the output."""
+        geometry = value.geometry
+        offsets = window.pixel_offsets(geometry, sides[1:])
         self.steps.append(
             Maximum(
-                name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
-                input=self._windows(node, window), output=self._output(node, geometry.zero),
+                name=str(node.target), channels=geometry.channels, bounds=self.target.bounds,
+                input=replace(value.place(), offsets=offsets), output=output,
                 taps=window.tap_offsets(geometry).flatten(),
             )
         )  # fmt: skip

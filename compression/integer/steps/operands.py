@@ -1,5 +1,6 @@
 """Do a step's operands lie in memory as the step would read them?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -44,12 +45,13 @@ def _misplaced_factor(layout: Layout, node: fx.Node) -> str | None:
     return f" that multiplies {shapes}"
 
 
-def _pixel_operands(node: fx.Node, layer: nn.Module) -> list[Any]:
+def _pixel_operands(node: fx.Node, layer: nn.Module) -> Sequence[Any]:
     """Return the operands that are read pixel by pixel."""
     if isinstance(layer, q.Quantize | q.Dequantize):
         return []
     linear = isinstance(layer, q.QuantizedLayer) and layer.linear
-    return list(node.args[1:] if linear else node.args)
+    operands = node.args[1:] if linear else node.args
+    return operands[:1] if isinstance(layer, q.QuantizedInterpolation) else [*operands]
 
 
 def _summands(node: fx.Node, layer: nn.Module) -> list[Any]:

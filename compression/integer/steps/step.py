@@ -136,6 +136,21 @@ class Multiplication(CodesStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interpolation(CodesStep):
+    """Four neighbours' distances from their zero, at the offsets `taps` (int32), times weights.
+
+    `weights` (int32, pairs) are those of the `across` columns, left and right, and then those of the
+    rows, above and below, in units of 2^-11; the exact sum of the products counts 2^-22 of a code, each
+    of `scale`.
+    """
+
+    taps: Tensor
+    weights: Tensor
+    across: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gather(CodesStep):
     """Codes put elsewhere.
 

@@ -1,13 +1,15 @@
 """How a window slides over an activation: what steps read for each pixel."""
 
 from dataclasses import dataclass
+from math import gcd
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compression.integer.steps.geometry import Geometry
 from compression.integer.steps.step import DepthwiseWeights
-from compression.integer.windows import pair, pool_window, slide_of
+from compression.integer.windows import POOL_DIMS, each, pool_window, slide_of
 from compression.quantization import modules as q
 
 
@@ -20,16 +22,16 @@ class Window:
     padding: list[int]
     dilation: list[int]
 
-    def border(self, height: int, width: int, outputs: list[int]) -> int:
-        """Return how far the windows of `outputs` (rows, columns) reach beyond an image."""
-        beyond = [
-            (n - 1) * s - p + d * (k - 1) - (length - 1)
+    def border(self, height: int, width: int, outputs: list[int]) -> tuple[int, int]:
+        """Return how far the windows of `outputs` (rows, columns) reach beyond an image: in each."""
+        down, right = (
+            max(0, p, (n - 1) * s - p + d * (k - 1) - (length - 1))
             for n, s, p, d, k, length in zip(
                 outputs, self.stride, self.padding, self.dilation, self.size,
                 (height, width), strict=True,
             )
-        ]  # fmt: skip
-        return max(0, *self.padding, *beyond)
+        )  # fmt: skip
+        return down, right
 
     def pixel_offsets(self, inputs: Geometry, outputs: list[int]) -> Tensor:
         """Return where the window of each output pixel begins."""
@@ -65,13 +67,75 @@ def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
             return Window(list(layer.codes.shape[2:]), *slide_of(layer))
         case q.QuantizedLayer() if layer.linear:  # a window as large as the image
             return Window(inputs[1:], [1, 1], [0, 0], [1, 1])
-        case q.QuantizedLayer() if inputs[1:] == [1, 1] and layer.codes.shape[2:] == (1,):
-            return Window([1, 1], [1, 1], [0, 0], [1, 1])  # one factor per channel of rows
+        case q.QuantizedLayer() if layer.codes.ndim == 3:
+            return _of_signals([*layer.codes.shape[2:]], *slide_of(layer))
         case q.OnCodes(function=nn.MaxPool2d() as pool):
             return Window(*pool_window(pool))
-        case q.QuantizedMean(pool=nn.AvgPool2d() as pool):
+        case q.OnCodes(function=nn.MaxPool1d() as pool):
+            return _of_signals(*pool_window(pool))
+        case q.QuantizedMean(pool=nn.AvgPool1d() | nn.AvgPool2d() as pool):
             return _average_window(pool)
     return None
+
+
+def _of_signals(*settings: list[int]) -> Window:
+    """Return a window of signals, which are images of one row."""
+    size, stride, padding, dilation = settings
+    return Window([1, *size], [1, *stride], [0, *padding], [1, *dilation])
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Outputs of a transposed convolution that read the same taps: all of some rows and columns.
+
+    They are those of a convolution of stride 1, `window`, with the kernel's `taps` (rows, columns).
+    """
+
+    window: Window
+    rows: list[int]
+    columns: list[int]
+    taps: tuple[list[int], list[int]]
+
+
+def phases(layer: q.QuantizedLayer, outputs: list[int]) -> list[Phase]:
+    """Return the phases of a transposed convolution with so many rows and columns of outputs."""
+    dims = layer.codes.ndim - 2
+    settings = [each(layer.options[name], dims) for name in ("stride", "padding", "dilation")]
+    sides = zip(outputs[-dims:], layer.codes.shape[2:], *settings, strict=True)
+    columns, rows = (_phases_along(*side) for side in (*reversed([*sides]), (1, 1, 1, 0, 1))[:2])
+    return [
+        Phase(Window(*map(list, zip(r[0], c[0], strict=True))), r[1], c[1], (r[2], c[2]))
+        for r in rows
+        for c in columns
+    ]
+
+
+def transposed_border(
+    layer: q.QuantizedLayer, inputs: list[int], outputs: list[int]
+) -> tuple[int, int]:
+    """Return how far a transposed convolution reaches beyond its inputs (channels, rows, columns)."""
+    reached = [
+        phase.window.border(inputs[1], inputs[2], [len(phase.rows), len(phase.columns)])
+        for phase in phases(layer, outputs)
+    ]
+    return max(rows for rows, _ in reached), max(columns for _, columns in reached)
+
+
+def _phases_along(
+    length: int, size: int, stride: int, padding: int, dilation: int
+) -> list[tuple[tuple[int, int, int, int], list[int], list[int]]]:
+    """Return the phases along one side: a window's settings, the outputs, the taps.
+
+    Output o reads at (o + padding - k dilation) / stride by tap k, where that is whole: the outputs
+    that lie a stride apart read by the same taps, side by side in turn.
+    """
+    found = []
+    for first in range(min(stride, length)):
+        reads = {first + padding - k * dilation: k for k in reversed(range(size))}
+        taps = {place // stride: k for place, k in reads.items() if place % stride == 0}
+        window = (len(taps) or 1, 1, -min(taps, default=0), dilation // gcd(dilation, stride))
+        found.append((window, [*range(first, length, stride)], [*taps.values()]))
+    return found
 
 
 def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: int) -> Window | None:
@@ -80,22 +144,33 @@ def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: in
     `rank` is that of the inputs, the batch included.
     """
     sides = inputs[1:]
+    if isinstance(pool, q.MeanOver):
+        whole = sorted(d % rank for d in pool.dims) == [*range(2, rank)]
+        return Window(sides, sides, [0, 0], [1, 1]) if whole and rank > 2 else None
+    if rank != POOL_DIMS.get(type(pool), 0) + 2:
+        return None
     match pool:
-        case q.MeanOver() if sorted(d % rank for d in pool.dims) == [2, 3]:
-            return Window(sides, sides, [0, 0], [1, 1])
-        case nn.AdaptiveAvgPool2d() if all(n % m == 0 for n, m in zip(sides, outputs, strict=True)):
+        case nn.AdaptiveAvgPool1d() | nn.AdaptiveAvgPool2d() if _divide(sides, outputs):
             size = [n // m for n, m in zip(sides, outputs, strict=True)]
             return Window(size, size, [0, 0], [1, 1])
-        case nn.AvgPool2d():
+        case nn.AvgPool1d() | nn.AvgPool2d():
             return _average_window(pool)
     return None
 
 
-def _average_window(pool: nn.AvgPool2d) -> Window | None:
-    padding = pair(pool.padding)
-    if pool.ceil_mode or pool.divisor_override or (any(padding) and not pool.count_include_pad):
+def _divide(sides: list[int], outputs: list[int]) -> bool:
+    """Tell whether an adaptive pool's windows are all of one size."""
+    return all(n % m == 0 for n, m in zip(sides, outputs, strict=True))
+
+
+def _average_window(pool: Any) -> Window | None:
+    dims = POOL_DIMS[type(pool)]
+    size, stride, padding = (each(v, dims) for v in (pool.kernel_size, pool.stride, pool.padding))
+    divided = getattr(pool, "divisor_override", None)
+    if pool.ceil_mode or divided or (any(padding) and not pool.count_include_pad):
         return None
-    return Window(pair(pool.kernel_size), pair(pool.stride), padding, [1, 1])
+    settings = size, stride, padding, [1] * dims
+    return Window(*settings) if dims == 2 else _of_signals(*settings)
 
 
 def depthwise_weights(weights: Tensor, window: Window, inputs: Geometry) -> DepthwiseWeights:

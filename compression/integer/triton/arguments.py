@@ -14,6 +14,7 @@ from compression.integer.steps import (
     DepthwiseWeights,
     Gather,
     Geometry,
+    Interpolation,
     Lookup,
     Map,
     Maximum,
@@ -103,6 +104,11 @@ def codes_window(step: CodesStep) -> CodesWindow:
             return CodesWindow("multiplication", scale=step.scale)
         case Lookup():
             return CodesWindow("lookup", filters=(step.table,) * 3)
+        case Interpolation():
+            weights = (step.weights,) * 3
+            return CodesWindow(
+                "interpolation", step.taps, weights, pixel=step.across, scale=step.scale
+            )
         case Gather():
             return CodesWindow(
                 "gather", step.taps.flatten(), pixel=step.channels * (step.taps.ndim - 1)
@@ -169,7 +175,11 @@ def read_places(step: Step) -> Iterator[Tensor | int]:
     match step:
         case Product(weights=TritonWeights() as own):
             yield from (own.down, own.right)
-        case Product(weights=DepthwiseWeights(taps=taps)) | Maximum(taps=taps):
+        case (
+            Product(weights=DepthwiseWeights(taps=taps))
+            | Maximum(taps=taps)
+            | Interpolation(taps=taps)
+        ):
             yield taps
         case Mean():
             yield from (step.rows, step.pixel)

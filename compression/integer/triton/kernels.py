@@ -117,7 +117,8 @@ def int8_pointwise(
     KIND: "depthwise" sums over `runs` taps with weights [tap][channel]; "maximum" looks at them;
     "mean" sums over `runs` rows of `groups` pixels of `width` bytes; "map" takes one pixel;
     "multiplication" its product with the residual's; "lookup" finds its code in `weights`, a table;
-    "gather" takes each channel from an offset of its own, `width` of them per pixel, or 0.
+    "gather" takes each channel from an offset of its own, `width` of them per pixel, or 0;
+    "interpolation" weighs four neighbours by pairs of weights for `width` columns, then for the rows.
     """
     tiles = (channels + BLOCK_N - 1) // BLOCK_N
     m = tl.program_id(0) // tiles * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -143,6 +144,11 @@ def int8_pointwise(
             elif KIND == "depthwise":
                 filters = tl.load(weights + run * channels + n, mask=held, other=0)
                 sums += x * filters.to(tl.int32)[None, :]
+            elif KIND == "interpolation":
+                pixel = row % pixels
+                across = tl.load(weights + 2 * (pixel % width) + run % 2)
+                down = tl.load(weights + 2 * (width + pixel // width) + run // 2)
+                sums += x * (across * down)[:, None]
             else:
                 sums += x
     if KIND == "lookup":
@@ -154,6 +160,10 @@ def int8_pointwise(
         if KIND == "depthwise":
             sums += tl.load(bias + n, mask=held, other=0)[None, :]
             values = sums.to(tl.float32) * tl.load(multiplier + n, mask=held, other=0)[None, :]
+        elif KIND == "interpolation":
+            whole = (sums - input_zero * 4194304).to(tl.float32)
+            means = whole * 2.384185791015625e-07  # 2^-22, exact
+            values = means * input_scale
         else:
             count = tl.full((BLOCK_M, BLOCK_N), 1, tl.int32) * (runs * groups)
             means = (sums - count * input_zero).to(tl.float32)

@@ -79,7 +79,9 @@ def test_deploy_chooses_native_and_leaves_what_it_cannot_to_onednn() -> None:
     x = images()
     assert isinstance(deploy(quantize_static(residual(), x), x), NativeModel)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.ConvTranspose2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(500, 2))
+    model = nn.Sequential(
+        nn.ConvTranspose2d(3, 6, 3, groups=3), nn.ReLU(), nn.Flatten(), nn.Linear(600, 2)
+    )
     reference = quantize_static(model.eval(), x)
     with pytest.raises(UnsupportedTypeError, match=r"no kernel for 0 \(QuantizedLayer\)"):
         lower_native(reference, x)

@@ -155,7 +155,9 @@ def test_what_it_cannot_run_is_refused() -> None:
         integer(numbers(2, 3, 5, 5))
     with pytest.raises(CompressionError, match=r"on cpu, found \(2, 3, 8, 8\) on meta"):
         integer(numbers(2, 3, 8, 8).to("meta"))
-    model = nn.Sequential(nn.ConvTranspose2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(500, 2))
+    model = nn.Sequential(
+        nn.ConvTranspose2d(3, 6, 3, groups=3), nn.ReLU(), nn.Flatten(), nn.Linear(600, 2)
+    )
     reference = quantize_static(model.eval(), x)
     assert isinstance(reference.network.get_submodule("0"), q.QuantizedLayer)
     with pytest.raises(UnsupportedTypeError, match=r"triton executor has no kernel for 0 "):
