@@ -1,6 +1,7 @@
 """Networks whose layers an executor of integers must get right, and inputs for them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -32,6 +33,24 @@ class Odd(nn.Module):
         y = nn.functional.relu6(self.c(x) + x)
         z = torch.cat([self.d(y), y], 1)
         return self.head(torch.flatten(self.mean(self.pool(torch.relu(z))), 1))
+
+
+class Depthwise(nn.Module):
+    """One filter per channel behind a layer whose codes' zero is not 0, with a sum or real outputs."""
+
+    def __init__(self, channels: int, *, added: bool, real: bool, **window: Any) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(2, channels, 1)
+        self.b = nn.Conv2d(channels, channels, groups=channels, **window)
+        windows = zip(self.b.kernel_size, self.b.dilation, self.b.padding, strict=True)
+        same = self.b.stride == (1, 1) and all(2 * p == d * (k - 1) for k, d, p in windows)
+        self.added, self.real = added and same, real
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.a(x))
+        y = self.b(x)
+        y = y + x if self.added else y
+        return y if self.real else torch.relu(y).mean((2, 3))
 
 
 class Gates(nn.Module):
@@ -92,6 +111,12 @@ def transposed() -> nn.Module:
     )  # fmt: skip
 
 
+def pairs() -> nn.Module:
+    """Two channels at a time: as far as blocks of 64 reach beyond the codes of an image."""
+    first, second = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, padding=1, groups=2)
+    return nn.Sequential(first, nn.ReLU(), second, nn.Flatten())
+
+
 def grouped() -> nn.Module:
     """Groups of few and of many channels, with a residual; pools over a border and rounded up."""
     torch.manual_seed(0)
@@ -122,6 +147,7 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "resized": lambda: (Resized().eval(), numbers(3, 3, 6, 1)),
     "transposed": lambda: (transposed().eval(), numbers(3, 3, 4, 3)),
     "groups": lambda: (grouped().eval(), numbers(3, 3, 9, 7)),
+    "depthwise": lambda: (pairs().eval(), numbers(3, 3, 5, 6)),
     "codes out": lambda: (nn.Sequential(nn.Linear(20, 7), nn.ReLU()).eval(), numbers(9, 20)),
 }
 
@@ -143,3 +169,23 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     pool = nn.AdaptiveAvgPool2d(1)
     model = nn.Sequential(first, middle, second, nn.ReLU(), pool, nn.Flatten()).eval()
     return model, numbers(3, 2, *size)
+
+
+@st.composite
+def depthwise(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """One filter per channel: any kernel, step, border and map, some smaller than the kernel."""
+    channels = draw(st.sampled_from((2, 15, 16, 33, 63, 64, 65, 96, 130)))
+    size = draw(st.tuples(st.integers(1, 9), st.integers(1, 13)))
+    kernel = draw(st.tuples(*[st.sampled_from((1, 2, 3, 4, 5, 7))] * 2))
+    stride, padding, dilation = (
+        draw(st.tuples(*[st.integers(*r)] * 2)) for r in ((1, 3), (0, 4), (1, 3))
+    )
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    missing = [r - n for r, n in zip(reach, size, strict=True)]
+    padding = tuple(max(p, -(-m // 2)) for p, m in zip(padding, missing, strict=True))
+    torch.manual_seed(0)
+    model = Depthwise(
+        channels, added=draw(st.booleans()), real=draw(st.booleans()), kernel_size=kernel,
+        stride=stride, padding=padding, dilation=dilation,
+    )  # fmt: skip
+    return model.eval(), numbers(draw(st.sampled_from((1, 3))), 2, *size)

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from compression.errors import CompressionError
-from compression.integer.native.packing import GROUP, LANES, NativeWeights
+from compression.integer.native.depthwise import NativeDepthwise
+from compression.integer.native.packing import BLOCK, GROUP, LANES, NativeWeights
 from compression.integer.native.step import C_TYPE, fields_of
 from compression.integer.steps import (
     CodesStep,
-    DepthwiseWeights,
     Gather,
     Interpolation,
     Lookup,
@@ -67,24 +67,35 @@ def _check_product(step: Product) -> None:
         _check(step, value.shape == (step.channels,), f"{name} per channel")
     match step.weights:
         case NativeWeights(weights=weights, runs=runs, groups=groups) as packed:
-            lanes = -(-step.channels // LANES) * LANES
-            whole = weights.numel() == lanes * len(runs) * groups * GROUP
-            _check(step, whole, "packed weights")
+            whole, rest = divmod(step.channels, packed.slice)
+            lanes = LANES * (whole * -(-packed.slice // LANES) + -(-rest // LANES))
+            inside = 0 < packed.slice <= BLOCK and packed.slice_input >= 0
+            inside = inside and weights.numel() == lanes * len(runs) * groups * GROUP
+            _check(step, inside, "packed weights")
             _check_bands(step, packed)
-        case DepthwiseWeights(weights=weights, taps=taps):
-            _check(step, weights.shape == (len(taps), step.channels), "weights per tap")
+        case NativeDepthwise() as packed:
+            _check_depthwise(step, packed)
+
+
+def _check_depthwise(step: Product, packed: NativeDepthwise) -> None:
+    blocks = -(-step.channels // BLOCK)
+    whole = packed.weights.numel() == blocks * BLOCK * len(packed.rows) * packed.columns
+    whole = whole and len(packed.rows) % GROUP == 0 and packed.channels == step.channels
+    _check(step, whole and packed.columns > 0 and packed.column > 0, "packed weights")
+    _check(step, step.pixels % packed.across == 0, "rows of pixels")
+    apart = step.input.offsets.view(-1, packed.across).diff(dim=1)
+    _check(step, len(apart.unique()) <= 1, "pixels of a row, equally far apart")
 
 
 def _reach(step: CodesStep) -> int:
     """Return the bytes from a window's corner to the end of what is read."""
     match step:
-        case Product(weights=NativeWeights(runs=runs, groups=groups)):
-            return _last(step, runs) + GROUP * groups
-        case (
-            Product(weights=DepthwiseWeights(taps=taps))
-            | Maximum(taps=taps)
-            | Interpolation(taps=taps)
-        ):
+        case Product(weights=NativeWeights(runs=runs, groups=groups) as packed):
+            slices = -(-step.channels // packed.slice)
+            return _last(step, runs) + GROUP * groups + (slices - 1) * packed.slice_input
+        case Product(weights=NativeDepthwise(rows=rows, columns=columns, column=column)):
+            return _last(step, rows) + (columns - 1) * column + max(BLOCK, step.channels)
+        case Maximum(taps=taps) | Interpolation(taps=taps):
             return _last(step, taps) + step.channels
         case Gather():
             return _last(step, step.taps) + 1

@@ -1,7 +1,8 @@
 /* Convolution as products of u8 codes and s8 weights, four at a time into int32 (VPDPBUSD).
 
    A window is read in runs: for each of its rows the bytes of kernel width x channels, which lie side
-   by side. Weights are packed as [block of 64 channels][run][group of 4 bytes][channel][4]; up to 6
+   by side. Weights are packed as [slice of channels][run][group of 4 bytes][channel][4]: 64 channels,
+   or those of some groups of a grouped convolution, which read a slice of the input, too. Up to 6
    pixels x 64 channels of sums stay in registers. */
 
 /* In place, by assembly: GCC 12 copies and spills the sums of the intrinsic. */
@@ -15,28 +16,82 @@ INLINE __m512i broadcast(const uint8_t *codes) {
     return _mm512_set1_epi32(four);
 }
 
-INLINE void accumulate(const struct step *s, const struct band *band, const uint8_t *const *x,
-                       const int8_t *w, __m512i sums[ROWS][VECTORS], const int R, const int V) {
-    for (int run = band->first_run; run < band->first_run + band->runs; run++) {
-        const int8_t *group = w + ((int64_t)run * s->groups + band->first_group) * 4 * LANES * V;
-        const int64_t from = s->run_offsets[run] + 4 * (int64_t)band->first_group;
-        for (int64_t k = from; k < from + 4 * (int64_t)band->groups; k += 4, group += 4 * LANES * V) {
-            __m512i weights[VECTORS];
+/* Four bytes of R pixels times V vectors of weights. */
+INLINE void products(const uint8_t *const *x, int64_t k, const int8_t *group,
+                     __m512i sums[ROWS][VECTORS], const int R, const int V) {
+    __m512i weights[VECTORS];
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) weights[v] = _mm512_load_si512(group + 4 * LANES * v);
+    for (int v = 0; v < V; v++) weights[v] = _mm512_load_si512(group + 4 * LANES * v);
 #pragma GCC unroll 6
-            for (int r = 0; r < R; r++) {
-                const __m512i codes = broadcast(x[r] + k);
+    for (int r = 0; r < R; r++) {
+        const __m512i codes = broadcast(x[r] + k);
 #pragma GCC unroll 4
-                for (int v = 0; v < V; v++) dot(&sums[r][v], codes, weights[v]);
-            }
-        }
+        for (int v = 0; v < V; v++) dot(&sums[r][v], codes, weights[v]);
     }
 }
 
+/* Few sums are made twice, of every other four bytes: each waits for the one before it. */
+INLINE void accumulate(const struct step *s, const struct band *band, const uint8_t *const *x,
+                       const int8_t *w, __m512i sums[ROWS][VECTORS], const int R, const int V) {
+    const int twice = R * V <= 8, bytes = 4 * LANES * V;
+    __m512i others[ROWS][VECTORS];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) others[r][v] = _mm512_setzero_si512();
+    for (int run = band->first_run; run < band->first_run + band->runs; run++) {
+        const int8_t *group = w + ((int64_t)run * s->groups + band->first_group) * bytes;
+        int64_t k = s->run_offsets[run] + 4 * (int64_t)band->first_group;
+        const int64_t end = k + 4 * (int64_t)band->groups;
+        for (; twice && k + 4 < end; k += 8, group += 2 * bytes) {
+            products(x, k, group, sums, R, V);
+            products(x, k + 4, group + bytes, others, R, V);
+        }
+        for (; k < end; k += 4, group += bytes) products(x, k, group, sums, R, V);
+    }
+    if (!twice) return;
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) sums[r][v] = _mm512_add_epi32(sums[r][v], others[r][v]);
+}
+
+/* Channels that read the same codes of each pixel, `input` bytes from its first. */
+struct slice { int channel, end; int64_t input; const int8_t *weights; };
+
+/* Store R pixels: all codes at last, so that the compiler reads nothing of `s` again in between. */
+INLINE void finish_tile(const struct step *s, const struct slice *slice, const struct place *at,
+                        __m512i sums[ROWS][VECTORS], const int R, const int V) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const int channel = slice->channel, end = slice->end;
+    __m512 multipliers[VECTORS];
+    __m512i codes[ROWS];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) multipliers[v] = _mm512_loadu_ps(s->multiplier + channel + LANES * v);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+        __m512 y[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            const int first = channel + LANES * v;
+            y[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), multipliers[v]);
+            const __mmask16 mask = lanes(end, first);
+            if (s->residual)
+                y[v] = with_residual(s, widened(s->residual + at[r].residual + first, mask), y[v]);
+            if (s->real) _mm512_mask_storeu_ps((float *)s->output + at[r].output + first, mask, y[v]);
+        }
+        codes[r] = _mm512_permutexvar_epi32(order, encode_block(s, y, V));
+    }
+    if (s->real) return;
+    const __mmask64 mask = block_lanes(end, channel);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+        _mm512_mask_storeu_epi8((uint8_t *)s->output + at[r].output + channel, mask, codes[r]);
+}
+
 /* R pixels from pixel `index` of the band on, across images, x V vectors of channels. */
-INLINE void tile(const struct step *s, const struct band *band, int64_t index, int channel,
-                 const int8_t *w, const int R, const int V) {
+INLINE void tile(const struct step *s, const struct band *band, int64_t index,
+                 const struct slice *slice, const int R, const int V) {
     const uint8_t *x[ROWS];
     struct place at[ROWS];
     __m512i sums[ROWS][VECTORS];
@@ -44,57 +99,51 @@ INLINE void tile(const struct step *s, const struct band *band, int64_t index, i
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
         at[r] = place_of(s, image, band->first_pixel + pixel);
-        x[r] = s->input + at[r].input;
+        x[r] = s->input + at[r].input + slice->input;
         if (++pixel == band->pixels) pixel = 0, image++;
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sums[r][v] = _mm512_loadu_si512(s->bias + channel + LANES * v);
+        for (int v = 0; v < V; v++) sums[r][v] = _mm512_loadu_si512(s->bias + slice->channel + LANES * v);
     }
-    accumulate(s, band, x, w, sums, R, V);
-    __m512 multipliers[VECTORS];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) multipliers[v] = _mm512_loadu_ps(s->multiplier + channel + LANES * v);
-    const int whole = V == VECTORS && channel + BLOCK <= s->channels && !s->real;
-#pragma GCC unroll 6
-    for (int r = 0; r < R; r++) {
-        __m512 y[VECTORS];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) y[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), multipliers[v]);
-        if (whole) {
-            finish_block(s, at[r], channel, y);
-            continue;
-        }
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) finish(s, at[r], channel + LANES * v, y[v]);
-    }
+    accumulate(s, band, x, slice->weights, sums, R, V);
+    finish_tile(s, slice, at, sums, R, V);
 }
 
-#define CASE(R, V) case 8 * R + V: tile(s, band, index, channel, w, R, V); break;
+#define CASE(R, V) case 8 * R + V: tile(s, band, index, slice, R, V); break;
 #define CASES(V) CASE(1, V) CASE(2, V) CASE(3, V) CASE(4, V) CASE(5, V) CASE(6, V)
-static void dispatch(const struct step *s, const struct band *band, int64_t index, int channel,
-                     const int8_t *w, int R, int V) {
+static void dispatch(const struct step *s, const struct band *band, int64_t index,
+                     const struct slice *slice, int R, int V) {
     switch (8 * R + V) { CASES(1) CASES(2) CASES(3) CASES(4) }
 }
 
-/* The threads share blocks of channels where the weights are more bytes than the codes, else pixels:
+static struct slice slice_of(const struct step *s, int index) {
+    const int channel = s->slice * index, vectors = (s->slice + LANES - 1) / LANES;
+    return (struct slice){
+        .channel = channel,
+        .end = channel + s->slice < s->channels ? channel + s->slice : s->channels,
+        .input = (int64_t)index * s->slice_input,
+        .weights = s->weights + (int64_t)index * s->runs * s->groups * 4 * LANES * vectors,
+    };
+}
+
+/* The threads share slices of channels where the weights are more bytes than the codes, else pixels:
    each reads its own part of the larger once. */
 static void convolution(const struct step *s, int images, int thread, int threads) {
-    const int blocks = (s->channels + BLOCK - 1) / BLOCK;
-    const int64_t block_bytes = (int64_t)s->runs * s->groups * 4 * BLOCK;
-    const int by_channel = blocks % threads == 0 && blocks * block_bytes > images * s->input_stride;
-    const int first = by_channel ? blocks * thread / threads : 0;
-    const int last = by_channel ? blocks * (thread + 1) / threads : blocks;
+    const int slices = (s->channels + s->slice - 1) / s->slice;
+    const int64_t weights = slice_of(s, slices).weights - s->weights;
+    const int by_channel = slices % threads == 0 && weights > images * s->input_stride;
+    const int first = by_channel ? slices * thread / threads : 0;
+    const int last = by_channel ? slices * (thread + 1) / threads : slices;
     const int part = by_channel ? 0 : thread, parts = by_channel ? 1 : threads;
-    for (int block = first; block < last; block++) {
-        const int left = s->channels - BLOCK * block;
-        const int vectors = left >= BLOCK ? VECTORS : (left + LANES - 1) / LANES;
-        const int8_t *w = s->weights + block * block_bytes;
+    for (int i = first; i < last; i++) {
+        const struct slice slice = slice_of(s, i);
+        const int vectors = (slice.end - slice.channel + LANES - 1) / LANES;
         for (int b = 0; b < s->band_count; b++) {
             const int64_t total = (int64_t)images * s->bands[b].pixels;
             const int64_t from = total * part / parts, n = total * (part + 1) / parts - from;
             const int64_t tiles = (n + ROWS - 1) / ROWS;
             for (int64_t t = 0; t < tiles; t++) {
                 const int64_t a = n * t / tiles, z = n * (t + 1) / tiles;
-                dispatch(s, &s->bands[b], from + a, BLOCK * block, w, (int)(z - a), vectors);
+                dispatch(s, &s->bands[b], from + a, &slice, (int)(z - a), vectors);
             }
         }
     }

@@ -11,8 +11,8 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.agreement import CodesOf, codes_by_name
 from compression.integer.codes import OFFSET
 from compression.integer.native.bounds import check_bounds
+from compression.integer.native.depthwise import pack_filters
 from compression.integer.native.library import library
-from compression.integer.native.packing import native_weights
 from compression.integer.native.step import CStep, c_step
 from compression.integer.shapes import shapes_and_moves
 from compression.integer.steps import Buffers, Layout, Lowering, Target
@@ -23,7 +23,7 @@ CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take: they stay in the cache beside the weights."""
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
-TARGET = Target("native", OFFSET, native_weights, slices=True)
+TARGET = Target("native", OFFSET, pack_filters, slices=True)
 
 
 class NativeModel(ExecutorModel):

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from compression.integer.steps import Geometry, Weights, Window
 from compression.integer.steps.geometry import ALIGNMENT, aligned
 
 BLOCK, LANES, GROUP = 64, 16, 4
 """Channels of a block, of a vector, and bytes that one instruction multiplies: step.h."""
+READ_AHEAD = 48
+"""Bytes after a pixel's last code that the weights of groups that do not exist, zeros, may meet."""
 BAND = ("first_pixel", "pixels", "first_run", "runs", "first_group", "groups")
 """The columns of a band: the fields of `struct band`, all int32."""
 
@@ -19,38 +22,68 @@ class NativeWeights(Weights):
     """A convolution's weights as convolution.h reads them, and which pixels read which part.
 
     `weights` (int8) are packed by `pack`; each of `runs` (offsets, int32) has `groups` of GROUP bytes;
-    `bands` (int32) has a row per `struct band`.
+    `bands` (int32) has a row per `struct band`. Each `slice` of the outputs reads its codes
+    `slice_input` bytes after those of the one before.
     """
 
     weights: Tensor
     runs: Tensor
     groups: int
     bands: Tensor
+    slice: int = BLOCK
+    slice_input: int = 0
 
 
 def native_weights(
-    weights: Tensor, window: Window, inputs: Geometry, outputs: list[int]
-) -> tuple[NativeWeights, Tensor]:
-    """Return weights (O, I, H, W) packed for a window, and the order of its output pixels."""
-    runs, length = window.runs(inputs, weights.shape[1])
-    codes, groups = pack(weights.permute(0, 2, 3, 1).reshape(len(weights), len(runs), length))
-    order, rows = bands(window, inputs, outputs, len(runs), groups)
-    return NativeWeights(codes, runs, groups, rows), order
+    weights: Tensor, groups: int, window: Window, inputs: Geometry, outputs: list[int]
+) -> tuple[NativeWeights, Tensor] | None:
+    """Return weights (O, I, H, W) packed for a window, and the order of its output pixels.
+
+    Small groups are multiplied together, with zeros. None where a group has more outputs than a
+    block, or where the last slice, of fewer groups, would read far beyond a pixel.
+    """
+    of_group = len(weights) // groups
+    together = min(groups, -(-LANES // of_group))
+    beyond = -groups % together * weights.shape[1]
+    if groups > 1 and (together * of_group > BLOCK or beyond > READ_AHEAD):
+        return None
+    wide = _together(weights, groups, together)
+    runs, length = window.runs(inputs, wide.shape[1])
+    own = together * of_group if groups > 1 else BLOCK
+    codes, fours = pack(wide.permute(0, 2, 3, 1).reshape(len(wide), len(runs), length), own)
+    order, rows = bands(window, inputs, outputs, len(runs), fours)
+    advance = wide.shape[1] if groups > 1 else 0
+    return NativeWeights(codes, runs, fours, rows, own, advance), order
 
 
-def pack(weights: Tensor) -> tuple[Tensor, int]:
+def _together(weights: Tensor, groups: int, together: int) -> Tensor:
+    """Return the weights of several groups as those of one, with zeros at the others' inputs."""
+    if together == 1:
+        return weights
+    inputs = weights.shape[1]
+    wide = weights.new_zeros(len(weights), together * inputs, *weights.shape[2:])
+    for group, (own, all_own) in enumerate(
+        zip(weights.chunk(groups), wide.chunk(groups), strict=True)
+    ):
+        first = group % together * inputs
+        all_own[:, first : first + inputs] = own
+    return wide
+
+
+def pack(weights: Tensor, own: int = BLOCK) -> tuple[Tensor, int]:
     """Pack int8 weights (channels, runs, bytes of a run) for convolution.h; return its groups too.
 
-    [block of 64 channels][run][group of 4 bytes][channel][4]; the last block holds as many vectors
-    of 16 channels as it needs, zeros after its channels and after each run.
+    [slice of `own` channels][run][group of 4 bytes][channel][4]; each slice holds as many vectors of
+    16 channels as it needs, zeros after its channels and after each run.
     """
-    channels, runs, length = weights.shape
+    _, runs, length = weights.shape
     groups = -(-length // GROUP)
-    wide = torch.zeros(-(-channels // LANES) * LANES, runs, groups * GROUP, dtype=torch.int8)
-    wide[:channels, :, :length] = weights
     blocks = [
-        part.view(len(part), runs, groups, GROUP).permute(1, 2, 0, 3).flatten()
-        for part in wide.split(BLOCK)
+        F.pad(part, (0, groups * GROUP - length, 0, 0, 0, -len(part) % LANES))
+        .view(-1, runs, groups, GROUP)
+        .permute(1, 2, 0, 3)
+        .flatten()
+        for part in weights.split(own)
     ]
     packed = torch.cat(blocks)
     memory = aligned(packed.numel(), torch.int8)

@@ -1,25 +1,12 @@
 /* What multiplies no matrices: one pixel's channels at a time. */
 
-/* One filter per channel; weights are packed as [run][channel]. */
-INLINE __m512 depthwise(const struct step *s, const uint8_t *x, int channel, __mmask16 mask) {
-    __m512i sums = _mm512_loadu_si512(s->bias + channel);
-    const int8_t *w = s->weights + channel;
-    for (int run = 0; run < s->runs; run++, w += s->channels) {
-        const __m512i weights = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, w));
-        const __m512i codes = widened(x + s->run_offsets[run], mask);
-        sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(codes, weights));
-    }
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(s->multiplier + channel));
-}
-
 /* The largest code of a window, 64 channels at a time. */
 static void maximum(const struct step *s, int images, int thread, int threads) {
     const int64_t total = (int64_t)images * s->pixels;
     for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
         const struct place at = place_of(s, i / s->pixels, i % s->pixels);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
-            const int left = s->channels - channel;
-            const __mmask64 mask = left >= BLOCK ? ~0ull : (1ull << left) - 1;
+            const __mmask64 mask = block_lanes(s->channels, channel);
             const uint8_t *x = s->input + at.input + channel;
             __m512i largest = _mm512_setzero_si512();
             for (int run = 0; run < s->runs; run++)
@@ -29,50 +16,67 @@ static void maximum(const struct step *s, int images, int thread, int threads) {
     }
 }
 
-/* The mean over runs of `groups` pixels; the sum is exact. */
-INLINE __m512 mean(const struct step *s, const uint8_t *x, __mmask16 mask) {
-    __m512i sums = _mm512_setzero_si512();
-    for (int run = 0; run < s->runs; run++)
-        for (int i = 0; i < s->groups; i++)
-            sums = _mm512_add_epi32(sums, widened(x + s->run_offsets[run] + i * s->width, mask));
+/* The mean over runs of `groups` pixels; the sum is exact: 16 bits hold that of 257 codes. */
+INLINE void mean(const struct step *s, const uint8_t *x, __mmask64 mask, __m512 y[VECTORS]) {
+    const __m512i none = _mm512_setzero_si512();
+    __m512i sums[VECTORS] = {none, none, none, none}, low = none, high = none;
     const int32_t count = s->runs * s->groups;
-    const __m512i left = _mm512_sub_epi32(sums, _mm512_set1_epi32(count * s->input_zero));
-    const __m512 means = _mm512_div_ps(_mm512_cvtepi32_ps(left), _mm512_set1_ps((float)count));
-    return _mm512_mul_ps(means, _mm512_set1_ps(s->input_scale));
+    for (int32_t n = 0, run = 0, i = 0; n < count; n++, i++) {
+        if (i == s->groups) i = 0, run++;
+        const uint8_t *pixel = x + s->run_offsets[run] + i * s->width;
+        const __m512i codes = _mm512_maskz_loadu_epi8(mask, pixel);
+        low = _mm512_add_epi16(low, _mm512_unpacklo_epi8(codes, none));
+        high = _mm512_add_epi16(high, _mm512_unpackhi_epi8(codes, none));
+        if (n % 256 != 255 && n != count - 1) continue;
+        sums[0] = _mm512_add_epi32(sums[0], _mm512_unpacklo_epi16(low, none));
+        sums[1] = _mm512_add_epi32(sums[1], _mm512_unpackhi_epi16(low, none));
+        sums[2] = _mm512_add_epi32(sums[2], _mm512_unpacklo_epi16(high, none));
+        sums[3] = _mm512_add_epi32(sums[3], _mm512_unpackhi_epi16(high, none));
+        low = high = none;
+    }
+    for (int v = 0; v < VECTORS; v++) {
+        const __m512i left = _mm512_sub_epi32(sums[v], _mm512_set1_epi32(count * s->input_zero));
+        const __m512 means = _mm512_div_ps(_mm512_cvtepi32_ps(left), _mm512_set1_ps((float)count));
+        y[v] = _mm512_mul_ps(means, _mm512_set1_ps(s->input_scale));
+    }
 }
 
-INLINE __m512 map(const struct step *s, const uint8_t *x, __mmask16 mask) {
-    const __m512i left = _mm512_sub_epi32(widened(x, mask), _mm512_set1_epi32(s->input_zero));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(left), _mm512_set1_ps(s->input_scale));
+INLINE void map(const struct step *s, __m512i codes, __m512 y[VECTORS]) {
+    __m512i wide[VECTORS];
+    interleaved(codes, wide);
+    for (int v = 0; v < VECTORS; v++) {
+        const __m512i left = _mm512_sub_epi32(wide[v], _mm512_set1_epi32(s->input_zero));
+        y[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(left), _mm512_set1_ps(s->input_scale));
+    }
+}
+
+/* The product of two codes, each as far from its zero: exact before it is scaled. */
+INLINE void product(const struct step *s, __m512i codes, __m512i others, __m512 y[VECTORS]) {
+    __m512i a[VECTORS], b[VECTORS];
+    interleaved(codes, a);
+    interleaved(others, b);
+    for (int v = 0; v < VECTORS; v++) { /* 16 bits hold them, and the upper halves of `a` are cut off */
+        a[v] = _mm512_sub_epi16(a[v], _mm512_set1_epi32(s->input_zero));
+        b[v] = _mm512_sub_epi16(b[v], _mm512_set1_epi32(s->residual_zero));
+        y[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(a[v], b[v])),
+                             _mm512_set1_ps(s->input_scale));
+    }
 }
 
 INLINE void pointwise(const struct step *s, int images, int thread, int threads, const int kind) {
     const int64_t total = (int64_t)images * s->pixels;
     for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
         const struct place at = place_of(s, i / s->pixels, i % s->pixels);
-        for (int channel = 0; channel < s->channels; channel += LANES) {
+        for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const uint8_t *x = s->input + at.input + channel;
-            const __mmask16 mask = lanes(s, channel);
-            const __m512 y = kind == DEPTHWISE ? depthwise(s, x, channel, mask)
-                           : kind == MEAN      ? mean(s, x, mask)
-                                               : map(s, x, mask);
-            finish(s, at, channel, y);
-        }
-    }
-}
-
-/* The product of two codes, each as far from its zero: exact before it is scaled. */
-static void multiplication(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
-    const __m512i zero = _mm512_set1_epi32(s->input_zero), other_zero = _mm512_set1_epi32(s->residual_zero);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
-        for (int channel = 0; channel < s->channels; channel += LANES) {
-            const __mmask16 mask = lanes(s, channel);
-            const __m512i x = _mm512_sub_epi32(widened(s->input + at.input + channel, mask), zero);
-            const __m512i y = _mm512_sub_epi32(widened(s->residual + at.residual + channel, mask), other_zero);
-            const __m512 product = _mm512_cvtepi32_ps(_mm512_mullo_epi32(x, y));
-            store(s, at, channel, mask, _mm512_mul_ps(product, _mm512_set1_ps(s->input_scale)));
+            const __mmask64 mask = block_lanes(s->channels, channel);
+            __m512 y[VECTORS];
+            if (kind == MEAN) mean(s, x, mask, y);
+            else if (kind == MAP) map(s, _mm512_maskz_loadu_epi8(mask, x), y);
+            else product(s, _mm512_maskz_loadu_epi8(mask, x),
+                         _mm512_maskz_loadu_epi8(mask, s->residual + at.residual + channel), y);
+            if (kind == MAP && s->residual) add_interleaved(s, at, channel, y);
+            finish_interleaved(s, at, channel, y);
         }
     }
 }
@@ -88,94 +92,21 @@ static void interpolation(const struct step *s, int images, int thread, int thre
         const struct place at = place_of(s, i / s->pixels, pixel);
         const int32_t *column = s->bias + 2 * (pixel % s->width);
         const int32_t *row = s->bias + 2 * (s->width + pixel / s->width);
-        for (int channel = 0; channel < s->channels; channel += LANES) {
-            const __mmask16 mask = lanes(s, channel);
-            __m512i sums = start;
-            for (int tap = 0; tap < s->runs; tap++) {
-                const __m512i x = widened(s->input + at.input + channel + s->run_offsets[tap], mask);
-                const __m512i weight = _mm512_set1_epi32(row[tap / 2] * column[tap % 2]);
-                sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(x, weight));
-            }
-            const __m512 codes = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), unit);
-            finish(s, at, channel, _mm512_mul_ps(codes, scale));
-        }
-    }
-}
-
-/* Each code's entry of a table of 256; weights hold the table. */
-static void look_up_each(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
-    const uint8_t *table = (const uint8_t *)s->weights;
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
-        const uint8_t *x = s->input + at.input;
-        uint8_t *y = (uint8_t *)s->output + at.output;
-        for (int channel = 0; channel < s->channels; channel++) y[channel] = table[x[channel]];
-    }
-}
-
-/* The same, 64 codes at a time: the table lies in four vectors. */
-__attribute__((target("avx512vbmi")))
-static void look_up_64(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
-    __m512i table[4];
-    for (int part = 0; part < 4; part++) table[part] = _mm512_loadu_si512(s->weights + 64 * part);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
-            const int left = s->channels - channel;
-            const __mmask64 mask = left >= BLOCK ? ~0ull : (1ull << left) - 1;
-            const __m512i x = _mm512_maskz_loadu_epi8(mask, s->input + at.input + channel);
-            const __m512i low = _mm512_permutex2var_epi8(table[0], x, table[1]);
-            const __m512i high = _mm512_permutex2var_epi8(table[2], x, table[3]);
-            const __m512i found = _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high);
-            _mm512_mask_storeu_epi8((uint8_t *)s->output + at.output + channel, mask, found);
-        }
-    }
-}
-
-static void lookup(const struct step *s, int images, int thread, int threads) {
-    if (__builtin_cpu_supports("avx512vbmi")) look_up_64(s, images, thread, threads);
-    else look_up_each(s, images, thread, threads);
-}
-
-/* Codes put elsewhere, one by one. */
-static void gather(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const int64_t pixel = i % s->pixels;
-        const struct place at = place_of(s, i / s->pixels, pixel);
-        const int32_t *taps = s->run_offsets + pixel * s->width;
-        const uint8_t *x = s->input + at.input;
-        uint8_t *y = (uint8_t *)s->output + at.output;
-        for (int channel = 0; channel < s->channels; channel++) y[channel] = x[taps[channel]];
-    }
-}
-
-/* Rows of the real input (NCHW) -> codes (NHWC); what is not a number counts as 0. */
-static void quantize(const struct step *s, const float *input, int images, int thread, int threads) {
-    const int64_t height = s->pixels / s->width, total = images * height;
-    const __m512 scale = _mm512_set1_ps(s->input_scale);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const int64_t image = i / height, first = i % height * s->width;
-        for (int c = 0; c < s->channels; c++) {
-            const float *x = input + (image * s->channels + c) * s->plane + first;
-            uint8_t *y = (uint8_t *)s->output + image * s->output_stride
-                       + s->output_offsets[first] + c;
-            for (int64_t at = 0; at < s->width; at += LANES) {
-                const int left = s->width - at < LANES ? (int)(s->width - at) : LANES;
-                const __mmask16 mask = left == LANES ? 0xffff : (1u << left) - 1;
-                const __m512 reals = _mm512_maskz_loadu_ps(mask, x + at);
-                const __mmask16 numbers = _mm512_cmp_ps_mask(reals, reals, _CMP_ORD_Q);
-                __m512 steps = _mm512_maskz_div_ps(numbers, reals, scale);
-                steps = _mm512_max_ps(_mm512_min_ps(steps, _mm512_set1_ps(1e6f)), _mm512_set1_ps(-1e6f));
-                __m512i codes = _mm512_cvtps_epi32(steps);
-                codes = _mm512_add_epi32(codes, _mm512_set1_epi32(s->output_zero));
-                codes = _mm512_max_epi32(codes, _mm512_setzero_si512());
-                uint8_t found[LANES];
-                _mm_storeu_si128((__m128i *)found, _mm512_cvtusepi32_epi8(codes));
-                for (int j = 0; j < left; j++) y[(at + j) * s->channels] = found[j];
+            const uint8_t *x = s->input + at.input + channel;
+            const __mmask64 mask = block_lanes(s->channels, channel);
+            __m512i sums[VECTORS] = {start, start, start, start}, codes[VECTORS];
+            __m512 y[VECTORS];
+            for (int tap = 0; tap < s->runs; tap++) {
+                const __m512i weight = _mm512_set1_epi32(row[tap / 2] * column[tap % 2]);
+                interleaved(_mm512_maskz_loadu_epi8(mask, x + s->run_offsets[tap]), codes);
+                for (int v = 0; v < VECTORS; v++)
+                    sums[v] = _mm512_add_epi32(sums[v], _mm512_mullo_epi32(codes[v], weight));
             }
+            for (int v = 0; v < VECTORS; v++)
+                y[v] = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[v]), unit), scale);
+            if (s->residual) add_interleaved(s, at, channel, y);
+            finish_interleaved(s, at, channel, y);
         }
     }
 }

@@ -1,7 +1,11 @@
 /* A statically quantized network, step by step, on AVX-512 with VNNI: one call per prediction. */
 #include "step.h"
+#include "interleaved.h"
 #include "convolution.h"
+#include "depthwise.h"
 #include "pointwise.h"
+#include "tables.h"
+#include "quantize.h"
 
 /* Whether this CPU runs what this file was compiled for. */
 int supported(void) {
@@ -23,14 +27,14 @@ static void take(const struct step *s, const float *input, int images, int threa
     switch (s->kind) {
         case QUANTIZE: quantize(s, input, images, thread, threads); break;
         case CONVOLUTION: convolution(s, images, thread, threads); break;
-        case DEPTHWISE: pointwise(s, images, thread, threads, DEPTHWISE); break;
+        case DEPTHWISE: depthwise(s, images, thread, threads); break;
         case MAXIMUM: maximum(s, images, thread, threads); break;
-        case LOOKUP: lookup(s, images, thread, threads); break;
-        case MULTIPLICATION: multiplication(s, images, thread, threads); break;
+        case LOOKUP: look_up(s, (const uint8_t *)s->weights, images, thread, threads); break;
+        case MULTIPLICATION: pointwise(s, images, thread, threads, MULTIPLICATION); break;
         case INTERPOLATION: interpolation(s, images, thread, threads); break;
         case GATHER: gather(s, images, thread, threads); break;
         case MEAN: pointwise(s, images, thread, threads, MEAN); break;
-        default: pointwise(s, images, thread, threads, MAP);
+        default: map_codes(s, images, thread, threads);
     }
 }
 
@@ -45,7 +49,7 @@ int64_t run(const struct step *steps, int64_t count, const float *input, float *
             struct step s = steps[i];
             if (!s.output) s.output = output + first * output_numbers;
             take(&s, input + first * input_numbers, some, omp_get_thread_num(), omp_get_num_threads());
-            if (omp_get_thread_num() == 0) kernels += s.kind == CONVOLUTION;
+            if (omp_get_thread_num() == 0) kernels += s.kind == CONVOLUTION || s.kind == DEPTHWISE;
 #pragma omp barrier
         }
     }

@@ -43,16 +43,20 @@ struct band { BAND_FIELDS(MEMBER) };
     X(int64_t, input_stride)             /* from image to image; so below */        \
     X(int64_t, output_stride)                                                       \
     X(int64_t, residual_stride)                                                     \
-    X(int64_t, width)                    /* QUANTIZE: of a row; MEAN: of a pixel;   \
+    X(int64_t, width)                    /* QUANTIZE: of a row; MEAN, DEPTHWISE:    \
+                                            bytes from column to column;            \
                                             GATHER: taps from pixel to pixel;       \
                                             INTERPOLATION: columns */               \
-    X(int64_t, plane)                    /* QUANTIZE: numbers per channel */        \
+    X(int64_t, plane)                    /* QUANTIZE: numbers per channel;          \
+                                            DEPTHWISE: pixels of a row */           \
     X(int32_t, kind)                                                                \
     X(int32_t, pixels)                                                              \
     X(int32_t, channels)                                                            \
     X(int32_t, runs)                                                                \
     X(int32_t, groups)                                                              \
     X(int32_t, band_count)                                                          \
+    X(int32_t, slice)                    /* output channels that read the same */   \
+    X(int32_t, slice_input)              /* ... and bytes to the next ones' input */\
     X(int32_t, input_zero)                                                          \
     X(int32_t, residual_zero)                                                       \
     X(int32_t, output_zero)                                                         \
@@ -76,9 +80,15 @@ INLINE struct place place_of(const struct step *s, int64_t image, int64_t pixel)
     };
 }
 
-INLINE __mmask16 lanes(const struct step *s, int channel) {
-    const int left = s->channels - channel;
+/* Which of 16 channels, or of 64, come before `end`. */
+INLINE __mmask16 lanes(int end, int channel) {
+    const int left = end - channel;
     return left >= LANES ? 0xffff : (1u << left) - 1;
+}
+
+INLINE __mmask64 block_lanes(int end, int channel) {
+    const int left = end - channel;
+    return left >= BLOCK ? ~0ull : (1ull << left) - 1;
 }
 
 INLINE __m512i widened(const uint8_t *codes, __mmask16 mask) {
@@ -92,45 +102,18 @@ INLINE __m512 with_residual(const struct step *s, __m512i codes, __m512 y) {
     return _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(left), ratio));
 }
 
-/* The bounds are whole numbers, so that to clamp and then to round is to round and then to clamp. */
-INLINE __m512i encode(const struct step *s, __m512 y) {
-    y = _mm512_min_ps(y, _mm512_set1_ps((float)(s->high - s->output_zero)));
-    y = _mm512_max_ps(y, _mm512_set1_ps((float)(s->low - s->output_zero)));
-    return _mm512_add_epi32(_mm512_cvtps_epi32(y), _mm512_set1_epi32(s->output_zero));
-}
-
-/* Store the codes of 16 channels, or of as many as there are. */
-INLINE void store(const struct step *s, struct place at, int channel, __mmask16 mask, __m512 y) {
-    _mm_mask_storeu_epi8((uint8_t *)s->output + at.output + channel, mask,
-                         _mm512_cvtepi32_epi8(encode(s, y)));
-}
-
-/* Add the residual, and store codes or real numbers. */
-INLINE void finish(const struct step *s, struct place at, int channel, __m512 y) {
-    const __mmask16 mask = lanes(s, channel);
-    if (s->residual) y = with_residual(s, widened(s->residual + at.residual + channel, mask), y);
-    if (s->real)
-        _mm512_mask_storeu_ps((float *)s->output + at.output + channel, mask, y);
-    else
-        store(s, at, channel, mask, y);
-}
-
-/* Store a whole block of 64 channels of codes at once. */
-INLINE void finish_block(const struct step *s, struct place at, int channel, const __m512 *y) {
+/* The codes of V vectors of channels, zeros after them. Packing interleaves 128-bit lanes: lane l of
+   vector v holds channel 16 (l / 4) + 4 v + l % 4 of what comes out. The bounds are whole numbers, so
+   that to clamp and then to round is to round and then to clamp; what saturates in 16 bits lies
+   beyond them. */
+INLINE __m512i encode_block(const struct step *s, const __m512 *y, const int V) {
     __m512i codes[VECTORS];
+    const __m512 most = _mm512_set1_ps((float)(s->high - s->output_zero)); /* else int32 may overflow */
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) {
-        __m512 sum = y[v];
-        if (s->residual) {
-            const __m128i *z = (const __m128i *)(s->residual + at.residual + channel) + v;
-            sum = with_residual(s, _mm512_cvtepu8_epi32(_mm_loadu_si128(z)), sum);
-        }
-        codes[v] = encode(s, sum);
-    }
-    /* Packing interleaves 128-bit lanes: the permutation puts the channels back in order. */
-    const __m512i packed = _mm512_packus_epi16(_mm512_packs_epi32(codes[0], codes[1]),
-                                               _mm512_packs_epi32(codes[2], codes[3]));
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_storeu_si512((uint8_t *)s->output + at.output + channel,
-                        _mm512_permutexvar_epi32(order, packed));
+    for (int v = 0; v < VECTORS; v++)
+        codes[v] = v < V ? _mm512_cvtps_epi32(_mm512_min_ps(y[v], most)) : _mm512_setzero_si512();
+    const __m512i zero = _mm512_set1_epi16((int16_t)s->output_zero);
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(codes[0], codes[1]), zero);
+    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(codes[2], codes[3]), zero);
+    return _mm512_max_epu8(_mm512_packus_epi16(low, high), _mm512_set1_epi8((int8_t)s->low));
 }

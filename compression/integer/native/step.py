@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compression.integer.codes import unsigned
+from compression.integer.native.depthwise import NativeDepthwise
 from compression.integer.native.packing import BLOCK, NativeWeights
 from compression.integer.steps import (
     CodesStep,
-    DepthwiseWeights,
     Gather,
     Interpolation,
     Lookup,
@@ -37,7 +37,10 @@ FIELDS = (
     ("const int32_t *", ("input_offsets", "output_offsets", "residual_offsets", "run_offsets")),
     ("const struct band *", ("bands",)),
     ("int64_t", ("input_stride", "output_stride", "residual_stride", "width", "plane")),
-    ("int32_t", ("kind", "pixels", "channels", "runs", "groups", "band_count")),
+    (
+        "int32_t",
+        ("kind", "pixels", "channels", "runs", "groups", "band_count", "slice", "slice_input"),
+    ),
     ("int32_t", ("input_zero", "residual_zero", "output_zero", "low", "high", "real")),
     ("float", ("input_scale", "residual_ratio")),
 )
@@ -66,10 +69,18 @@ def c_step(step: Step) -> tuple[CStep, list[Tensor]]:
     """Return a step, and the tensors that its pointers point into: keep them as long as it."""
     fields = fields_of(step)
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-    for name in {"bias", "multiplier"} & tensors.keys():  # whole blocks are read
-        tensors[name] = F.pad(tensors[name], (0, BLOCK)).contiguous()
+    if isinstance(step, Product):
+        tensors |= _per_channel(step)
     pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     return CStep(**fields | pointers), list(tensors.values())
+
+
+def _per_channel(step: Product) -> dict[str, Tensor]:
+    """Return what a product's channels have as whole blocks, which are read."""
+    vectors = {"bias": step.bias, "multiplier": step.multiplier}
+    if isinstance(step.weights, NativeDepthwise):
+        return {name: step.weights.by_block(vector) for name, vector in vectors.items()}
+    return {name: F.pad(vector, (0, BLOCK)).contiguous() for name, vector in vectors.items()}
 
 
 def fields_of(step: Step) -> dict[str, Any]:
@@ -84,7 +95,7 @@ def fields_of(step: Step) -> dict[str, Any]:
 def kind_of(step: Step) -> str:
     """Return the name of a step in `enum kind`."""
     match step:
-        case Product(weights=DepthwiseWeights()):
+        case Product(weights=NativeDepthwise()):
             return "DEPTHWISE"
         case Product():
             return "CONVOLUTION"
@@ -149,8 +160,11 @@ def _weights(weights: Weights) -> dict[str, Any]:
             return {
                 "weights": weights.weights, "run_offsets": weights.runs, "runs": len(weights.runs),
                 "groups": weights.groups, "bands": weights.bands, "band_count": len(weights.bands),
+                "slice": weights.slice, "slice_input": weights.slice_input,
             }  # fmt: skip
-        case DepthwiseWeights():
-            taps = weights.taps
-            return {"weights": weights.weights, "run_offsets": taps, "runs": len(taps)}
+        case NativeDepthwise():
+            return {
+                "weights": weights.weights, "run_offsets": weights.rows, "runs": len(weights.rows),
+                "groups": weights.columns, "width": weights.column, "plane": weights.across,
+            }  # fmt: skip
     raise TypeError(f"`struct step` has no {type(weights).__name__}")

@@ -23,7 +23,7 @@ from compression.integer.steps.step import (
     Weights,
 )
 from compression.integer.steps.target import Target
-from compression.integer.steps.windows import Window
+from compression.integer.steps.windows import Window, depthwise_weights, is_depthwise
 
 __all__ = [
     "Buffers",
@@ -49,4 +49,6 @@ __all__ = [
     "Target",
     "Weights",
     "Window",
+    "depthwise_weights",
+    "is_depthwise",
 ]

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from compression.integer.steps.step import Place, Product, RealPlace
+from compression.integer.steps.step import Place, Product, RealPlace, Weights, in_order
 
 FILL = 16
 """Channels that a product computes at once: smaller groups are multiplied together, with zeros."""
@@ -45,3 +45,13 @@ def _from(place: AnyPlace, channel: int) -> AnyPlace:
     if not channel:
         return place
     return replace(place, offsets=(place.offsets + torch.tensor(channel, dtype=torch.int32)))
+
+
+def with_weights(product: Product, weights: Weights, order: Tensor | None) -> Product:
+    """Return a product of packed weights, its pixels in the order of these indices."""
+    residual = product.residual
+    return replace(
+        product, weights=weights, input=in_order(product.input, order),
+        output=in_order(product.output, order),
+        residual=None if residual is None else in_order(residual, order),
+    )  # fmt: skip

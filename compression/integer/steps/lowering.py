@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
 from compression.integer.steps.elementwise import gather, interpolate, look_up, multiply
-from compression.integer.steps.groups import parts
+from compression.integer.steps.groups import parts, with_weights
 from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.operands import misplaced_operand
 from compression.integer.steps.outputs import Outputs
@@ -23,13 +23,11 @@ from compression.integer.steps.step import (
     Residual,
     Step,
     Weights,
-    in_order,
 )
 from compression.integer.steps.target import Target
 from compression.integer.steps.transposed import transposed
 from compression.integer.steps.windows import (
     Window,
-    depthwise_weights,
     mean_window,
     window_of,
 )
@@ -130,21 +128,16 @@ class Lowering:
             input=self._windows(node, window), output=output, residual=residual, bias=bias,
             multiplier=multiplier, weights=Weights(),
         )  # fmt: skip
-        if groups == geometry.channels == len(weights) > 1:
-            own = depthwise_weights(weights, window, geometry)
-            self.steps.append(replace(whole, weights=own))
+        packed = self.target.pack(weights, groups, window, geometry, outputs[1:])
+        if packed is not None:
+            self.steps.append(with_weights(whole, *packed))
             return
-        if groups > 1 and not self.target.slices:
+        if not self.target.slices:
             raise self._unknown(node, layer)
         for part, filters in parts(whole, weights, groups):
-            packed, order = self.target.pack(filters, window, geometry, outputs[1:])
-            self.steps.append(
-                replace(
-                    part, weights=packed, input=in_order(part.input, order),
-                    output=in_order(part.output, order),
-                    residual=None if part.residual is None else in_order(part.residual, order),
-                )
-            )  # fmt: skip
+            packed = self.target.pack(filters, 1, window, geometry, outputs[1:])
+            assert packed is not None
+            self.steps.append(with_weights(part, *packed))
 
     def _filters(self, node: fx.Node, layer: q.QuantizedLayer) -> tuple[Tensor, int]:
         """Return a layer's weights (O, I, H, W), I of one group, and its groups."""

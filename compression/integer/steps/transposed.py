@@ -31,7 +31,9 @@ def transposed(
         if not filters.numel():  # no tap: the bias alone
             filters = kernel.new_zeros(*kernel.shape[:2], *phase.window.size)
         sides = [len(phase.rows), len(phase.columns)]
-        packed, order = target.pack(filters, phase.window, value.geometry, sides)
+        packed = target.pack(filters, 1, phase.window, value.geometry, sides)
+        assert packed is not None
+        weights, order = packed
         rows, columns = torch.tensor(phase.rows), torch.tensor(phase.columns)
         pixels = (rows[:, None] * outputs[2] + columns).flatten()
         pixels = pixels if order is None else pixels[order]
@@ -40,6 +42,6 @@ def transposed(
         yield Product(
             name=str(node.target), channels=outputs[0], bounds=target.bounds,
             input=in_order(replace(value.place(), offsets=offsets), order),
-            output=in_order(output, pixels), bias=bias, multiplier=multiplier, weights=packed,
+            output=in_order(output, pixels), bias=bias, multiplier=multiplier, weights=weights,
             residual=None if residual is None else in_order(residual, pixels),
         )  # fmt: skip

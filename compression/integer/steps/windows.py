@@ -173,6 +173,11 @@ def _average_window(pool: Any) -> Window | None:
     return Window(*settings) if dims == 2 else _of_signals(*settings)
 
 
+def is_depthwise(weights: Tensor, groups: int, inputs: Geometry) -> bool:
+    """Tell whether a convolution has one filter (O, 1, H, W) per channel."""
+    return groups == inputs.channels == len(weights) > 1
+
+
 def depthwise_weights(weights: Tensor, window: Window, inputs: Geometry) -> DepthwiseWeights:
     """Return one filter per channel (O, 1, H, W) as a depthwise product reads it."""
     return DepthwiseWeights(

@@ -27,6 +27,8 @@ from compression.integer.steps import (
     Step,
     Weights,
     Window,
+    depthwise_weights,
+    is_depthwise,
 )
 
 Moved = TypeVar("Moved")
@@ -54,9 +56,13 @@ class TritonWeights(Weights):
 
 
 def triton_weights(
-    weights: Tensor, window: Window, inputs: Geometry, _: list[int]
-) -> tuple[TritonWeights, None]:
-    """Return weights (O, I, H, W) as the kernel reads them; pixels stay row by row."""
+    weights: Tensor, groups: int, window: Window, inputs: Geometry, _: list[int]
+) -> tuple[Weights, None] | None:
+    """Return weights (O, I, H, W) as a kernel reads them, row by row; None for several groups."""
+    if is_depthwise(weights, groups, inputs):
+        return depthwise_weights(weights, window, inputs), None
+    if groups > 1:
+        return None
     runs, length = window.runs(inputs, weights.shape[1])
     a_tap = len(runs) * length // (window.size[0] * window.size[1])
     wide = F.pad(weights.permute(0, 2, 3, 1), (0, a_tap - weights.shape[1]))

@@ -1,5 +1,7 @@
 """The native executor: bit for bit what the reference executor gives."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, reject
@@ -18,7 +20,7 @@ from compression.integer import (
 )
 from compression.quantization import modules as q
 from compression.quantization import quantize_static
-from tests.support.integer_nets import NETS, convolutions, numbers
+from tests.support.integer_nets import NETS, Depthwise, convolutions, depthwise, numbers
 from tests.support.nets import images, residual
 
 pytestmark = pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
@@ -58,13 +60,71 @@ def test_outputs_are_the_reference_executors_bit_for_bit(net: str, threads: int)
 
 @given(convolutions())
 def test_any_convolution_is_the_reference(case: tuple[nn.Module, Tensor]) -> None:
-    model, x = case
+    assert_every_code_is_the_references(*case)
+
+
+def assert_every_code_is_the_references(model: nn.Module, x: Tensor) -> None:
     reference = quantize_static(model, x)
     try:
         integer = lower_native(reference, x, keep=True)
     except UnsupportedTypeError:  # a layer of zeros: its scale is tiny, its bias saturates
         reject()
     assert set(code_differences(reference, integer, x).values()) == {(0, 0.0)}
+    with torch.inference_mode():
+        assert torch.equal(integer(x), reference(x))
+
+
+@given(depthwise())
+def test_any_depthwise_convolution_is_the_reference(case: tuple[nn.Module, Tensor]) -> None:
+    assert_every_code_is_the_references(*case)
+
+
+@pytest.mark.parametrize("channels", [16, 70])
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 1, "stride": 2},
+        {"kernel_size": 3, "padding": 1, "stride": 3},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": 4, "stride": 2},
+        {"kernel_size": 5, "padding": 2},
+        {"kernel_size": 5, "padding": 2, "stride": 2},
+        {"kernel_size": 7, "padding": 3},
+        {"kernel_size": (1, 5), "padding": (0, 2)},
+        {"kernel_size": (5, 1), "padding": (2, 0)},
+        {"kernel_size": 9, "padding": 4},
+    ],
+    ids=str,
+)
+def test_depthwise_windows_are_the_reference(channels: int, window: dict[str, Any]) -> None:
+    """Each window that has a kernel of its own, and those that have none; maps smaller than it, too."""
+    torch.manual_seed(0)
+    for batch, sides in ((3, (6, 11)), (1, (4, 4))):
+        model = Depthwise(channels, added=True, real=batch == 1, **window)
+        assert_every_code_is_the_references(model.eval(), numbers(batch, 2, *sides))
+
+
+@pytest.mark.parametrize(
+    ("groups", "inputs", "outputs"),
+    [
+        (13, 8, 8),  # two by two, and one
+        (6, 40, 40),  # one by one
+        (5, 3, 4),
+        (9, 1, 3),
+        (2, 24, 24),
+        (3, 5, 70),  # more outputs than a block
+        (3, 70, 8),  # the last alone would read what is not its own
+    ],
+)
+def test_groups_of_any_size_are_the_reference(groups: int, inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, groups * inputs, 1), nn.ReLU(),
+        nn.Conv2d(groups * inputs, groups * outputs, 3, 2, 1, groups=groups), nn.ReLU(),
+        nn.Conv2d(groups * outputs, groups * outputs, (2, 1), groups=groups), nn.Flatten(),
+    )  # fmt: skip
+    assert_every_code_is_the_references(model.eval(), numbers(3, 3, 9, 7))
 
 
 def test_the_compiled_code_counts_the_layers_that_it_ran() -> None:

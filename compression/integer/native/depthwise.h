@@ -1,0 +1,105 @@
+/* Depthwise convolution: one filter per channel, four rows of it at a time (VPDPBUSD).
+
+   A vector of codes holds 16 channels of four rows, interleaved byte by byte; a window's column is
+   VECTORS of them for each four rows. Neighbouring pixels of a row share columns: each is interleaved
+   once for up to 4 pixels. Weights are packed as [block of 64 channels][four rows][column][vector]
+   [channel][row]; the last block ends with the last channel, and repeats some of the one before it.
+   Bias and multipliers are packed by block too, in the order of the interleaved channels. */
+
+enum { NEIGHBOURS = 4 };
+
+/* Four rows of 64 channels. Interleaving stays within 128-bit lanes, and so does packing: encode_block
+   puts the channels back in order. */
+INLINE void interleave(const uint8_t *const *rows, int64_t at, __m512i columns[VECTORS]) {
+    const __m512i a = _mm512_loadu_si512(rows[0] + at), b = _mm512_loadu_si512(rows[1] + at);
+    const __m512i c = _mm512_loadu_si512(rows[2] + at), d = _mm512_loadu_si512(rows[3] + at);
+    const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
+    const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
+    columns[0] = _mm512_unpacklo_epi16(ab_low, cd_low);
+    columns[1] = _mm512_unpackhi_epi16(ab_low, cd_low);
+    columns[2] = _mm512_unpacklo_epi16(ab_high, cd_high);
+    columns[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
+}
+
+/* P neighbouring pixels, S columns apart, of windows of W columns. */
+INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int channel,
+                       const int8_t *w, int block, const int P, int W, int S) {
+    const uint8_t *x = s->input + place_of(s, image, pixel).input + channel;
+    __m512i sums[NEIGHBOURS][VECTORS];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) sums[p][v] = _mm512_loadu_si512(s->bias + block + LANES * v);
+    for (int run = 0; run < s->runs; run += 4, w += 4 * BLOCK * W) {
+        const uint8_t *rows[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) rows[i] = x + s->run_offsets[run + i];
+        for (int j = 0; j < (P - 1) * S + W; j++) {
+            __m512i columns[VECTORS];
+            interleave(rows, j * s->width, columns);
+#pragma GCC unroll 4
+            for (int p = 0; p < P; p++) {
+                const int tap = j - p * S;
+                if (tap < 0 || tap >= W) continue;
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++)
+                    dot(&sums[p][v], columns[v], _mm512_load_si512(w + 4 * (BLOCK * tap + LANES * v)));
+            }
+        }
+    }
+    struct place at[NEIGHBOURS];
+    __m512i codes[NEIGHBOURS];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) {
+        __m512 y[VECTORS];
+        at[p] = place_of(s, image, pixel + p);
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++)
+            y[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[p][v]),
+                                 _mm512_loadu_ps(s->multiplier + block + LANES * v));
+        if (s->residual) add_interleaved(s, at[p], channel, y);
+        if (s->real) store_real(s, at[p], channel, y);
+        codes[p] = encode_block(s, y, VECTORS);
+    }
+    if (s->real) return;
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) /* all at last: the compiler reads nothing of `s` again in between */
+        store_block(s, at[p], channel, codes[p]);
+}
+
+static void dispatch_depthwise(const struct step *s, int64_t image, int64_t pixel, int channel,
+                               const int8_t *w, int block, int pixels, int stride) {
+    const int some = stride ? pixels : 1; /* what shares nothing is read pixel by pixel */
+    for (int64_t p = pixel; p < pixel + pixels; p += some)
+        switch (some) {
+            case 1: neighbours(s, image, p, channel, w, block, 1, s->groups, stride); break;
+            case 2: neighbours(s, image, p, channel, w, block, 2, s->groups, stride); break;
+            case 3: neighbours(s, image, p, channel, w, block, 3, s->groups, stride); break;
+            case 4: neighbours(s, image, p, channel, w, block, 4, s->groups, stride); break;
+        }
+}
+
+/* The columns from a pixel's window to that of the next one in its row; 0 where they share none. */
+INLINE int columns_apart(const struct step *s) {
+    if (s->plane == 1) return 0;
+    const int64_t apart = s->input_offsets[1] - s->input_offsets[0];
+    return apart % s->width || apart / s->width >= s->groups ? 0 : (int)(apart / s->width);
+}
+
+static void depthwise(const struct step *s, int images, int thread, int threads) {
+    const int stride = columns_apart(s), blocks = (s->channels + BLOCK - 1) / BLOCK;
+    const int64_t rows = images * (s->pixels / s->plane);
+    const int64_t tiles = (s->plane + NEIGHBOURS - 1) / NEIGHBOURS, total = rows * tiles;
+    const int64_t block_bytes = (int64_t)s->runs * s->groups * BLOCK;
+    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+        const int64_t row = i / tiles, tile = i % tiles;
+        const int64_t a = s->plane * tile / tiles, z = s->plane * (tile + 1) / tiles;
+        const int64_t image = row * s->plane / s->pixels, pixel = row * s->plane % s->pixels + a;
+        for (int b = 0; b < blocks; b++) {
+            const int last = s->channels < BLOCK ? 0 : s->channels - BLOCK;
+            const int channel = BLOCK * b < last ? BLOCK * b : last;
+            dispatch_depthwise(s, image, pixel, channel, s->weights + b * block_bytes, BLOCK * b,
+                               (int)(z - a), stride);
+        }
+    }
+}
