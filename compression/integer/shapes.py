@@ -1,6 +1,7 @@
 """The shapes of a quantized network's values, and how a node that computes nothing moves them."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -103,17 +104,63 @@ def shapes_and_moves(
 ) -> tuple[dict[fx.Node, list[int]], dict[fx.Node, Move]]:
     """Return the shape of each node's value, and for each that moves numbers where each comes from.
 
-    Both are those of one image shaped like the example's. CompressionError where the network does not
-    take such an image. UnsupportedTypeError for a value whose first size is not the number of images,
-    for a node between layers that computes, and for one that moves numbers from one image to another.
-    Each names the node.
+    Both are those of one image shaped like the example's; moves that no layer reads, and that have the
+    images elsewhere than first, are left out. CompressionError where the network does not take such an
+    image. UnsupportedTypeError for a value whose first size is not the number of images, for a node
+    between layers that computes, and for one that moves numbers from one image to another. Each names
+    the node.
     """
     one, two = _both(model, example)
-    for node, (source, places) in one.moves.items():
-        size = math.prod(one.shapes[source])
-        if not torch.equal(two.moves[node].places, torch.cat([places, places + size])):
-            raise UnsupportedTypeError(f"{_place(node)} moves numbers from one image to another")
-    return one.shapes, one.moves
+    moves: dict[fx.Node, Move] = {}
+    mixed: dict[fx.Node, _Mixed] = {}
+    for node in one.moves:
+        found = _of_each_image(node, one, two, mixed)
+        if isinstance(found, Move):
+            moves[node] = found
+        else:
+            mixed[node] = found
+    for node in model.network.graph.nodes:
+        for source in () if is_move(model.network, node) else node.all_input_nodes:
+            if source in mixed:
+                raise mixed[source].reason
+    return one.shapes, moves
+
+
+class _Mixed(NamedTuple):
+    """A move whose images do not come one after the other: of one image, and of two."""
+
+    move: Move
+    twice: Tensor
+    reason: UnsupportedTypeError
+
+
+def _of_each_image(
+    node: fx.Node, one: _Shapes, two: _Shapes, mixed: Mapping[fx.Node, _Mixed]
+) -> Move | _Mixed:
+    """Return where the numbers of a node come from, through sources that mix images."""
+    (source, places), twice = one.moves[node], two.moves[node].places.flatten()
+    places = places.flatten()
+    fixed = reason = _fixed_batch(node, one, two)
+    if source in mixed:
+        (source, before), before_twice, reason = mixed[source]
+        places, twice = before[places], before_twice[twice]
+    size = math.prod(one.shapes[source])
+    if fixed is None and torch.equal(twice, torch.cat([places, places + size])):
+        return Move(source, places)
+    crossing = f"{_place(node)} moves numbers from one image to another"
+    return _Mixed(Move(source, places), twice, reason or UnsupportedTypeError(crossing))
+
+
+def _fixed_batch(node: fx.Node, one: _Shapes, two: _Shapes) -> UnsupportedTypeError | None:
+    """Return the error for a value whose first size is not the number of images, None for another."""
+    shape, twice = one.shapes[node], two.shapes.get(node)
+    if shape[:1] == [1] and twice == [2, *shape[1:]]:
+        return None
+    other = "none" if twice is None else str(twice)
+    return UnsupportedTypeError(
+        f"the batch is fixed at {_place(node)}: its value is {shape} for one image and {other} for "
+        "two, expected their number first; only the reference executor runs it"
+    )
 
 
 def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shapes]:
@@ -130,14 +177,10 @@ def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shape
             failures.append(None)
         except CompressionError as error:  # a value before may say why
             failures.append(error)
-    for node, shape in one.shapes.items():
-        twice = two.shapes.get(node)
-        if shape[:1] != [1] or twice != [2, *shape[1:]]:
-            other = "none" if twice is None else str(twice)
-            raise UnsupportedTypeError(
-                f"the batch is fixed at {_place(node)}: its value is {shape} for one image and "
-                f"{other} for two, expected their number first; only the reference executor runs it"
-            ) from failures[1]
+    for node in one.shapes:
+        fixed = _fixed_batch(node, one, two)
+        if fixed is not None and (node not in one.moves or any(failures)):
+            raise fixed from failures[1]
     if failures[0] is not None:
         raise failures[0]
     return one, two

@@ -11,6 +11,7 @@ from compression.quantization import modules as q
 from compression.quantization.layer import QuantizedLayer
 from compression.quantization.plan import (
     Alias,
+    Attention,
     Call,
     Clamp,
     Copy,
@@ -24,6 +25,7 @@ from compression.quantization.plan import (
     MaxPool,
     Mean,
     Move,
+    Norm,
     Output,
     Plan,
     Product,
@@ -48,6 +50,7 @@ class _Builder:
     """Makes modules and their calls item by item."""
 
     def __init__(self, plan: Plan, qparams: Mapping[str, QParams]) -> None:
+        self.constants = plan.constants
         self.qparams = {node: qparams[name] for node, name in plan.codes.items()}
         self.graph = fx.Graph()
         self.modules: dict[str, nn.Module] = {}
@@ -80,8 +83,9 @@ class _Builder:
 
     def _called(self, item: Call, module: nn.Module) -> fx.Node:
         self.modules[item.name] = module
+        inputs = [i for i in item.inputs if i not in self.constants]
         sizes = item.sizes if isinstance(item, Move | Interpolation) else ()
-        given = fx.node.map_arg((*item.inputs, *sizes), self.values.__getitem__)
+        given = fx.node.map_arg((*inputs, *sizes), self.values.__getitem__)
         call = self.graph.call_module(item.name, given)
         call.meta["place"] = place_of(item.node)
         return call
@@ -103,12 +107,13 @@ class _Builder:
         """Return what computes an item on codes."""
         before = [self.qparams[node] for node in item.inputs]
         after: Any = self.qparams.get(item.node)  # none for a last layer only
+        held = {i: self.constants[n] for i, n in enumerate(item.inputs) if n in self.constants}
         match item:
             case Layer(node=node, layer=layer):
                 name = str(node.target)
                 return QuantizedLayer(layer, before[0], after, name, residual=before[1:])
             case Join(dim=dim):
-                return q.QuantizedJoin(before, after, dim=dim)
+                return q.QuantizedJoin(before, after, dim=dim, held=held)
             case Clamp(bounds=bounds):
                 return q.ClampCodes(before[0], *bounds)
             case MaxPool(pool=pool):
@@ -117,10 +122,16 @@ class _Builder:
                 return q.QuantizedMean(mean, before[0], after)
             case Function(function=function):
                 return q.QuantizedFunction(function, before[0], after)
+            case Norm(norm=norm, name=name):
+                return q.QuantizedLayerNorm(norm, before[0], after, name)
+            case Attention(attended=how):
+                return q.QuantizedAttention(
+                    before, after, scale=how.scale, mask=how.mask, causal=how.causal
+                )
             case Float(operator=operator):
                 return q.InFloat(operator, before, after)
             case Product():
-                return q.QuantizedProduct(before, after)
+                return q.QuantizedProduct(before, after, held)
             case Move(function=function):
                 return q.MovedCodes(function)
             case Interpolation(resizing=resizing):

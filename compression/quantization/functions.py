@@ -61,7 +61,7 @@ class QuantizedProduct(CodesOfSeveral):
         product = self.input_scales.double().prod()
         return (product / self.output_scale.double()).float()
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Return the codes of the product; it is exact before it is rounded."""
-        x, y = self.centred((first, second))
+        x, y = self.centred(inputs)
         return self.encode(x * y * self.ratio())

@@ -7,12 +7,13 @@ import torch
 from torch import fx, nn
 
 from compression.errors import UnsupportedTypeError
-from compression.graph import number_nodes, place_of
+from compression.graph import place_of
 from compression.quantization import operators as op
 from compression.quantization import pointwise
-from compression.quantization.ends import check_ends, containers, refused_output, returned
-from compression.quantization.fallback import FloatOperator, constants_of
+from compression.quantization.ends import check_ends, refused_output, returned
+from compression.quantization.fallback import FloatOperator
 from compression.quantization.interpolation import LINEAR
+from compression.quantization.joins import Joins
 from compression.quantization.layer import LAYERS
 from compression.quantization.plan import (
     Alias,
@@ -22,15 +23,12 @@ from compression.quantization.plan import (
     Function,
     Input,
     Interpolation,
-    Item,
-    Join,
     Layer,
     MaxPool,
     Mean,
     Move,
     Output,
     Plan,
-    Product,
     Return,
     Scaling,
 )
@@ -47,29 +45,15 @@ def plan_network(folded: fx.GraphModule, *, fallback: bool = False) -> Plan:
     planner = _Planner(folded, fallback)
     for node in folded.graph.nodes:
         planner.add(node)
-    return Plan(tuple(planner.items), planner.rounded, planner.codes)
+    return planner.plan()
 
 
-class _Planner:
+class _Planner(Joins):
     """Decides node by node, in the order of the graph.
 
     An addition is taken into the layer that computes its last operand, where nothing else uses that
     layer's output, and a clamp into whatever is before it: their values are never rounded between.
     """
-
-    def __init__(self, folded: fx.GraphModule, fallback: bool) -> None:
-        self.constants = constants_of(folded) if fallback else {}
-        self.fallback = fallback
-        self.layers = dict(folded.named_modules())
-        self.numbers = number_nodes(folded.graph)
-        self.items: list[Item] = []
-        self.names: set[str] = set()
-        self.rounded: dict[str, str] = {}
-        self.codes: dict[fx.Node, str] = {}
-        self.taken: dict[fx.Node, fx.Node] = {}  # a node -> the one that computes it too
-        self.several: set[fx.Node] = set()  # nodes whose value is a tuple of tensors
-        self.roots: dict[fx.Node, fx.Node] = {}  # a node -> the first of the same value
-        self.ends = containers(folded.graph)  # what reads a value to return it
 
     def add(self, node: fx.Node) -> None:
         """Plan one node."""
@@ -89,7 +73,7 @@ class _Planner:
     def _outputs(self, end: fx.Node) -> None:
         """Plan the end of the network: each value that it returns is dequantized once."""
         for path, node in returned(end.graph):
-            if node in self.several or node in self.constants:
+            if node in self.several or node in self.constants or node in self.tokens:
                 raise refused_output(path, "parts" if node in self.several else "a constant")
         nodes = dict.fromkeys(self.roots.get(node, node) for _, node in returned(end.graph))
         for node in nodes:
@@ -116,23 +100,6 @@ class _Planner:
         self._round(node, self._take_clamp(node, node))
         self.items.append(Float(node, name, inputs, operator))
 
-    def _layer_of(self, node: fx.Node) -> nn.Module | None:
-        return self.layers[str(node.target)] if node.op == "call_module" else None
-
-    def _kind(self, node: fx.Node) -> Any:
-        return op.kind_of(node, self._layer_of(node))
-
-    def _name(self, name: str) -> str:
-        while name in self.names:  # one layer called twice has two ranges
-            name = f"{name}_again"
-        self.names.add(name)
-        return name
-
-    def _round(self, node: fx.Node, end: fx.Node) -> None:
-        """Have the module of `node` round its value, which is that of `end`."""
-        self.rounded[end.name] = place_of(end)
-        self.codes[node] = end.name
-
     def _operator(self, node: fx.Node) -> None:
         layer, kind = self._layer_of(node), self._kind(node)
         inputs = [a for a in node.all_input_nodes if a in self.codes]
@@ -143,7 +110,7 @@ class _Planner:
         elif node in self.taken:
             self._alias(node, self.taken[node])
         elif not inputs:
-            raise op.unknown_operator(node, kind, " of parameters or constants")
+            self._hold_tokens(node, kind)
         elif self.several.intersection(inputs) and kind is not operator.getitem:
             raise op.unknown_operator(node, kind, " of several tensors at once")
         elif op.keeps_values(node, kind):
@@ -156,6 +123,8 @@ class _Planner:
             self._join(node, kind, operands, dim=None)
         elif (factors := pointwise.factors_of(node, kind)) is not None:
             self._multiply(node, kind, factors)
+        elif self._is_of_rows(node, layer, kind):
+            return
         elif op.moves_values(node, kind, self.numbers):
             self._move(node, layer, inputs[0])
             self.several.update([node] if op.gives_several(kind) else [])
@@ -210,10 +179,10 @@ class _Planner:
         if len(node.args) + len(node.kwargs) != 1:
             raise op.unknown_operator(node, type(layer), " with an output size")
         operands, end = [node.all_input_nodes[0]], node
-        addition = _only_user(node)
+        before, addition = self._next(node)
         if addition is not None:
             pair = op.addends_of(addition, self._kind(addition)) or []
-            others = [a for a in pair if a is not node and a in self.codes]
+            others = [a for a in pair if a is not before and a in self.codes]
             if len(others) == 1:  # the other operand is known by now: this layer is the last
                 operands, end = [*operands, others[0]], addition
                 self.taken[addition] = node
@@ -221,46 +190,8 @@ class _Planner:
         if any(user.op != "output" and user not in self.ends for user in end.users):
             self._round(node, self._take_clamp(node, end))
 
-    def _concatenate(self, node: fx.Node, kind: Any) -> None:
-        operands = op.argument(node, 0, "tensors")
-        dim = op.argument(node, 1, "dim", 0)
-        if not isinstance(operands, list | tuple) or type(dim) is not int:
-            raise op.unknown_operator(node, kind, " of other than a list of tensors along a number")
-        self._join(node, kind, list(operands), dim=dim)
-
-    def _join(self, node: fx.Node, kind: Any, operands: list[Any], *, dim: int | None) -> None:
-        if not all(operand in self.codes for operand in operands):
-            raise op.unknown_operator(node, kind, " of parameters, constants or sizes")
-        self._round(node, self._take_clamp(node, node))
-        self.items.append(Join(node, self._name(node.name), tuple(operands), dim))
-
-    def _multiply(self, node: fx.Node, kind: Any, factors: list[fx.Node]) -> None:
-        if not all(factor in self.codes for factor in factors):
-            raise op.unknown_operator(node, kind, " by parameters, constants or sizes")
-        self._round(node, self._take_clamp(node, node))
-        self.items.append(Product(node, self._name(node.name), tuple(factors)))
-
     def _move(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> None:
         if layer is not None:
             self.names.add(str(node.target))
         self.items.append(Copy(node, layer))
         self.codes[node] = self.codes[source]
-
-    def _take_clamp(self, node: fx.Node, end: fx.Node) -> fx.Node:
-        """Return the clamp that alone uses `end`, computed with `node` from now on; or `end`.
-
-        Codes saturate at the ends of their range, which holds 0: so must the clamp's.
-        """
-        user = _only_user(end)
-        if user is None:
-            return end
-        bounds = op.clamp_bounds(user, self._kind(user), self._layer_of(user))
-        if bounds is None or (bounds[0] or 0) > 0 or (bounds[1] or 0) < 0:
-            return end
-        self.taken[user] = node
-        return user
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    users = list(node.users)
-    return users[0] if len(users) == 1 else None

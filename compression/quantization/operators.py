@@ -63,8 +63,8 @@ _MEAN_POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
 }
 _KNOWN = (
     "it knows convolutions, linear layers, batch norm, activations, clamps, additions, products, "
-    "concatenation, pooling, means, reshaping, slices, splits, shuffles, nearest and linear "
-    "interpolation and dropout"
+    "concatenation, pooling, means, LayerNorm, attention, reshaping, slices, splits, shuffles, nearest "
+    "and linear interpolation and dropout"
 )
 
 

@@ -13,6 +13,7 @@ from compression.quantization.calibration import Range
 from compression.quantization.fallback import FloatOperator
 from compression.quantization.interpolation import Resizing
 from compression.quantization.operators import Bounds
+from compression.quantization.rows import Attended
 
 _UNSEEN = torch.tensor(0.0), torch.tensor(1.0)
 """The range of a value that calibration never saw other than 0: any will do."""
@@ -132,6 +133,20 @@ class Interpolation(Call):
 
 
 @dataclass(frozen=True, slots=True)
+class Norm(Call):
+    """A LayerNorm."""
+
+    norm: nn.LayerNorm
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(Call):
+    """Scaled dot-product attention."""
+
+    attended: Attended
+
+
+@dataclass(frozen=True, slots=True)
 class Float(Call):
     """What stays in float, on the real numbers that its inputs' codes stand for."""
 
@@ -146,12 +161,14 @@ class Plan:
     """The items in the order of the graph, and which codes they give.
 
     `rounded` maps each value that is rounded, by its node's name, to its place in the user's code;
-    `codes` maps each node with codes to the one of these names whose scale and zero point it has.
+    `codes` maps each node with codes to the one of these names whose scale and zero point it has;
+    `constants` are the values of those that no input changes.
     """
 
     items: tuple[Item, ...]
     rounded: Mapping[str, str]
     codes: Mapping[fx.Node, str]
+    constants: Mapping[fx.Node, Tensor]
 
     def qparams(self, ranges: Mapping[str, Range] | None) -> dict[str, QParams]:
         """Return the parameters of each rounded value, by name; of any range where none is known.

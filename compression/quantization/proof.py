@@ -13,6 +13,7 @@ from compression.layers import copy_model
 from compression.nested import named_leaves, structure_of
 from compression.quantization.calibration import device_of
 from compression.quantization.ends import check_ends
+from compression.quantization.transformers import write_out_transformers
 
 SAMPLES = 4
 """Inputs of the first batch that the graph is tried on."""
@@ -22,7 +23,7 @@ TOLERANCE = 1e-3
 
 def trace_in_float32(model: nn.Module) -> fx.GraphModule:
     """Return the traced graph of a copy of `model` in float32."""
-    return trace(copy_model(model).float())
+    return trace(write_out_transformers(copy_model(model).float()))
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, t
     cannot take.
     """
     network = copy_model(model).float().eval()
-    traced = trace(network)
+    traced = trace(write_out_transformers(copy_model(network)))
     check_ends(traced.graph)
     inputs = batch.to(device_of(network)).float()
     wanted = _outputs(network, inputs)

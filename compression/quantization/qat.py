@@ -90,10 +90,11 @@ def quantize_aware(
 
     Batch norm is folded first. The activations' ranges, chosen by `method` from `calibration`, stay;
     weights, biases and the weights' scales train on `train`. The result is that of quantize_static
-    with the trained weights: training and deployment round the same values. `loss` is that of `fit`,
-    which a network of several outputs needs. A `teacher`, as a rule the float network, helps as in
-    `distill`, by `temperature` and its share `alpha`, in place of a loss. Raises what quantize_static,
-    `fit` and `distill` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018,
+    with the trained weights: training and deployment round the same values, the weights that attention
+    gives to tokens apart. `loss` is that of `fit`, which a network of several outputs needs. A
+    `teacher`, as a rule the float network, helps as in `distill`, by `temperature` and its share
+    `alpha`, in place of a loss. Raises what quantize_static, `fit` and `distill` raise. Bengio et al.
+    2013, arXiv:1308.3432; Jacob et al. 2018,
     arXiv:1712.05877, 3.
 
     >>> x = torch.randn(32, 4)
@@ -114,11 +115,8 @@ def quantize_aware(
     rehearsal = _rehearsal(folded, qparams).to(device_of(folded))
     with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as taught_loss:
         fit(rehearsal, train, recipe, loss=loss or taught_loss)
-    layers = dict(folded.named_modules())
-    for name, layer in rehearsal.named_modules():
-        if parametrize.is_parametrized(layer, "weight"):
-            _copy_weights(layer, layers[name])
-    network = build_network(plan, qparams)
+    _copy_parameters(rehearsal, folded)
+    network = build_network(plan_network(folded), qparams)  # whose constants have been trained
     static = StaticQuantizedModel(network, token_norms).to(device_of(folded))
     record_widths(static, recorded_widths(model))
     return static
@@ -143,7 +141,10 @@ def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.Grap
 
 
 @torch.no_grad()
-def _copy_weights(trained: Any, layer: Any) -> None:
-    layer.weight.copy_(trained.parametrizations.weight.original)
-    if layer.bias is not None:
-        layer.bias.copy_(trained.bias)
+def _copy_parameters(rehearsal: nn.Module, folded: nn.Module) -> None:
+    """Give `folded` what was trained in its place."""
+    trained = dict(rehearsal.named_parameters())
+    for name, parameter in folded.named_parameters():
+        layer, _, field = name.rpartition(".")
+        plain = f"{layer}.parametrizations.{field}.original"
+        parameter.copy_(trained[plain] if plain in trained else trained[name])

@@ -15,6 +15,7 @@ from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, Precision, device_of, observe, ranges
 from compression.quantization.equalization import correct_bias, equalize, unshare_layers
+from compression.quantization.fusion import fuse
 from compression.quantization.graph import plan_network
 from compression.quantization.plan import Float
 from compression.quantization.proof import trace_and_verify, trace_in_float32
@@ -63,9 +64,10 @@ def quantize_static(
 
     The network takes one tensor. It returns one, or several in tuples, lists, dictionaries and
     dataclasses, which come back as they are, each tensor by its own scale. Known are convolutions,
-    linear layers, batch norm, activations (SiLU, GELU, sigmoid, ...: a table of 256 codes), clamps,
-    additions, products, concatenation, pooling, means, reshaping, slices, splits, shuffles, nearest
-    and linear interpolation and dropout. Another operator raises UnsupportedTypeError with its name and
+    linear layers, batch norm, LayerNorm, attention (whole, one operator, or written out; with constant
+    masks), activations (SiLU, GELU, sigmoid, ...: a table of 256 codes), clamps, additions, products,
+    concatenation (of parameters too), pooling, means, reshaping, slices, splits, shuffles, nearest and
+    linear interpolation and dropout. Another operator raises UnsupportedTypeError with its name and
     place before calibration, and so does a network whose traced graph computes something else on the
     first batch. CompressionError for unknown options and for inputs that the network cannot take.
 
@@ -116,12 +118,12 @@ def float_graph(
     batches = input_batches(calibration)
     first = next(batches)
     traced, token_norms = trace_and_verify(model, first)
-    folded = norms_as_convolutions(fold_row_norms(traced, token_norms))
+    folded = fuse(norms_as_convolutions(fold_row_norms(traced, token_norms)))
     return folded, chain([first], batches), token_norms
 
 
 def empty_static(model: nn.Module, token_norms: tuple[str, ...] = ()) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
-    folded = norms_as_convolutions(fold_row_norms(trace_in_float32(model), token_norms))
+    folded = fuse(norms_as_convolutions(fold_row_norms(trace_in_float32(model), token_norms)))
     plan = plan_network(folded, fallback=True)
     return StaticQuantizedModel(build_network(plan, plan.qparams(None)), token_norms)

@@ -21,12 +21,23 @@ static inline void copy_masked(void *to, const void *from, uint64_t mask, int co
     }
 LOAD(_mm_maskz_loadu_epi8, __m128i, _mm_setzero_si128, __mmask16, 16, 1)
 LOAD(_mm512_maskz_loadu_epi8, __m512i, _mm512_setzero_si512, __mmask64, 64, 1)
+LOAD(_mm512_maskz_loadu_epi32, __m512i, _mm512_setzero_si512, __mmask16, 16, 4)
 LOAD(_mm512_maskz_loadu_ps, __m512, _mm512_setzero_ps, __mmask16, 16, 4)
 STORE(_mm_mask_storeu_epi8, __m128i, __mmask16, 16, 1)
 STORE(_mm512_mask_storeu_epi8, __m512i, __mmask64, 64, 1)
 STORE(_mm512_mask_storeu_ps, __m512, __mmask16, 16, 4)
+static inline __m512i checked_gather(__m512i found, __mmask16 mask, __m512i places, const void *from) {
+    int32_t numbers[16], at[16];
+    _mm512_storeu_si512(numbers, found);
+    _mm512_storeu_si512(at, places);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) numbers[i] = ((const int32_t *)from)[at[i]];
+    return _mm512_loadu_si512(numbers);
+}
+#define _mm512_mask_i32gather_epi32(found, mask, places, from, scale) checked_gather(found, mask, places, from)
 #define _mm_maskz_loadu_epi8 checked_mm_maskz_loadu_epi8
 #define _mm512_maskz_loadu_epi8 checked_mm512_maskz_loadu_epi8
+#define _mm512_maskz_loadu_epi32 checked_mm512_maskz_loadu_epi32
 #define _mm512_maskz_loadu_ps checked_mm512_maskz_loadu_ps
 #define _mm_mask_storeu_epi8 checked_mm_mask_storeu_epi8
 #define _mm512_mask_storeu_epi8 checked_mm512_mask_storeu_epi8

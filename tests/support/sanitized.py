@@ -19,6 +19,7 @@ from compression.integer import lower_native
 from compression.integer.native import library, model, native_linear, packing, step
 from compression.integer.steps import geometry
 from compression.quantization import quantize_dynamic, quantize_static, quantize_weights
+from tests.support import transformer_nets
 from tests.support.compared import assert_equal, poisoned_memory, run
 from tests.support.drawing import program_of_seed
 from tests.support.integer_nets import NETS, numbers
@@ -52,6 +53,7 @@ def tighten(slack: int) -> None:
     replaced: list[tuple[Any, str, Any]] = [
         (geometry, "aligned", exact),
         (packing, "aligned", exact),
+        (model, "aligned", exact),
         (geometry, "SLACK", slack),
         (step, "BLOCK", packing.LANES - 1),
         (geometry.Buffers, "take", scribbled),
@@ -105,7 +107,9 @@ def drawn_cases() -> Iterator[Case]:
 
 def check_named(threads: int) -> None:
     """Check the networks that have names."""
-    for make in (*NETS.values(), lambda: (Wide().eval(), numbers(3, 3, 7, 5))):
+    wide = Wide().eval(), numbers(3, 3, 7, 5)
+    rows = [transformer_nets.NETS[name] for name in ("vit", "encoder, norms first", "by hand")]
+    for make in (*NETS.values(), *rows, lambda: wide):
         torch.manual_seed(0)
         check(*make(), threads)
 

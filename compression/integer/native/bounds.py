@@ -8,6 +8,7 @@ from compression.integer.native.depthwise import NativeDepthwise
 from compression.integer.native.packing import BLOCK, GROUP, LANES, NativeWeights
 from compression.integer.native.step import C_TYPE, fields_of
 from compression.integer.steps import (
+    Attention,
     CodesStep,
     Gather,
     Interpolation,
@@ -15,10 +16,13 @@ from compression.integer.steps import (
     Maximum,
     Mean,
     Multiplication,
+    Norm,
     Place,
     Product,
     Step,
 )
+from compression.quantization.attention import MOST_CHANNELS
+from compression.quantization.norm import MOST_CODES
 
 DTYPES = {
     "const uint8_t *": torch.uint8,
@@ -57,6 +61,11 @@ def check_bounds(step: Step, images: int) -> None:
         case Interpolation():
             pairs = (step.across + step.pixels // step.across, 2)
             _check(step, step.weights.shape == pairs and len(step.taps) == 4, "weights per pixel")
+        case Norm(weight=weight, bias=bias):
+            held = weight.shape == bias.shape == (step.channels,)
+            _check(step, held and step.channels <= MOST_CODES, "factors and shifts per channel")
+        case Attention():
+            _check_attention(step, images)
         case Gather():
             each = step.taps.shape in ((step.channels,), (step.pixels, step.channels))
             _check(step, each, "taps per channel")
@@ -87,6 +96,20 @@ def _check_depthwise(step: Product, packed: NativeDepthwise) -> None:
     _check(step, len(apart.unique()) <= 1, "pixels of a row, equally far apart")
 
 
+def _check_attention(step: Attention, images: int) -> None:
+    whole = step.keys > 0 and step.pixels % step.queries == 0
+    _check(step, whole and 0 < step.depth <= MOST_CHANNELS, "groups of queries")
+    pixels = step.pixels // step.queries * step.keys
+    for role, place, reach in (
+        ("key", step.key, step.depth),
+        ("value", step.value, step.channels),
+    ):
+        _check_place(step, role, place, reach, images, pixels)
+    if step.mask is not None:
+        shape = (len(step.mask), step.queries, step.keys)
+        _check(step, len(step.mask) > 0 and step.mask.shape == shape, "a mask per query and key")
+
+
 def _reach(step: CodesStep) -> int:
     """Return the bytes from a window's corner to the end of what is read."""
     match step:
@@ -99,6 +122,8 @@ def _reach(step: CodesStep) -> int:
             return _last(step, taps) + step.channels
         case Gather():
             return _last(step, step.taps) + 1
+        case Attention():
+            return -(-step.depth // GROUP) * GROUP
         case Mean():
             return _last(step, step.rows) + (step.across - 1) * step.pixel + step.channels
     return step.channels
@@ -110,9 +135,11 @@ def _last(step: Step, runs: Tensor) -> int:
     return int(runs.max())
 
 
-def _check_place(step: Step, role: str, place: Place, reach: int, images: int) -> None:
-    offsets = place.offsets
-    _check(step, len(offsets) == step.pixels, f"{role}_offsets per pixel")
+def _check_place(
+    step: Step, role: str, place: Place, reach: int, images: int, pixels: int | None = None
+) -> None:
+    offsets, pixels = place.offsets, step.pixels if pixels is None else pixels
+    _check(step, len(offsets) == pixels, f"{role}_offsets per pixel")
     end = (images - 1) * place.stride + int(offsets.max()) + reach
     inside = int(offsets.min()) >= 0 and end <= place.memory.numel()
     _check(step, inside, f"{role} within its memory")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from compression.errors import CompressionError
 from compression.integer.native.packing import BAND, BLOCK, LANES
 from compression.integer.native.step import C_TYPE, KINDS, CStep
+from compression.quantization.attention import LAST
 
 
 class Entry(NamedTuple):
@@ -71,6 +72,7 @@ TABLES = {
         *(Entry("enum", name, number) for number, name in enumerate(KINDS)),
         Entry("enum", "LANES", LANES),
         Entry("enum", "BLOCK", BLOCK),
+        Entry("enum", "LAST", LAST),
     ),
 }
 """What run.c must say, by the name of its table."""

@@ -51,7 +51,7 @@ def library() -> Any:
     if not compiled.supported():
         raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
     check_interface(compiled)
-    compiled.run.restype = ctypes.c_int64
+    compiled.run.restype = compiled.scratch_bytes.restype = ctypes.c_int64
     pointer, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     compiled.linear_weights.argtypes = [pointer] * 5 + [number] * 5 + [small] * 2
     compiled.linear_weights.restype = None

@@ -16,6 +16,7 @@ from compression.integer.native.library import library
 from compression.integer.native.step import CStep, c_step
 from compression.integer.shapes import shapes_and_moves
 from compression.integer.steps import Buffers, Layout, Lowering, Target
+from compression.integer.steps.geometry import aligned
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
@@ -23,7 +24,7 @@ CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take: they stay in the cache beside the weights."""
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
-TARGET = Target("native", OFFSET, pack_filters, slices=True)
+TARGET = Target("native", OFFSET, pack_filters, slices=True, rows=True)
 
 
 class NativeModel(ExecutorModel):
@@ -45,6 +46,7 @@ class NativeModel(ExecutorModel):
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images
         self._inputs, self._outputs = torch.Size(inputs), lowering.outputs
+        self._scratch = int(self._library.scratch_bytes(self._steps, ctypes.c_int64(len(steps))))
         self._lock = threading.Lock()  # the memory is one prediction's at a time
 
     def forward(self, inputs: Tensor) -> Any:
@@ -58,12 +60,15 @@ class NativeModel(ExecutorModel):
         images = inputs.float().contiguous()
         numbers = self._outputs.numbers
         outputs = torch.empty(len(images), numbers, dtype=torch.float32, device="cpu")
+        threads = torch.get_num_threads()
+        scratch = aligned(threads * self._scratch)
         with self._lock:
             layers = self._library.run(
                 self._steps, ctypes.c_int64(len(self._steps)),
                 ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(outputs.data_ptr()),
+                ctypes.c_void_p(scratch.data_ptr()), ctypes.c_int64(self._scratch),
                 *map(ctypes.c_int64, (len(images), self._chunk, self._inputs.numel(), numbers)),
-                torch.get_num_threads(),
+                threads,
             )  # fmt: skip
         self.kernels_ran = {KERNEL: layers}
         return self._outputs.structured(outputs)
@@ -82,7 +87,7 @@ class NativeModel(ExecutorModel):
 
     def codes(self) -> dict[str, Tensor]:
         """Return each node's codes in the latest chunk, by name; of a model made with `keep` only."""
-        return {n.name: v.codes(self._chunk) for n, v in self._layout.values.items()}
+        return {n.name: codes for n, codes in self._layout.codes(self._chunk).items()}
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS };
+enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS, LAST = 1023 };
 
 #define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP) \
-                 X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER)
+                 X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER) X(NORM) X(ATTENTION)
 #define ENUMERATOR(name) name,
 enum kind { KINDS(ENUMERATOR) };
 
@@ -40,31 +40,40 @@ struct band { BAND_FIELDS(MEMBER) };
     X(const int32_t *, residual_offsets)                                            \
     X(const int32_t *, run_offsets)      /* of each contiguous run of a window */   \
     X(const struct band *, bands)                                                   \
+    X(const float *, shift)              /* NORM: per channel, in output steps */   \
+    X(const uint8_t *, value)            /* ATTENTION: values; keys: residual */    \
+    X(const int32_t *, value_offsets)                                               \
+    X(const int32_t *, mask)             /* ATTENTION: NULL for none */             \
+    X(int64_t, value_stride)                                                        \
+    X(int64_t, masks)                    /* ATTENTION: of how many groups */        \
     X(int64_t, input_stride)             /* from image to image; so below */        \
     X(int64_t, output_stride)                                                       \
     X(int64_t, residual_stride)                                                     \
     X(int64_t, width)                    /* QUANTIZE: of a row; MEAN, DEPTHWISE:    \
                                             bytes from column to column;            \
                                             GATHER: taps from pixel to pixel;       \
-                                            INTERPOLATION: columns */               \
+                                            INTERPOLATION: columns;                 \
+                                            ATTENTION: queries of a group */        \
     X(int64_t, plane)                    /* QUANTIZE: numbers per channel;          \
-                                            DEPTHWISE: pixels of a row */           \
+                                            DEPTHWISE: pixels of a row;             \
+                                            ATTENTION: keys of a group */           \
     X(int32_t, kind)                                                                \
     X(int32_t, pixels)                                                              \
     X(int32_t, channels)                                                            \
     X(int32_t, runs)                                                                \
-    X(int32_t, groups)                                                              \
+    X(int32_t, groups)                   /* of 4 bytes; ATTENTION: channels of a key */ \
     X(int32_t, band_count)                                                          \
     X(int32_t, slice)                    /* output channels that read the same */   \
     X(int32_t, slice_input)              /* ... and bytes to the next ones' input */\
     X(int32_t, input_zero)                                                          \
     X(int32_t, residual_zero)                                                       \
+    X(int32_t, value_zero)                                                          \
     X(int32_t, output_zero)                                                         \
     X(int32_t, low)                                                                 \
     X(int32_t, high)                                                                \
     X(int32_t, real)                                                                \
-    X(float, input_scale)                                                           \
-    X(float, residual_ratio)
+    X(float, input_scale)                /* NORM: epsilon; ATTENTION: of scores */  \
+    X(float, residual_ratio)             /* ATTENTION: of values */
 struct step { STEP_FIELDS(MEMBER) };
 
 #define INLINE static inline __attribute__((always_inline))

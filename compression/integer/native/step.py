@@ -11,6 +11,7 @@ from compression.integer.codes import unsigned
 from compression.integer.native.depthwise import NativeDepthwise
 from compression.integer.native.packing import BLOCK, NativeWeights
 from compression.integer.steps import (
+    Attention,
     CodesStep,
     Gather,
     Interpolation,
@@ -19,6 +20,7 @@ from compression.integer.steps import (
     Maximum,
     Mean,
     Multiplication,
+    Norm,
     Place,
     Product,
     Quantize,
@@ -26,6 +28,7 @@ from compression.integer.steps import (
     Step,
     Weights,
 )
+from compression.quantization.attention import TABLE
 
 FIELDS = (
     ("const uint8_t *", ("input",)),
@@ -36,19 +39,26 @@ FIELDS = (
     ("const float *", ("multiplier",)),
     ("const int32_t *", ("input_offsets", "output_offsets", "residual_offsets", "run_offsets")),
     ("const struct band *", ("bands",)),
+    ("const float *", ("shift",)),
+    ("const uint8_t *", ("value",)),
+    ("const int32_t *", ("value_offsets", "mask")),
+    ("int64_t", ("value_stride", "masks")),
     ("int64_t", ("input_stride", "output_stride", "residual_stride", "width", "plane")),
     (
         "int32_t",
         ("kind", "pixels", "channels", "runs", "groups", "band_count", "slice", "slice_input"),
     ),
-    ("int32_t", ("input_zero", "residual_zero", "output_zero", "low", "high", "real")),
+    (
+        "int32_t",
+        ("input_zero", "residual_zero", "value_zero", "output_zero", "low", "high", "real"),
+    ),
     ("float", ("input_scale", "residual_ratio")),
 )
 """The fields of `struct step` in order, by their types in C."""
 C_TYPE = {name: kind for kind, names in FIELDS for name in names}
 KINDS = (
     "QUANTIZE", "CONVOLUTION", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP", "LOOKUP", "MULTIPLICATION",
-    "INTERPOLATION", "GATHER",
+    "INTERPOLATION", "GATHER", "NORM", "ATTENTION",
 )  # fmt: skip
 """The names of `enum kind`, whose numbers count from 0."""
 _CTYPES: dict[str, Any] = {
@@ -151,7 +161,20 @@ def _own(step: Step) -> dict[str, Any]:
             }  # fmt: skip
         case Gather():
             return {"run_offsets": step.taps, "width": step.channels * (step.taps.ndim - 1)}
+        case Norm():
+            return {"multiplier": step.weight, "shift": step.bias, "input_scale": step.epsilon}
+        case Attention():
+            return _attention(step)
     raise TypeError(f"{step.name}: `struct step` has no {type(step).__name__}")
+
+
+def _attention(step: Attention) -> dict[str, Any]:
+    mask = {} if step.mask is None else {"mask": step.mask, "masks": len(step.mask)}
+    return {
+        "width": step.queries, "plane": step.keys, "groups": step.depth, "input_scale": step.rate,
+        "residual_ratio": step.ratio, "run_offsets": TABLE.int(), **mask,
+        **_place("residual", step.key), **_place("value", step.value),
+    }  # fmt: skip
 
 
 def _weights(weights: Weights) -> dict[str, Any]:

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from compression.affine import INT8_MAX
-from compression.integer.codes import LARGEST, OFFSET, signed, unsigned, unsigned_zero
-from compression.integer.windows import pool_window, slide_of
+from compression.integer.codes import LARGEST, unsigned_zero
+from compression.integer.onednn.pointwise import rounded_codes, scale_of
+from compression.integer.windows import slide_of
 from compression.quantization import modules as q
 
 CACHED = 2**18
 """Numbers of a tensor that a core's cache holds beside what else it needs."""
 _onednn: Any = torch.ops.onednn
-
-
-def _scale(scale: Tensor | None) -> float:
-    return 1.0 if scale is None else float(scale)
 
 
 def largest_products(window: int, channels: int = 64) -> tuple[Tensor, int]:
@@ -44,7 +41,7 @@ class Quantize(nn.Module):
         """Take the scale and zero point of `layer`."""
         super().__init__()
         self.scale, self.zero_point = (
-            _scale(layer.output_scale),
+            scale_of(layer.output_scale),
             unsigned_zero(layer.output_zero_point),
         )
 
@@ -65,7 +62,7 @@ class Dequantize(nn.Module):
     def __init__(self, layer: q.Dequantize) -> None:
         """Take the scale and zero point of `layer`."""
         super().__init__()
-        self.scale, self.zero_point = _scale(layer.scale), unsigned_zero(layer.zero_point)
+        self.scale, self.zero_point = scale_of(layer.scale), unsigned_zero(layer.zero_point)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return the real numbers."""
@@ -78,14 +75,14 @@ class _Layer(nn.Module):
     def __init__(self, layer: q.QuantizedLayer) -> None:
         super().__init__()
         self.x_scale, self.x_zero_point = (
-            _scale(layer.input_scale),
+            scale_of(layer.input_scale),
             unsigned_zero(layer.input_zero_point),
         )
-        self.y_scale = _scale(layer.output_scale)
+        self.y_scale = scale_of(layer.output_scale)
         self.y_zero_point = unsigned_zero(layer.output_zero_point)
         self.y_dtype = torch.float32 if layer.output_scale is None else torch.uint8
         self.z_scale, self.z_zero_point = (
-            _scale(layer.residual_scale),
+            scale_of(layer.residual_scale),
             unsigned_zero(layer.residual_zero_point),
         )
         self.w_scale = layer.weight_scale.float().contiguous()
@@ -136,125 +133,18 @@ class Linear(_Layer):
         """Pack the weights for inputs of `shape`."""
         super().__init__(layer)
         self.packed = _onednn.qlinear_prepack(layer.codes, shape)
+        self.real = (1.0, 0, torch.float32)
+        self.rounded = (self.y_scale, self.y_zero_point, self.y_dtype)
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return the codes, or real numbers of the network's last layer."""
         outputs: Tensor = _onednn.qlinear_pointwise.default(
             codes, self.x_scale, self.x_zero_point, self.packed, self.w_scale, self.w_zero_point,
-            self.bias, self.y_scale, self.y_zero_point, self.y_dtype, "none", [], "",
+            self.bias, *(self.rounded if residual is None else self.real), "none", [], "",
         )  # fmt: skip
-        return outputs
-
-
-class MaxPool(nn.Module):
-    """A max-pool on codes."""
-
-    def __init__(self, pool: nn.MaxPool2d) -> None:
-        """Take the window of `pool`."""
-        super().__init__()
-        self.window = pool_window(pool)
-        self.ceil_mode = pool.ceil_mode
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return the largest code of each window."""
-        outputs: Tensor = torch.ops.quantized.max_pool2d(codes, *self.window, self.ceil_mode)
-        return outputs
-
-
-class Mean(nn.Module):
-    """An average (pooling) of codes, requantized."""
-
-    def __init__(self, layer: q.QuantizedMean) -> None:
-        """Take the pool and the scales of `layer`."""
-        super().__init__()
-        self.layer, pool = layer, layer.pool
-        whole = isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1))
-        self.whole = whole  # the usual one needs no copy in float32
-        self.ratio = _scale(layer.input_scale) / _scale(layer.output_scale)
-        self.x_zero_point = unsigned_zero(layer.input_zero_point)
-        self.zero_point = unsigned_zero(layer.output_zero_point)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return the codes of the average; the pool pads with the real number 0."""
-        if self.whole:
-            means = codes.mean((-2, -1), keepdim=True, dtype=torch.float32).sub_(self.x_zero_point)
-        else:
-            means = self.layer.mean(codes.float().sub_(self.x_zero_point))
-        return _codes(means.mul_(self.ratio).add_(self.zero_point))
-
-
-class Join(nn.Module):
-    """An addition that no layer could take in, or a concatenation."""
-
-    def __init__(self, layer: q.QuantizedJoin) -> None:
-        """Take the scales of `layer`."""
-        super().__init__()
-        out = _scale(layer.output_scale)
-        self.ratios = [float(s) / out for s in layer.input_scales]
-        self.zero_points = [int(z) + OFFSET for z in layer.input_zero_points]
-        self.zero_point, self.dim = unsigned_zero(layer.output_zero_point), layer.dim
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the codes of the sum or of the concatenation."""
-        if self.dim is not None:
-            return torch.cat([self._one(i, codes) for i, codes in enumerate(inputs)], self.dim)
-        total = inputs[0].float().sub_(self.zero_points[0]).mul_(self.ratios[0])
-        others = zip(inputs[1:], self.zero_points[1:], self.ratios[1:], strict=True)
-        for codes, zero, ratio in others:
-            total = torch.add(total, codes.float().sub_(zero), alpha=ratio)  # shapes may differ
-        return _codes(total.add_(self.zero_point))
-
-    def _one(self, i: int, codes: Tensor) -> Tensor:
-        if self.ratios[i] == 1 and self.zero_points[i] == self.zero_point:
-            return codes
-        real = codes.float().sub_(self.zero_points[i]).mul_(self.ratios[i])
-        return _codes(real.add_(self.zero_point))
-
-
-class Clamp(nn.Module):
-    """A ReLU or ReLU6 that no layer before it could take in."""
-
-    def __init__(self, layer: q.ClampCodes) -> None:
-        """Take the bounds of `layer`."""
-        super().__init__()
-        self.low, self.high = unsigned_zero(layer.low), unsigned_zero(layer.high)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return the clamped codes."""
-        return codes.clamp(self.low, self.high)
-
-
-class Function(nn.Module):
-    """A function of single numbers, looked up."""
-
-    table: Tensor
-
-    def __init__(self, layer: q.QuantizedFunction) -> None:
-        """Take the table of `layer`."""
-        super().__init__()
-        self.register_buffer("table", unsigned(layer.table))
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """Return the function's codes."""
-        return self.table[codes.int()]
-
-
-class Reference(nn.Module):
-    """A layer that has no integer kernel for its operands, computed by the reference executor."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        """Wrap `layer`, which reads and writes int8 codes."""
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, *inputs: Any) -> Tensor:
-        """Return the layer's codes; inputs that are no tensors are sizes."""
-        codes = [signed(x) if isinstance(x, Tensor) else x for x in inputs]
-        outputs: Tensor = self.layer(*codes)
-        if outputs.dtype != torch.int8:
+        if residual is None:
             return outputs
-        return unsigned(outputs)
-
-
-def _codes(steps: Tensor) -> Tensor:
-    return steps.round_().clamp_(0, LARGEST).to(torch.uint8)
+        outputs.add_(residual.float().sub_(self.z_zero_point), alpha=self.z_scale)
+        if self.y_dtype == torch.float32:
+            return outputs
+        return rounded_codes(outputs.div_(self.y_scale).add_(self.y_zero_point))

@@ -11,6 +11,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.agreement import CodesOf
 from compression.integer.codes import INT32_LIMIT, LARGEST
 from compression.integer.onednn import layers as k
+from compression.integer.onednn import pointwise as p
 from compression.integer.onednn.aliases import Aliases
 from compression.integer.onednn.alone import LayersAlone
 from compression.integer.shapes import MOVING, Move, shapes_and_moves
@@ -92,7 +93,7 @@ def lower_onednn(
         if node.op == "call_module":
             layer = model.network.get_submodule(str(node.target))
             modules[str(node.target)] = _kernel(layer, node, shapes, aliases, images)
-    stayed = [name for name, module in modules.items() if isinstance(module, k.Reference)]
+    stayed = [name for name, module in modules.items() if isinstance(module, p.Reference)]
     if stayed and not fallback:
         kinds = {n: type(model.network.get_submodule(n)).__name__ for n in stayed}
         named = ", ".join(f"{n} ({kind})" for n, kind in kinds.items())
@@ -147,24 +148,24 @@ def _kernel(
         case q.Dequantize():
             return k.Dequantize(layer)
         case _ if any(0 in shape for shape in (*operands, shapes[node])):
-            return k.Reference(layer)
+            return p.Reference(layer)
         case q.QuantizedLayer():
             keep = len(operands) > 1 and aliases.needed(node.args[1], node)  # type: ignore[arg-type]
             return _product(layer, operands, shapes[node], images, keep_residual=keep)
         case q.OnCodes(function=nn.MaxPool2d() as pool) if _is_max_pool(pool, operands[0]):
-            return k.MaxPool(pool)
+            return p.MaxPool(pool)
         case q.QuantizedMean():
-            return k.Mean(layer)
+            return p.Mean(layer)
         case q.QuantizedJoin():
-            return k.Join(layer)
+            return p.Join(layer)
         case q.ClampCodes():
-            return k.Clamp(layer)
+            return p.Clamp(layer)
         case q.QuantizedFunction():
-            return k.Function(layer)
+            return p.Function(layer)
         case _ if type(layer) in MOVING:  # it does not look at the codes
             return layer
         case _:
-            return k.Reference(layer)
+            return p.Reference(layer)
 
 
 def _product(
@@ -178,9 +179,9 @@ def _product(
     packed = [images, *operands[0][1:]]
     if _fits(layer) and _is_convolution(layer, operands, outputs):
         return k.Convolution(layer, packed, keep_residual=keep_residual)
-    if _fits(layer) and layer.codes.ndim == 2 and len(operands) == 1:
+    if _fits(layer) and layer.codes.ndim == 2 and all(o == outputs for o in operands[1:]):
         return k.Linear(layer, [math.prod(packed[:-1]), packed[-1]])
-    return k.Reference(layer)
+    return p.Reference(layer)
 
 
 def _is_convolution(layer: q.QuantizedLayer, operands: list[list[int]], outputs: list[int]) -> bool:

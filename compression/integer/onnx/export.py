@@ -6,7 +6,7 @@ codes plus 128), weights int8 per output channel, biases int32.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor, fx, nn
@@ -16,7 +16,8 @@ from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import Graph
-from compression.integer.onnx.parameters import bias, weight
+from compression.integer.onnx.parameters import Codes, bias, weight
+from compression.integer.onnx.rows import attend, each_image, held, normalize
 from compression.integer.onnx.windows import average, convolution, interpolation, maximum
 from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
@@ -66,22 +67,6 @@ def _value(name: str, shape: list[int]) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape[1:]])
 
 
-class _Codes(NamedTuple):
-    """The names of codes, their scale and their zero point, and what the latter two are."""
-
-    names: tuple[str, str, str]
-    scale: float
-    zero_point: int
-
-    def named(self, codes: str) -> "_Codes":
-        """Return the same of other codes."""
-        return self._replace(names=(codes, *self.names[1:]))
-
-    def real(self, code: int) -> float:
-        """Return the number that an int8 code of the network stands for."""
-        return (code + OFFSET - self.zero_point) * self.scale
-
-
 class _Builder:
     """Writes one node of the lowered network after another."""
 
@@ -94,7 +79,7 @@ class _Builder:
         self.network, self.shapes, self.moves = network, shapes, moves
         self.graph = Graph()
         # a value's codes with their scale and zero point, or its real numbers
-        self.codes: dict[fx.Node, _Codes] = {}
+        self.codes: dict[fx.Node, Codes] = {}
         self.real: dict[fx.Node, str] = {}
         self.results: list[tuple[str, list[int]]] = []
         """The name and the shape of each output."""
@@ -141,8 +126,13 @@ class _Builder:
                 scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
                 self._quantize(node, self._with("Add", scaled, layer.offset), layer)
             case q.QuantizedProduct():
-                real = self.graph.node("Mul", [self._read(a) for a in node.args])
-                self._quantize(node, real, layer)
+                self._quantize(node, self.graph.node("Mul", self._operands(node, layer)), layer)
+            case q.QuantizedLayerNorm():
+                self._quantize(node, normalize(self.graph, layer, self._read(node.args[0])), layer)
+            case q.QuantizedAttention():
+                shapes = [self.shapes[a] for a in node.args]  # type: ignore[index]
+                reals = [self._read(a) for a in node.args]
+                self._quantize(node, attend(self.graph, layer, reals, shapes), layer)
             case q.QuantizedFunction():
                 self._look_up(node, layer)
             case q.OnCodes():
@@ -163,13 +153,13 @@ class _Builder:
         codes = self.graph.node("QuantizeLinear", [real, *meaning.names[1:]])
         self.codes[node] = meaning.named(codes)
 
-    def _meaning(self, layer: q.Codes | q.QuantizedLayer) -> _Codes:
+    def _meaning(self, layer: q.Codes | q.QuantizedLayer) -> Codes:
         """Write the scale and zero point of a layer's codes, which have no name yet."""
         assert layer.output_scale is not None
         assert layer.output_zero_point is not None
         zero_point = int(layer.output_zero_point) + OFFSET
         names = self.graph.constant(layer.output_scale), self.graph.constant(np.uint8(zero_point))
-        return _Codes(("", *names), float(layer.output_scale), zero_point)
+        return Codes(("", *names), float(layer.output_scale), zero_point)
 
     def _same_codes(self, node: fx.Node, real: str, before: Any) -> None:
         source = self.codes[before]
@@ -214,8 +204,19 @@ class _Builder:
         else:
             self._quantize(node, real, layer)
 
+    def _operands(self, node: fx.Node, layer: q.QuantizedJoin | q.QuantizedProduct) -> list[str]:
+        """Return the real numbers of what a layer reads, and of what it holds."""
+        reals = [self._read(a) for a in node.args]
+
+        def constant(codes: Tensor) -> str:
+            real = held(self.graph, layer, codes)
+            joined = isinstance(layer, q.QuantizedJoin) and layer.dim is not None
+            return each_image(self.graph, real, codes, reals[0]) if joined else real
+
+        return layer.whole(reals, constant)
+
     def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> str:
-        first, *others = [self._read(a) for a in node.args]
+        first, *others = self._operands(node, layer)
         if layer.dim is not None:
             return self.graph.node("Concat", [first, *others], axis=layer.dim)
         for other in others:

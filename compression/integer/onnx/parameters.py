@@ -1,11 +1,30 @@
-"""The weights and biases of layers, as ONNX reads them."""
+"""The weights and biases of layers, and what codes stand for, as ONNX reads them."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from compression.affine import TINY
+from compression.integer.codes import OFFSET
 from compression.integer.onnx.graph import Graph
 from compression.quantization import modules as q
+
+
+class Codes(NamedTuple):
+    """The names of codes, their scale and their zero point, and what the latter two are."""
+
+    names: tuple[str, str, str]
+    scale: float
+    zero_point: int
+
+    def named(self, codes: str) -> "Codes":
+        """Return the same of other codes."""
+        return self._replace(names=(codes, *self.names[1:]))
+
+    def real(self, code: int) -> float:
+        """Return the number that an int8 code of the network stands for."""
+        return (code + OFFSET - self.zero_point) * self.scale
 
 
 def weight(graph: Graph, layer: q.QuantizedLayer, shape: list[int]) -> str:

@@ -5,6 +5,7 @@ from compression.integer.steps.layout import Layout
 from compression.integer.steps.lowering import Lowering
 from compression.integer.steps.outputs import Outputs
 from compression.integer.steps.step import (
+    Attention,
     CodesStep,
     DepthwiseWeights,
     Gather,
@@ -14,6 +15,7 @@ from compression.integer.steps.step import (
     Maximum,
     Mean,
     Multiplication,
+    Norm,
     Place,
     Product,
     Quantize,
@@ -26,6 +28,7 @@ from compression.integer.steps.target import Target
 from compression.integer.steps.windows import Window, depthwise_weights, is_depthwise
 
 __all__ = [
+    "Attention",
     "Buffers",
     "CodesStep",
     "DepthwiseWeights",
@@ -39,6 +42,7 @@ __all__ = [
     "Maximum",
     "Mean",
     "Multiplication",
+    "Norm",
     "Outputs",
     "Place",
     "Product",

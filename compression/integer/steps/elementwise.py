@@ -1,16 +1,21 @@
 """Steps that take codes one by one: put elsewhere, looked up in a table, times others."""
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
 
-from compression.integer.steps.layout import Layout, Value
+from compression.affine import INT8_MAX, INT8_MIN
+from compression.integer.steps.axes import is_by_channel, spatial
+from compression.integer.steps.layout import Layout
+from compression.integer.steps.operands import values_read
 from compression.integer.steps.step import (
     CodesStep,
     Gather,
     Interpolation,
     Lookup,
+    Map,
     Maximum,
     Multiplication,
     Place,
@@ -22,10 +27,11 @@ from compression.quantization.interpolation import WEIGHT_BITS
 
 def gather(layout: Layout, node: fx.Node, target: Target) -> CodesStep:
     """Return the step that puts the codes of a node that moves them where its readers find them."""
-    source, places = layout.moved[node]
-    value = layout.value(source)
-    channels, height, width = layout.spatial(node)
-    taps = _bytes(value, places).view(channels, height * width).t()
+    root, places = layout.whence(node)
+    value, axis = layout.values[root], layout.moved[node]
+    channels, height, width = spatial(layout.shapes[node], axis)
+    by_channel = is_by_channel(layout.shapes[node], axis)
+    taps = places.view(channels, -1).t() if by_channel else places.view(height * width, channels)
     starts = taps.amin(1, keepdim=True)
     beside = taps - starts
     if (beside == beside[:1]).all():  # alike for each pixel
@@ -45,18 +51,12 @@ def gather(layout: Layout, node: fx.Node, target: Target) -> CodesStep:
     )  # fmt: skip
 
 
-def _bytes(value: Value, places: Tensor) -> Tensor:
-    """Return where the numbers of an image lie that `places` counts channel by channel."""
-    g = value.geometry
-    pixel = places.flatten() % (g.height * g.width)
-    return g.all_offsets().long()[pixel] + places.flatten() // (g.height * g.width)
-
-
 def look_up(layout: Layout, node: fx.Node, table: Tensor, target: Target, zero: int) -> Lookup:
     """Return the step of a function of single numbers: of whole rows, where pixels fill them."""
-    before, after = layout.value(node.args[0]), layout.take(node, zero)
+    before, after = layout.read(node, node.args[0]), layout.take(node, zero)
     places, channels = (before.place(), after.place()), after.geometry.channels
-    if before.geometry.pixel == after.geometry.pixel == channels:
+    filled = before.geometry.pixel == after.geometry.pixel == channels
+    if filled and before.offsets is None and before.geometry.sides == after.geometry.sides:
         width = after.geometry.width
         places = _each(places[0], width), _each(places[1], width)
         channels *= width
@@ -75,17 +75,34 @@ def multiply(
     layout: Layout, node: fx.Node, layer: q.QuantizedProduct, target: Target, zero: int
 ) -> Multiplication:
     """Return the step of a product; one factor may be a number per channel."""
-    outputs, operands = layout.spatial(node), node.all_input_nodes
-    whole, other = operands[0], operands[-1]  # one alone, where it is squared
-    if layout.spatial(whole) != outputs:
+    pixels = math.prod(layout.spatial(node)[1:])
+    whole, other = values_read(layout, node, layer, target, broadcast=False)
+    if len(whole.place().offsets) != pixels:
         whole, other = other, whole
-    place = layout.value(other).place()
-    if layout.spatial(other) != outputs:
-        place = replace(place, offsets=place.offsets.expand(outputs[1] * outputs[2]).contiguous())
+    place = other.place()
+    if len(place.offsets) != pixels:
+        place = replace(place, offsets=place.offsets.expand(pixels).contiguous())
     return Multiplication(
-        name=str(node.target), channels=outputs[0], bounds=target.bounds, other=place,
-        input=layout.value(whole).place(), output=layout.take(node, zero).place(),
-        scale=float(layer.ratio()),
+        name=str(node.target), channels=layout.spatial(node)[0], bounds=target.bounds, other=place,
+        input=whole.place(), output=layout.take(node, zero).place(), scale=float(layer.ratio()),
+    )  # fmt: skip
+
+
+def table_of(layer: q.QuantizedAffine) -> Tensor:
+    """Return what a layer makes of each code."""
+    codes = torch.arange(INT8_MIN, INT8_MAX + 1, dtype=torch.int8)
+    table: Tensor = layer(codes.to(layer.output_scale.device))
+    return table.cpu()
+
+
+def clamp(layout: Layout, node: fx.Node, layer: q.ClampCodes, target: Target) -> Map:
+    """Return the step of a clamp: the codes, as those of a zero point of 0, within other bounds."""
+    value = layout.read(node, node.args[0])
+    output = layout.take(node, value.geometry.zero).place()
+    return Map(
+        name=str(node.target), channels=value.geometry.channels, scale=1.0,
+        bounds=(target.zero(layer.low), target.zero(layer.high)),
+        input=replace(value.place(), zero=0), output=replace(output, zero=0),
     )  # fmt: skip
 
 
@@ -93,7 +110,8 @@ def interpolate(
     layout: Layout, node: fx.Node, layer: q.QuantizedInterpolation, target: Target, zero: int
 ) -> Interpolation:
     """Return the step of a linear interpolation of images or signals."""
-    geometry, sides = layout.value(node.args[0]).geometry, layout.shapes[node][2:]
+    value, sides = layout.read(node, node.args[0]), layout.shapes[node][2:]
+    geometry = value.geometry
     given = layout.shapes[node.args[0]][2:]  # type: ignore[index]
     near = layer.neighbours(given, sides if len(node.args) > 1 else None)
     firsts, weights = [n.first for n in near], [n.weights for n in near]
@@ -103,7 +121,7 @@ def interpolate(
     down, right = geometry.row * (geometry.height > 1), geometry.pixel * (geometry.width > 1)
     return Interpolation(
         name=str(node.target), channels=geometry.channels, bounds=target.bounds,
-        input=replace(layout.value(node.args[0]).place(), offsets=geometry.offsets(*firsts)),
+        input=replace(value.place(), offsets=geometry.offsets(*firsts)),
         output=layout.take(node, zero).place(), across=len(firsts[1]), scale=float(layer.ratio()),
         taps=torch.tensor([0, right, down, down + right], dtype=torch.int32),
         weights=torch.cat(weights[::-1]).int().contiguous(),

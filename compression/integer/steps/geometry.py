@@ -85,6 +85,10 @@ class Buffers:
         memory = aligned(self.images * geometry.stride + SLACK, self.dtype, self.device)
         return memory.fill_(geometry.zero)
 
+    def alone(self, geometry: Geometry) -> Tensor:
+        """Return memory of one image, which no other value gets."""
+        return aligned(geometry.stride + SLACK, self.dtype, self.device)
+
     def give_back(self, geometry: Geometry, memory: Tensor) -> None:
         """Let a later step of the same geometry write it."""
         self._free[geometry].append(memory)

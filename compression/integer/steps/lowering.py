@@ -3,19 +3,28 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
-from compression.integer.steps.elementwise import gather, interpolate, look_up, multiply
+from compression.integer.steps.axes import is_by_channel
+from compression.integer.steps.elementwise import (
+    clamp,
+    gather,
+    interpolate,
+    look_up,
+    multiply,
+    table_of,
+)
 from compression.integer.steps.groups import parts, with_weights
+from compression.integer.steps.joins import add, added, concatenate, scaled
 from compression.integer.steps.layout import Layout, Value
-from compression.integer.steps.operands import misplaced_operand
+from compression.integer.steps.operands import misplaced_operand, values_read
 from compression.integer.steps.outputs import Outputs
+from compression.integer.steps.pools import average, largest, max_window
 from compression.integer.steps.requantization import requantization, unit_of
+from compression.integer.steps.rows import attend, fits, normalize
 from compression.integer.steps.step import (
-    Map,
-    Maximum,
-    Mean,
     Place,
     Product,
     Quantize,
@@ -26,12 +35,7 @@ from compression.integer.steps.step import (
 )
 from compression.integer.steps.target import Target
 from compression.integer.steps.transposed import transposed
-from compression.integer.steps.windows import (
-    Window,
-    mean_window,
-    window_of,
-)
-from compression.integer.windows import POOL_DIMS
+from compression.integer.steps.windows import Window, window_of
 from compression.quantization import modules as q
 
 
@@ -64,21 +68,24 @@ class Lowering:
             case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4):
                 self._product(node, layer)
             case q.QuantizedLayer() if layer.codes.ndim in (3, 4) and layer.options["groups"] == 1:
-                places = self._product_output(node, layer), self._added(node, layer)
-                self.steps.extend(transposed(self.layout, node, layer, self.target, *places))
+                self._transposed(node, layer)
             case q.OnCodes(function=nn.MaxPool1d() | nn.MaxPool2d()):
                 self._max_pool(node, layer)
             case q.QuantizedMean():
                 self._mean(node, layer)
-            case q.QuantizedJoin(dim=None):
-                self._add(node, layer)
             case q.QuantizedJoin():
-                self._concatenate(node, layer)
+                self._join(node, layer)
             case q.ClampCodes():
-                self._clamp(node, layer)
+                self.steps.append(clamp(self.layout, node, layer, self.target))
             case q.QuantizedFunction():
                 zero = self.target.zero(layer.output_zero_point)
                 self.steps.append(look_up(self.layout, node, layer.table, self.target, zero))
+            case q.QuantizedAffine():  # of 256 codes, as the reference computes it
+                table = table_of(layer)
+                zero = self.target.zero(layer.output_zero_point)
+                self.steps.append(look_up(self.layout, node, table, self.target, zero))
+            case q.QuantizedLayerNorm() | q.QuantizedAttention():
+                self._rows(node, layer)
             case q.QuantizedProduct():
                 zero = self.target.zero(layer.output_zero_point)
                 self.steps.append(multiply(self.layout, node, layer, self.target, zero))
@@ -86,8 +93,10 @@ class Lowering:
                 zero = self.target.zero(layer.output_zero_point)
                 self.steps.append(interpolate(self.layout, node, layer, self.target, zero))
             case q.Dequantize():
-                sides = self.layout.sides(node.args[0])
-                self._map(node, node.args[0], float(layer.scale), self.outputs.place(node, sides))
+                value = self.layout.read(node, node.args[0])
+                by_channel = self.layout.reads_by_channel(node)
+                output = self.outputs.place(node, value.geometry.sides, by_channel=by_channel)
+                self._map(node, value, float(layer.scale), output)
             case _:
                 raise self._unknown(node, layer)
 
@@ -101,31 +110,42 @@ class Lowering:
         """Give memory to the codes of `node`, whose code of the real number 0 is `zero`."""
         return self.layout.take(node, zero).place()
 
-    def _residual(self, node: Any, ratio: Tensor) -> Residual:
-        place = self.layout.value(node).place()
-        return Residual(place.memory, place.offsets, place.stride, place.zero, float(ratio))
-
     def _quantize(self, node: fx.Node, layer: q.Quantize) -> None:
         channels, height, width = self.layout.spatial(node)
+        output = self._output(node, self.target.zero(layer.output_zero_point))
+        shape = self.layout.shapes[node]
+        if len(shape) > 2 and not is_by_channel(shape, self.layout.axis(node)):
+            # tokens: a row of numbers as they lie
+            if not self.target.rows:
+                raise self._unknown(node, layer, " of tokens")
+            numbers = torch.arange(channels * height * width, dtype=torch.int32)
+            output, channels, height, width = replace(output, offsets=numbers), 1, 1, len(numbers)
         self.steps.append(
             Quantize(
-                name=str(node.target), channels=channels, bounds=self.target.bounds,
-                output=self._output(node, self.target.zero(layer.output_zero_point)),
+                name=str(node.target), channels=channels, bounds=self.target.bounds, output=output,
                 width=width, plane=height * width, scale=float(layer.output_scale),
             )
         )  # fmt: skip
 
+    def _rows(self, node: fx.Node, layer: q.QuantizedLayerNorm | q.QuantizedAttention) -> None:
+        if not self.target.rows or not fits(self.layout, node, layer):
+            raise self._unknown(node, layer)
+        output = self._output(node, self.target.zero(layer.output_zero_point))
+        write: Any = normalize if isinstance(layer, q.QuantizedLayerNorm) else attend
+        self.steps.append(write(self.layout, node, layer, self.target, output))
+
     def _product(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
-        geometry, outputs = self.layout.value(node.args[0]).geometry, self.layout.spatial(node)
-        window = window_of(layer, geometry.sides)
-        if window is None:
+        value, outputs = self.layout.read(node, node.args[0]), self.layout.spatial(node)
+        geometry, window = value.geometry, self._window(node, layer)
+        if window is None or not self._is_slid_over(node, layer):
             raise self._unknown(node, layer)
         weights, groups = self._filters(node, layer)
         bias, multiplier = requantization(layer, weights, self.target)
         residual, output = self._added(node, layer), self._product_output(node, layer)
         whole = Product(
             name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
-            input=self._windows(node, window), output=output, residual=residual, bias=bias,
+            input=value.place() if self._is_pixel(node, layer) else self._windows(node, window),
+            output=output, residual=residual, bias=bias,
             multiplier=multiplier, weights=Weights(),
         )  # fmt: skip
         packed = self.target.pack(weights, groups, window, geometry, outputs[1:])
@@ -139,125 +159,80 @@ class Lowering:
             assert packed is not None
             self.steps.append(with_weights(part, *packed))
 
+    def _transposed(self, node: fx.Node, layer: q.QuantizedLayer) -> None:
+        if not self._is_slid_over(node, layer):
+            raise self._unknown(node, layer)
+        places = self._product_output(node, layer), self._added(node, layer)
+        self.steps.extend(transposed(self.layout, node, layer, self.target, *places))
+
+    def _is_slid_over(self, node: fx.Node, layer: q.QuantizedLayer) -> bool:
+        """Tell whether a layer reads what its weights are for; filters of signals take rows as well."""
+        rank = len(self.layout.shapes[node.args[0]])  # type: ignore[index]
+        return layer.linear or rank in {3: (2, 3), 4: (4,)}[layer.codes.ndim]
+
     def _filters(self, node: fx.Node, layer: q.QuantizedLayer) -> tuple[Tensor, int]:
         """Return a layer's weights (O, I, H, W), I of one group, and its groups."""
-        geometry, weights = self.layout.value(node.args[0]).geometry, layer.codes
+        geometry, weights = self.layout.read(node, node.args[0]).geometry, layer.codes
         groups = layer.options.get("groups", 1)
-        if weights.ndim < 4:  # a linear layer's window is as large as the image
-            window = window_of(layer, geometry.sides)
+        if weights.ndim < 4:  # a linear layer's window may be as large as the image
+            window = self._window(node, layer)
             assert window is not None
             weights = weights.view(len(weights), -1, *window.size)
         if weights.shape[1] * groups != geometry.channels:
             raise self._unknown(node, layer)
         return weights, groups
 
+    def _window(self, node: fx.Node, layer: q.QuantizedLayer) -> Window | None:
+        """Return how a layer slides over what it reads."""
+        sides = self.layout.read(node, node.args[0]).geometry.sides
+        if self._is_pixel(node, layer):
+            return Window([1, 1], [1, 1], [0, 0], [1, 1])
+        return window_of(layer, sides)
+
+    def _is_pixel(self, node: fx.Node, layer: q.QuantizedLayer) -> bool:
+        """Tell whether a linear layer reads each pixel alone."""
+        return layer.linear and not self.layout.is_flat(node.args[0])
+
     def _windows(self, node: fx.Node, window: Window) -> Place:
         """Return what `node` reads: the offsets are those at which each output's window begins."""
-        value = self.layout.value(node.args[0])
+        value = self.layout.read(node, node.args[0])
         outputs = self.layout.spatial(node)[1:]
         return replace(value.place(), offsets=window.pixel_offsets(value.geometry, outputs))
 
     def _added(self, node: fx.Node, layer: q.QuantizedLayer) -> Residual | None:
         if layer.residual_scale is None:
             return None
-        return self._residual(node.args[1], layer.residual_scale / unit_of(layer))
+        value = self.layout.read(node, node.args[1])
+        return added(value, layer.residual_scale / unit_of(layer))
 
     def _product_output(self, node: fx.Node, layer: q.QuantizedLayer) -> Place | RealPlace:
         if layer.output_zero_point is None:
-            return self.outputs.place(node, self.layout.spatial(node))
+            by_channel = is_by_channel(self.layout.shapes[node], self.layout.axis(node))
+            return self.outputs.place(node, self.layout.spatial(node), by_channel=by_channel)
         return self._output(node, self.target.zero(layer.output_zero_point))
 
     def _max_pool(self, node: fx.Node, layer: q.OnCodes) -> None:
-        value, outputs = self.layout.value(node.args[0]), self.layout.spatial(node)
-        geometry, (lowest, _) = value.geometry, self.target.bounds
-        window = window_of(layer, geometry.sides)
-        rank = len(self.layout.shapes[node.args[0]])  # type: ignore[index]
-        if window is None or rank != POOL_DIMS[type(layer.function)] + 2:
+        window = max_window(self.layout, node, layer)
+        if window is None:
             raise self._unknown(node, layer.function)
-        beyond = window.border(geometry.height, geometry.width, outputs[1:])
-        output = self._output(node, geometry.zero)
-        if geometry.zero <= lowest or not any(beyond):
-            self._maximum(node, value, window, outputs, output)
-            return
-        # The border must lose to every code: the pool reads a copy within another.
-        around = replace(geometry, border=beyond, zero=lowest)
-        copy = Value(around, self.layout.buffers.take(around))
-        alone = Window([1, 1], [1, 1], [0, 0], [1, 1])
-        self._maximum(node, value, alone, around.sides, copy.place())
-        self._maximum(node, copy, window, outputs, output)
-        self.layout.buffers.give_back(around, copy.memory)
-
-    def _maximum(
-        self, node: fx.Node, value: Value, window: Window, sides: list[int], output: Place
-    ) -> None:
-        """Write the largest codes of windows over `value`; `sides` are those of the output."""
-        geometry = value.geometry
-        offsets = window.pixel_offsets(geometry, sides[1:])
-        self.steps.append(
-            Maximum(
-                name=str(node.target), channels=geometry.channels, bounds=self.target.bounds,
-                input=replace(value.place(), offsets=offsets), output=output,
-                taps=window.tap_offsets(geometry).flatten(),
-            )
-        )  # fmt: skip
+        self.steps.extend(largest(self.layout, node, window, self.target))
 
     def _mean(self, node: fx.Node, layer: q.QuantizedMean) -> None:
-        geometry, outputs = self.layout.value(node.args[0]).geometry, self.layout.spatial(node)
-        rank = len(self.layout.shapes[node.args[0]])  # type: ignore[index]
-        window = mean_window(layer.pool, geometry.sides, outputs[1:], rank)
-        if window is None:
+        step = average(self.layout, node, layer, self.target)
+        if step is None:
             raise self._unknown(node, layer.pool)
-        self.steps.append(
-            Mean(
-                name=str(node.target), channels=outputs[0], bounds=self.target.bounds,
-                input=self._windows(node, window),
-                output=self._output(node, self.target.zero(layer.output_zero_point)),
-                rows=window.tap_offsets(geometry)[:, 0].contiguous(), across=window.size[1],
-                pixel=geometry.pixel, scale=float(layer.input_scale / layer.output_scale),
-            )
-        )  # fmt: skip
+        self.steps.append(step)
 
-    def _map(
-        self,
-        node: fx.Node,
-        source: Any,
-        scale: float,
-        output: Place | RealPlace,
-        residual: Residual | None = None,
-    ) -> None:
-        """Write `source` times `scale`, pixel by pixel, to `output`."""
-        value = self.layout.value(source)
-        self.steps.append(
-            Map(
-                name=str(node.target), channels=value.geometry.channels, bounds=self.target.bounds,
-                input=value.place(), output=output, residual=residual, scale=scale,
-            )
-        )  # fmt: skip
+    def _map(self, node: fx.Node, value: Value, scale: float, output: Place | RealPlace) -> None:
+        self.steps.append(scaled(str(node.target), value, scale, output, self.target))
 
-    def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> None:
-        """Write the codes themselves, as those of a zero point of 0, within other bounds."""
-        value = self.layout.value(node.args[0])
-        output = self._output(node, value.geometry.zero)
-        self.steps.append(
-            Map(
-                name=str(node.target), channels=value.geometry.channels,
-                bounds=(self.target.zero(layer.low), self.target.zero(layer.high)),
-                input=replace(value.place(), zero=0), output=replace(output, zero=0), scale=1.0,
-            )
-        )  # fmt: skip
-
-    def _add(self, node: fx.Node, layer: q.QuantizedJoin) -> None:
-        if len(layer.input_scales) != 2:
+    def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> None:
+        dim = None if layer.dim is None else layer.dim % len(self.layout.shapes[node])
+        if dim == 0 or (dim is None and len(layer.input_scales) != 2):
             raise self._unknown(node, layer)
-        ratios = layer.input_scales / layer.output_scale
-        residual = self._residual(node.args[1], ratios[1])
+        values = values_read(self.layout, node, layer, self.target, broadcast=dim is None)
         output = self._output(node, self.target.zero(layer.output_zero_point))
-        self._map(node, node.args[0], float(ratios[0]), output, residual)
-
-    def _concatenate(self, node: fx.Node, layer: q.QuantizedJoin) -> None:
-        if layer.dim not in (1, 1 - len(self.layout.shapes[node])):
-            raise self._unknown(node, layer)
-        output, channel = self._output(node, self.target.zero(layer.output_zero_point)), 0
-        for ratio, part in zip(layer.input_scales / layer.output_scale, node.args, strict=True):
-            self._map(node, part, float(ratio), replace(output, offsets=output.offsets + channel))
-            channel += self.layout.value(part).geometry.channels
+        if dim is None:
+            self.steps.append(add(node, layer, values, output, self.target))
+        else:
+            self.steps += concatenate(self.layout, node, layer, values, output, self.target)

@@ -1,60 +1,99 @@
 """Do a step's operands lie in memory as the step would read them?"""
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from compression.integer.steps.layout import Layout
+from compression.integer.steps.axes import is_by_channel, spatial
+from compression.integer.steps.geometry import Geometry
+from compression.integer.steps.layout import Layout, Value
+from compression.integer.steps.target import Target
 from compression.quantization import modules as q
 
 
 def misplaced_operand(layout: Layout, node: fx.Node, layer: nn.Module) -> str | None:
     """Say what of the operands of `node` no step can read, None where all can be read.
 
-    A flattened map keeps its memory, in which only a linear layer and the real output find their way;
-    what is added must have the shape of the sum.
+    A layer reads its channels where they lie side by side; what is added must have the shape of the
+    sum.
     """
-    for source in _pixel_operands(node, layer):
-        if layout.spatial(source) != layout.sides(source):
-            return f" on a flattened {layout.sides(source)}"
-    if isinstance(layer, q.QuantizedLayer) and layer.linear:
-        shape = layout.shapes[node.args[0]]  # type: ignore[index]
-        if len(shape) != 2:
-            return f" on the last dimension of {shape[1:]}"
+    misread = layout.misread(node)
+    if misread is not None:
+        shape = layout.shapes[misread]
+        return f" on the last dimension of {shape[1:]}" if _is_linear(layer) else f" on {shape[1:]}"
     if isinstance(layer, q.QuantizedProduct):
-        return _misplaced_factor(layout, node)
-    for source in _summands(node, layer):
+        return _misplaced_factor(layout, node, layer)
+    for source in _summands(layout, node, layer):
         if layout.shapes[source] != layout.shapes[node]:
             return f" that adds {layout.shapes[source][1:]} to {layout.shapes[node][1:]}"
     return None
 
 
-def _misplaced_factor(layout: Layout, node: fx.Node) -> str | None:
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, q.QuantizedLayer) and layer.linear
+
+
+def _misplaced_factor(layout: Layout, node: fx.Node, layer: q.QuantizedProduct) -> str | None:
     """Say what no step can multiply: a factor is as large as the product, or a number per channel."""
-    outputs = layout.spatial(node)
-    sides: list[list[int]] = [layout.spatial(a) for a in node.args]  # type: ignore[arg-type]
-    ranks = {len(layout.shapes[a]) for a in (*node.args, node)}  # type: ignore[index]
+    outputs, rank = layout.spatial(node), len(layout.shapes[node])
+    shapes = [list(s) for s in layer.whole(_shapes(layout, node), lambda codes: list(codes.shape))]
+    held = [[*[1] * (rank - len(shape)), *shape] for shape in shapes]
+    axis = layout.axis(node)
+    sides = [spatial(shape, axis) for shape in held if len(shape) == rank]
     if (
-        len(ranks) == 1
+        len(sides) == 2
         and outputs in sides
         and all(s in (outputs, [outputs[0], 1, 1]) for s in sides)
+        and all(len(layout.shapes[a]) == rank for a in node.all_input_nodes)
     ):
         return None
-    shapes = " by ".join(str(layout.shapes[a][1:]) for a in node.args)  # type: ignore[index]
-    return f" that multiplies {shapes}"
+    return f" that multiplies {' by '.join(str(shape[1:]) for shape in held)}"
 
 
-def _pixel_operands(node: fx.Node, layer: nn.Module) -> Sequence[Any]:
-    """Return the operands that are read pixel by pixel."""
-    if isinstance(layer, q.Quantize | q.Dequantize):
-        return []
-    linear = isinstance(layer, q.QuantizedLayer) and layer.linear
-    operands = node.args[1:] if linear else node.args
-    return operands[:1] if isinstance(layer, q.QuantizedInterpolation) else [*operands]
+def _shapes(layout: Layout, node: fx.Node) -> list[list[int]]:
+    return [layout.shapes[a] for a in layout.operands(node)]
 
 
-def _summands(node: fx.Node, layer: nn.Module) -> list[Any]:
+def _summands(layout: Layout, node: fx.Node, layer: nn.Module) -> list[fx.Node]:
+    read = layout.operands(node)
     if isinstance(layer, q.QuantizedLayer):
-        return list(node.args[1:])
-    return list(node.args) if isinstance(layer, q.QuantizedJoin) and layer.dim is None else []
+        return read[1:]
+    return read if isinstance(layer, q.QuantizedJoin) and layer.dim is None else []
+
+
+def values_read(
+    layout: Layout,
+    node: fx.Node,
+    layer: q.QuantizedJoin | q.QuantizedProduct,
+    target: Target,
+    *,
+    broadcast: bool,
+) -> list[Value]:
+    """Return where the operands of a layer lie; constants `broadcast` to its shape or as they are."""
+    shape, axis = layout.shapes[node], layout.axis(node)
+
+    def held(codes: Tensor) -> Value:
+        wide = [*[1] * (len(shape) - codes.ndim), *codes.shape]
+        return _constant(
+            layout, codes.broadcast_to(shape) if broadcast else codes.view(wide), axis, target
+        )
+
+    found = layer.whole([layout.read(node, source) for source in node.args], held)
+    zeros = [target.zero(zero) for zero in layer.input_zero_points]
+    return [
+        replace(value, geometry=replace(value.geometry, zero=zero))
+        for value, zero in zip(found, zeros, strict=True)
+    ]
+
+
+def _constant(layout: Layout, codes: Tensor, axis: int, target: Target) -> Value:
+    """Return codes that are the same for each image."""
+    channels, height, width = spatial(list(codes.shape), axis)
+    rows = codes.movedim(1, -1) if is_by_channel(list(codes.shape), axis) else codes
+    geometry = Geometry(channels, height, width, (0, 0), 0, layout.pixel(channels))
+    memory = layout.buffers.alone(geometry)
+    numbers = (rows.reshape(height * width, channels).cpu().short() + target.offset).to(
+        memory.dtype
+    )
+    memory[: geometry.stride].view(height * width, -1)[:, :channels] = numbers.to(memory.device)
+    return Value(geometry, memory, 0)

@@ -21,6 +21,7 @@ class Outputs:
         self.graph, self.numbers = graph, 0
         self._shapes, self._starts = shapes, dict[fx.Node, int]()
         self._sides: dict[fx.Node, list[int]] = {}
+        self._by_channel: dict[fx.Node, bool] = {}
         for _, node in returned(graph):
             if node not in self._starts:
                 self._starts[node] = self.numbers
@@ -30,9 +31,13 @@ class Outputs:
                 f"an image's outputs hold {self.numbers} numbers, beyond what integer steps address"
             )
 
-    def place(self, node: fx.Node, sides: list[int]) -> RealPlace:
-        """Return where a step writes an output of these channels, rows and columns."""
+    def place(self, node: fx.Node, sides: list[int], *, by_channel: bool) -> RealPlace:
+        """Return where a step writes an output of these channels, rows and columns.
+
+        The network gives it channel by channel, or pixel by pixel.
+        """
         channels, height, width = self._sides[node] = sides
+        self._by_channel[node] = by_channel
         pixels = torch.arange(height * width, dtype=torch.int32) * channels
         return RealPlace(pixels + self._starts[node], self.numbers)
 
@@ -44,5 +49,6 @@ class Outputs:
         channels, height, width = self._sides[node]
         start = self._starts[node]
         own = rows[:, start : start + channels * height * width]
-        images = own.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+        images = own.unflatten(1, (height, width, channels))
+        images = images.permute(0, 3, 1, 2) if self._by_channel[node] else images
         return images.reshape(len(rows), *self._shapes[node][1:])

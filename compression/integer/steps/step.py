@@ -160,6 +160,36 @@ class Gather(CodesStep):
     taps: Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norm(CodesStep):
+    """LayerNorm of each pixel's channels: `weight` and `bias` (float32) are in output steps.
+
+    `epsilon` counts squared sums of as many codes as there are channels, as the sums do.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention(CodesStep):
+    """Softmax attention: each group of `queries` pixels of `input` attends to `keys` pixels.
+
+    `key` and `value` hold (groups x keys) pixels. A score has `rate` entries of the table per step;
+    `mask` (int32, [masks][query][key]) is added to the scores of every masks-th group.
+    """
+
+    queries: int
+    keys: int
+    depth: int
+    key: Place
+    value: Place
+    mask: Tensor | None
+    rate: float
+    ratio: float
+
+
 AnyPlace = TypeVar("AnyPlace", bound=Place | RealPlace)
 
 

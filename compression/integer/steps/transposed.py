@@ -23,7 +23,7 @@ def transposed(
     residual: Residual | None,
 ) -> Iterator[Product]:
     """Yield the products of a transposed convolution without groups, on parts of its output."""
-    value, outputs = layout.value(node.args[0]), layout.spatial(node)
+    value, outputs = layout.read(node, node.args[0]), layout.spatial(node)
     kernel = layer.codes.transpose(0, 1)
     kernel = kernel.reshape(*kernel.shape[:2], -1, kernel.shape[-1])
     for phase in phases(layer, outputs[1:]):

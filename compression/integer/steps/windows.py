@@ -141,12 +141,12 @@ def _phases_along(
 def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: int) -> Window | None:
     """Return the window of an average of `inputs` (channels, rows, columns); None where windows differ.
 
-    `rank` is that of the inputs, the batch included.
+    `rank` is that of the inputs, the batch included; tokens have rows and columns before channels.
     """
     sides = inputs[1:]
     if isinstance(pool, q.MeanOver):
-        whole = sorted(d % rank for d in pool.dims) == [*range(2, rank)]
-        return Window(sides, sides, [0, 0], [1, 1]) if whole and rank > 2 else None
+        whole = (rank, sorted(d % rank for d in pool.dims)) in _WHOLE
+        return Window(sides, sides, [0, 0], [1, 1]) if whole else None
     if rank != POOL_DIMS.get(type(pool), 0) + 2:
         return None
     match pool:
@@ -156,6 +156,10 @@ def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: in
         case nn.AvgPool1d() | nn.AvgPool2d():
             return _average_window(pool)
     return None
+
+
+_WHOLE = ((4, [2, 3]), (4, [1, 2]), (3, [2]), (3, [1]))
+"""Ranks, and the axes of all pixels: of an image, a grid of tokens, a signal, tokens."""
 
 
 def _divide(sides: list[int], outputs: list[int]) -> bool:

@@ -94,8 +94,8 @@ class TritonModel(ExecutorModel):
 
     def codes(self) -> dict[str, Tensor]:
         """Return each node's codes, plus 128, in the latest batch; of a model made with `keep` only."""
-        values = self._layout.values.items()
-        return {node.name: unsigned(value.codes(self.images)).cpu() for node, value in values}
+        codes = self._layout.codes(self.images).items()
+        return {node.name: unsigned(each).cpu() for node, each in codes}
 
     def convolutions(self) -> list[Launch]:
         """Return the launches that multiply on tensor cores."""

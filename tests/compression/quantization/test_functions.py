@@ -78,8 +78,11 @@ REFUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], str]] = {
         lambda s, x: torch.cat(s.a(x).chunk(2, 1), 1),
         "of several tensors at once",
     ),
-    "a size": (lambda s, x: s.a(x) * x.shape[2], "by parameters, constants or sizes"),
-    "a parameter": (lambda s, x: s.a(x) * s.w, "of parameters or constants"),
+    "a size": (lambda s, x: s.a(x) * x.shape[2], "mul of sizes"),
+    "whole numbers": (
+        lambda s, x: F.silu(s.a(x)) * s.w.long(),
+        "constants that are no real numbers",
+    ),
     "a fraction as power": (lambda s, x: s.a(x).abs() ** 0.5, "does not know the operator pow"),
 }
 

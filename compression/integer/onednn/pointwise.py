@@ -1,0 +1,136 @@
+"""Layers without weights on uint8 codes, and those that the reference executor computes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression.integer.codes import LARGEST, OFFSET, signed, unsigned, unsigned_zero
+from compression.integer.windows import pool_window
+from compression.quantization import modules as q
+
+
+def scale_of(scale: Tensor | None) -> float:
+    """Return a scale as a number, 1 where there is none."""
+    return 1.0 if scale is None else float(scale)
+
+
+class MaxPool(nn.Module):
+    """A max-pool on codes."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        """Take the window of `pool`."""
+        super().__init__()
+        self.window = pool_window(pool)
+        self.ceil_mode = pool.ceil_mode
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the largest code of each window."""
+        outputs: Tensor = torch.ops.quantized.max_pool2d(codes, *self.window, self.ceil_mode)
+        return outputs
+
+
+class Mean(nn.Module):
+    """An average (pooling) of codes, requantized."""
+
+    def __init__(self, layer: q.QuantizedMean) -> None:
+        """Take the pool and the scales of `layer`."""
+        super().__init__()
+        self.layer, pool = layer, layer.pool
+        whole = isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1))
+        self.whole = whole  # the usual one needs no copy in float32
+        self.ratio = scale_of(layer.input_scale) / scale_of(layer.output_scale)
+        self.x_zero_point = unsigned_zero(layer.input_zero_point)
+        self.zero_point = unsigned_zero(layer.output_zero_point)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the codes of the average; the pool pads with the real number 0."""
+        if self.whole:
+            means = codes.mean((-2, -1), keepdim=True, dtype=torch.float32).sub_(self.x_zero_point)
+        else:
+            means = self.layer.mean(codes.float().sub_(self.x_zero_point))
+        return rounded_codes(means.mul_(self.ratio).add_(self.zero_point))
+
+
+class Join(nn.Module):
+    """An addition that no layer could take in, or a concatenation."""
+
+    def __init__(self, layer: q.QuantizedJoin) -> None:
+        """Take the scales of `layer`."""
+        super().__init__()
+        self.layer, out = layer, scale_of(layer.output_scale)
+        self.ratios = [float(s) / out for s in layer.input_scales]
+        self.zero_points = [int(z) + OFFSET for z in layer.input_zero_points]
+        self.zero_point, self.dim = unsigned_zero(layer.output_zero_point), layer.dim
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the codes of the sum or of the concatenation."""
+        images = len(inputs[0])
+        inputs = tuple(
+            self.layer.whole(inputs, lambda held: unsigned(held).expand(images, *held.shape[1:]))
+            if self.dim is not None
+            else self.layer.whole(inputs, unsigned)
+        )
+        if self.dim is not None:
+            return torch.cat([self._one(i, codes) for i, codes in enumerate(inputs)], self.dim)
+        total = inputs[0].float().sub_(self.zero_points[0]).mul_(self.ratios[0])
+        others = zip(inputs[1:], self.zero_points[1:], self.ratios[1:], strict=True)
+        for codes, zero, ratio in others:
+            total = torch.add(total, codes.float().sub_(zero), alpha=ratio)  # shapes may differ
+        return rounded_codes(total.add_(self.zero_point))
+
+    def _one(self, i: int, codes: Tensor) -> Tensor:
+        if self.ratios[i] == 1 and self.zero_points[i] == self.zero_point:
+            return codes
+        real = codes.float().sub_(self.zero_points[i]).mul_(self.ratios[i])
+        return rounded_codes(real.add_(self.zero_point))
+
+
+class Clamp(nn.Module):
+    """A ReLU or ReLU6 that no layer before it could take in."""
+
+    def __init__(self, layer: q.ClampCodes) -> None:
+        """Take the bounds of `layer`."""
+        super().__init__()
+        self.low, self.high = unsigned_zero(layer.low), unsigned_zero(layer.high)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the clamped codes."""
+        return codes.clamp(self.low, self.high)
+
+
+class Function(nn.Module):
+    """A function of single numbers, looked up."""
+
+    table: Tensor
+
+    def __init__(self, layer: q.QuantizedFunction) -> None:
+        """Take the table of `layer`."""
+        super().__init__()
+        self.register_buffer("table", unsigned(layer.table))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the function's codes."""
+        return self.table[codes.int()]
+
+
+class Reference(nn.Module):
+    """A layer that has no integer kernel for its operands, computed by the reference executor."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        """Wrap `layer`, which reads and writes int8 codes."""
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Return the layer's codes; inputs that are no tensors are sizes."""
+        codes = [signed(x) if isinstance(x, Tensor) else x for x in inputs]
+        outputs: Tensor = self.layer(*codes)
+        if outputs.dtype != torch.int8:
+            return outputs
+        return unsigned(outputs)
+
+
+def rounded_codes(steps: Tensor) -> Tensor:
+    """Return the codes of numbers in steps of the output, its zero point included."""
+    return steps.round_().clamp_(0, LARGEST).to(torch.uint8)

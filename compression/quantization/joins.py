@@ -1,0 +1,151 @@
+"""What a planner notes, and how it plans what reads several values, constants among them."""
+
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from compression.graph import number_nodes, place_of
+from compression.quantization import operators as op
+from compression.quantization import rows
+from compression.quantization.ends import containers
+from compression.quantization.fallback import constants_of
+from compression.quantization.plan import Attention, Item, Join, Norm, Plan, Product
+
+_REPEATS = ("expand", "repeat")
+
+
+class Joins:
+    """The items so far, and what they round; plans additions, products, concatenation and rows."""
+
+    def __init__(self, folded: fx.GraphModule, fallback: bool) -> None:
+        """Plan nothing yet."""
+        self.constants = constants_of(folded)
+        self.tokens: dict[fx.Node, Tensor] = {}  # constants that stand in each image
+        self.held: dict[fx.Node, Tensor] = {}  # constants that have codes
+        self.fallback = fallback
+        self.layers = dict(folded.named_modules())
+        self.numbers = number_nodes(folded.graph)
+        self.items: list[Item] = []
+        self.names: set[str] = set()
+        self.rounded: dict[str, str] = {}
+        self.codes: dict[fx.Node, str] = {}
+        self.taken: dict[fx.Node, fx.Node] = {}  # a node -> the one that computes it too
+        self.several: set[fx.Node] = set()  # nodes whose value is a tuple of tensors
+        self.roots: dict[fx.Node, fx.Node] = {}  # a node -> the first of the same value
+        self.ends = containers(folded.graph)  # what reads a value to return it
+
+    def plan(self) -> Plan:
+        """Return what has been planned."""
+        codes = self.codes | {node: node.name for node in self.held}
+        return Plan(tuple(self.items), self.rounded, codes, self.held)
+
+    def _layer_of(self, node: fx.Node) -> nn.Module | None:
+        return self.layers[str(node.target)] if node.op == "call_module" else None
+
+    def _kind(self, node: fx.Node) -> Any:
+        return op.kind_of(node, self._layer_of(node))
+
+    def _name(self, name: str) -> str:
+        while name in self.names:  # one layer called twice has two ranges
+            name = f"{name}_again"
+        self.names.add(name)
+        return name
+
+    def _round(self, node: fx.Node, end: fx.Node) -> None:
+        """Have the module of `node` round its value, which is that of `end`."""
+        self.rounded[end.name] = place_of(end)
+        self.codes[node] = end.name
+
+    def _hold_tokens(self, node: fx.Node, kind: Any) -> None:
+        """Note a constant that is repeated for each image: a class token."""
+        source: Any = node.args[0] if node.args else None
+        sizes: Any = node.args[1:]
+        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+        one = -1 if kind == "expand" else 1
+        found: Any = self.constants.get(source)
+        if not (
+            op.is_one_of(kind, _REPEATS)
+            and found is not None
+            and found.ndim == len(sizes)
+            and found.shape[0] == 1
+            and all(
+                size in (one, *([length] if one < 0 else []))
+                for size, length in zip(sizes[1:], found.shape[1:], strict=True)
+            )
+        ):
+            raise op.unknown_operator(node, kind, " of parameters or constants")
+        self.tokens[node] = found
+
+    def _hold(self, node: Any) -> bool:
+        """Tell whether an operand has codes, or is a constant that gets some."""
+        found = self.constants.get(node, self.tokens.get(node))
+        if found is not None and found.is_floating_point() and found.numel():
+            self.held[node] = found
+            self.rounded[node.name] = place_of(node)
+        return node in self.codes or node in self.held
+
+    def _concatenate(self, node: fx.Node, kind: Any) -> None:
+        operands = op.argument(node, 0, "tensors")
+        dim = op.argument(node, 1, "dim", 0)
+        if not isinstance(operands, list | tuple) or type(dim) is not int:
+            raise op.unknown_operator(node, kind, " of other than a list of tensors along a number")
+        for held in (self.constants.get(o, self.tokens.get(o)) for o in operands):
+            if held is not None and dim in (0, -held.ndim):
+                raise op.unknown_operator(node, kind, " of constants and images along the batch")
+        self._join(node, kind, list(operands), dim=dim)
+
+    def _join(self, node: fx.Node, kind: Any, operands: list[Any], *, dim: int | None) -> None:
+        self._check(node, kind, operands)
+        self._round(node, self._take_clamp(node, node))
+        self.items.append(Join(node, self._name(node.name), tuple(operands), dim))
+
+    def _multiply(self, node: fx.Node, kind: Any, factors: list[fx.Node]) -> None:
+        self._check(node, kind, factors)
+        self._round(node, self._take_clamp(node, node))
+        self.items.append(Product(node, self._name(node.name), tuple(factors)))
+
+    def _check(self, node: fx.Node, kind: Any, operands: list[Any]) -> None:
+        """Refuse operands without codes; constants get some."""
+        if not all(self._hold(operand) for operand in operands):
+            raise op.unknown_operator(
+                node, kind, " of sizes, or of constants that are no real numbers"
+            )
+
+    def _is_of_rows(self, node: fx.Node, layer: nn.Module | None, kind: Any) -> bool:
+        """Plan LayerNorm or attention; tell whether `node` is one of them."""
+        name = node.name if layer is None else str(node.target)
+        if (norm := rows.norm_of(node, kind, layer, self.constants)) is not None:
+            source: Any = op.argument(node, 0, "input")
+            self._round(node, node)
+            self.items.append(Norm(node, self._name(name), (source,), norm))
+        elif (attended := rows.attention_of(node, kind, self.constants)) is not None:
+            if not all(value in self.codes for value in attended.values):
+                raise op.unknown_operator(node, kind, " of parameters or constants")
+            self._round(node, node)
+            self.items.append(Attention(node, self._name(name), attended.values, attended))
+        else:
+            return False
+        return True
+
+    def _take_clamp(self, node: fx.Node, end: fx.Node) -> fx.Node:
+        """Return the clamp that alone uses `end`, computed with `node` from now on; or `end`.
+
+        Codes saturate at the ends of their range, which holds 0: so must the clamp's.
+        """
+        user = self._next(end)[1]
+        if user is None:
+            return end
+        bounds = op.clamp_bounds(user, self._kind(user), self._layer_of(user))
+        if bounds is None or (bounds[0] or 0) > 0 or (bounds[1] or 0) < 0:
+            return end
+        self.taken[user] = node
+        return user
+
+    def _next(self, node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+        """Return what has the value of `node` after dropouts, and its only reader, None for others."""
+        while len(node.users) == 1:
+            (user,) = node.users
+            if user.op == "output" or not op.keeps_values(user, self._kind(user)):
+                return node, user
+            node = user
+        return node, None

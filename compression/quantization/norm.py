@@ -1,0 +1,71 @@
+"""LayerNorm on codes: the sums of a row's codes and of their squares are exact.
+
+    y = (C q - S1) / sqrt(C S2 - S1^2 + C^2 eps / scale^2) gamma + beta
+
+for a row of C codes q, their sum S1 and the sum of their squares S2: mean and variance need neither
+the zero point nor a rounding (Ba et al. 2016, arXiv:1607.06450).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from compression.affine import TINY, QParams
+from compression.errors import CompressionError
+from compression.quantization.codes import Codes
+
+MOST_CODES = 2**19
+"""Codes of a row: whole numbers of int32 count what lies between one and the mean, C times."""
+
+
+class QuantizedLayerNorm(Codes):
+    """A LayerNorm on codes: whole numbers until the square root, then float32, requantized."""
+
+    parameter_buffers = ("weight", "bias")
+    weight: Tensor
+    bias: Tensor
+    input_scale: Tensor
+
+    def __init__(self, norm: nn.LayerNorm, inputs: QParams, output: QParams, name: str) -> None:
+        """Take over factors, shifts and epsilon of `norm`; `name` is its name in an error."""
+        super().__init__(output)
+        self.dims, self.eps = len(norm.normalized_shape), norm.eps
+        self.count = math.prod(norm.normalized_shape)
+        if not 0 < self.count <= MOST_CODES:
+            raise CompressionError(
+                f"{name}: a LayerNorm on codes takes rows of 1 to {MOST_CODES} numbers, found "
+                f"{self.count}"
+            )
+        for role, default in (("weight", 1.0), ("bias", 0.0)):
+            held = getattr(norm, role)
+            given = torch.full(norm.normalized_shape, default) if held is None else held
+            self.register_buffer(role, given.detach().float().to(inputs.scale.device).clone())
+        self.register_buffer("input_scale", inputs.scale.clone())
+        if not all(torch.isfinite(part).all() for part in self.factors()):
+            raise CompressionError(
+                f"{name}: its factors and shifts are beyond float32 beside its outputs in calibration, "
+                "which reach "
+                f"{float(output.scale) * 255:.3g} only; calibrate on other inputs"
+            )
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return the factors and shifts in units of the output, float32, flat."""
+        return (self.weight / self.output_scale).flatten(), (
+            self.bias / self.output_scale
+        ).flatten()
+
+    def epsilon(self) -> Tensor:
+        """Return C^2 eps in squared steps of the input: float32, 0-dim, above 0."""
+        steps = self.count**2 * self.eps / self.input_scale.double().square()
+        return steps.clamp(TINY, torch.finfo(torch.float32).max).float()
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return the codes of the normalized rows."""
+        rows = codes.flatten(codes.ndim - self.dims).long()
+        total = rows.sum(-1, keepdim=True)
+        spread = self.count * rows.square().sum(-1, keepdim=True) - total.square()
+        inverse = 1 / (spread.float() + self.epsilon()).sqrt()
+        weight, bias = self.factors()
+        normal = (self.count * rows - total).float() * inverse
+        return self.encode(normal * weight + bias).view(codes.shape)
