@@ -1,5 +1,6 @@
 """How each layer of a network finds what it reads: in its source's memory, or put elsewhere first."""
 
+import math
 from typing import Any
 
 import torch
@@ -60,8 +61,11 @@ class Readings:
         )
 
     def is_whole(self, node: fx.Node) -> bool:
-        """Tell whether a value is what a layer computed, or a reshape of it."""
-        return node not in self.moved and (node not in self.moves or self.moves[node].is_view)
+        """Tell whether a value is what a layer computed, or a reshape of all of it."""
+        if node in self.moved or node not in self.moves:
+            return node not in self.moved
+        root, places = self.moves[node]
+        return self.moves[node].is_view and places.numel() == math.prod(self.shapes[root])
 
     def is_flat(self, source: Any) -> bool:
         """Tell whether a linear layer reads a whole image as one row, channel by channel."""
@@ -72,11 +76,10 @@ class Readings:
     def reads_by_channel(self, node: fx.Node) -> bool:
         """Tell whether the numbers that a layer reads come channel by channel, not pixel by pixel."""
         source: Any = node.args[0]
-        if not self.is_read_whole(node, source):
-            return self.axis_of(node, source) == FIRST
-        owner = self.owner(source)
-        axis = self.moved[owner] if owner in self.moved else self.axis(owner)
-        return is_by_channel(self.shapes[owner], axis)
+        if not (self.is_whole(source) and self.is_read_whole(node, source)):
+            return is_by_channel(self.shapes[source], self.axis_of(node, source))
+        root = self._root(source)
+        return is_by_channel(self.shapes[root], self.axis(root))
 
     def axis(self, node: fx.Node) -> int:
         """Return the channels' axis of what a layer gives."""

@@ -7,6 +7,7 @@ from compression.errors import UnsupportedTypeError
 from compression.integer import code_differences, deploy, lacking, lower_native, lower_triton
 from compression.quantization import modules as q
 from compression.quantization import quantize_static
+from tests.support import mixed_nets
 from tests.support.transformer_nets import NETS, by_hand
 
 EXECUTORS = {
@@ -39,6 +40,21 @@ def test_native_is_the_reference_bit_for_bit(name: str) -> None:
                 assert torch.equal(found(images), reference(images))
         finally:
             torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
+@pytest.mark.parametrize("name", mixed_nets.NETS)
+@torch.no_grad()
+def test_native_takes_values_as_tokens_and_as_signals_bit_for_bit(name: str) -> None:
+    model, x = mixed_nets.NETS[name]()
+    reference = quantize_static(model, x)
+    integer = lower_native(reference, x)
+    for images in (x, x[:1]):
+        pairs = list(zip(integer(images), reference(images), model(images), strict=True))
+        assert len(pairs) > 1
+        for found, wanted, real in pairs:
+            assert torch.equal(found, wanted)
+            assert (found - real).norm() <= 0.05 * real.norm(), "codes of 8 bits, a few layers deep"
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
