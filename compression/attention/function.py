@@ -109,11 +109,11 @@ def _mask(
     found: Tensor | None = None
     if attention is not None:
         _check(attention, "attn_mask", (queries, tokens), (batch * heads, queries, tokens))
-        found = _added(attention, q)
+        found = added_mask(attention, q.dtype)
         found = found.view(batch, heads, queries, tokens) if found.ndim == 3 else found[None, None]
     if padding is not None:
         _check(padding, "key_padding_mask", (tokens,), (batch, tokens))
-        padded = _added(padding, q).view(batch, 1, 1, tokens)
+        padded = added_mask(padding, q.dtype).view(batch, 1, 1, tokens)
         found = padded if found is None else found + padded
     return None if found is None else F.pad(found, (0, k.shape[2] - tokens))
 
@@ -125,10 +125,10 @@ def _check(mask: Tensor, name: str, *shapes: tuple[int, ...]) -> None:
         )
 
 
-def _added(mask: Tensor, like: Tensor) -> Tensor:
+def added_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask as numbers to add: -inf where a bool one is true."""
     if mask.dtype == torch.bool:
-        return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, -torch.inf)
+        return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, -torch.inf)
     if not mask.is_floating_point():
         raise CompressionError(f"a mask holds bools or floats, found {mask.dtype}")
-    return mask.to(like.dtype)
+    return mask.to(dtype)

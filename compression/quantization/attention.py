@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compression.affine import INT8_MAX, INT8_MIN, QParams
+from compression.attention import added_mask
 from compression.errors import CompressionError
 from compression.quantization.codes import CodesOfSeveral
 
@@ -57,10 +58,13 @@ class QuantizedAttention(CodesOfSeveral):
         held = None if mask is None else mask.detach().float().to(device).clone()
         self.register_buffer("mask", held)
 
+    def factor(self, channels: int) -> float:
+        """Return what the products of queries and keys are multiplied by."""
+        return 1 / math.sqrt(channels) if self.scale is None else self.scale
+
     def unit(self, channels: int) -> float:
         """Return what a step of the scores is worth."""
-        scale = 1 / math.sqrt(channels) if self.scale is None else self.scale
-        return float(self.input_scales[:2].double().prod()) * scale
+        return float(self.input_scales[:2].double().prod()) * self.factor(channels)
 
     def rate(self, channels: int) -> Tensor:
         """Return the table's entries per step of the scores, float32, 0-dim."""
@@ -76,8 +80,7 @@ class QuantizedAttention(CodesOfSeveral):
         mask = self.mask
         if self.causal:
             before = torch.ones(queries, keys, dtype=torch.bool, device=self.output_scale.device)
-            causal = torch.zeros_like(before, dtype=torch.float32)
-            mask = causal.masked_fill(~before.tril(), -torch.inf)
+            mask = added_mask(~before.tril(), torch.float32)
         if mask is None:
             return None
         steps = (mask.double() / self.unit(channels)).round()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from compression.attention import attend
+from compression.attention import added_mask, attend
 from compression.layers import CONVOLUTIONS, copy_model, replace_layer
 from compression.quantization.fallback import constants_of
 from compression.quantization.operators import argument, is_one_of, keeps_values, kind_of
@@ -50,7 +50,7 @@ def _take_apart(node: fx.Node, constants: dict[fx.Node, Tensor]) -> None:
     graph, first = node.graph, options["batch_first"]
     with graph.inserting_before(node):
         if mask is not None:
-            mask = _derived(node, graph.call_function(added_mask, (mask,)))
+            mask = _derived(node, graph.call_function(added_mask, (mask, torch.float32)))
         heads = [_heads(node, x, options["head_dim"], first) for x in node.args]
         found = graph.call_function(
             F.scaled_dot_product_attention, (*heads, mask), {"scale": options["scale"]}
@@ -67,13 +67,6 @@ def _heads(node: fx.Node, x: Any, channels: int, first: bool) -> fx.Node:
     apart = _derived(node, node.graph.call_method("unflatten", (x, -1, (-1, channels))))
     name, *arguments = ("transpose", -3, -2) if first else ("movedim", 0, -2)
     return _derived(node, node.graph.call_method(name, (apart, *arguments)))
-
-
-def added_mask(mask: Tensor) -> Tensor:
-    """Return a mask of nn.MultiheadAttention as numbers to add: -inf where a bool one is true."""
-    if mask.dtype != torch.bool:
-        return mask
-    return torch.zeros_like(mask, dtype=torch.float32).masked_fill_(mask, -torch.inf)
 
 
 def _write_as_one(node: fx.Node, written: Written) -> None:

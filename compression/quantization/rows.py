@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from compression.attention import added_mask
 from compression.quantization.operators import argument, unknown_operator
 
 Constants = Mapping[fx.Node, Tensor]
@@ -61,5 +62,5 @@ def attention_of(node: fx.Node, kind: Any, constants: Constants) -> Attended | N
         raise unknown_operator(node, kind, " with a mask that depends on the inputs")
     held = None if mask is None else constants[mask]
     if held is not None and held.dtype == torch.bool:
-        held = torch.zeros_like(held, dtype=torch.float32).masked_fill_(~held, -torch.inf)
+        held = added_mask(~held, torch.float32)
     return Attended(values, scale, held, causal)

@@ -1,7 +1,5 @@
 """LayerNorm and attention, as ONNX says them: on real numbers, between QDQ nodes."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -25,9 +23,8 @@ def attend(
     (*_, queries, channels), keys = shapes[0], shapes[1][-2]
     order = list(range(len(shapes[1])))
     columns = graph.node("Transpose", [key], perm=[*order[:-2], order[-1], order[-2]])
-    scale = 1 / math.sqrt(channels) if layer.scale is None else layer.scale
     scores = graph.node("MatMul", [query, columns])
-    scores = graph.node("Mul", [scores, graph.constant(torch.tensor(scale))])
+    scores = graph.node("Mul", [scores, graph.constant(torch.tensor(layer.factor(channels)))])
     mask = layer.mask_steps(channels, queries, keys)
     if mask is not None:
         added = (mask.double() * layer.unit(channels)).float()
