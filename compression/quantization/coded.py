@@ -1,6 +1,7 @@
 """Codes of one weight, and layers other than products of codes: embeddings and recurrent layers."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -114,19 +115,20 @@ class WeightQuantizedRecurrent(nn.Module):
 
 def without(layer: nn.Module, *names: str) -> Any:
     """Return a copy of `layer` without these parameters; it may be held elsewhere too."""
-    left = copy.copy(layer)
-    left._parameters = {**layer._parameters, **dict.fromkeys(names)}
-    if isinstance(left, nn.RNNBase):
-        left._flat_weights = [left._parameters[name] for name in left._flat_weights_names]
-    return left
+    return _with(layer, dict.fromkeys(names))
 
 
 def in_float(layer: Any, numbers: Any) -> Any:
     """Return the plain layer that a quantized one was made of, with `numbers(coded weight)`."""
     coded = layer.matrices if isinstance(layer, WeightQuantizedRecurrent) else {"weight": layer}
-    plain = copy.copy(layer.layer)
     made = {name: nn.Parameter(numbers(one), requires_grad=False) for name, one in coded.items()}
-    plain._parameters = {**plain._parameters, **made}
-    if isinstance(plain, nn.RNNBase):
-        plain._flat_weights = [plain._parameters[name] for name in plain._flat_weights_names]
-    return plain
+    return _with(layer.layer, made)
+
+
+def _with(layer: nn.Module, parameters: Mapping[str, nn.Parameter | None]) -> Any:
+    """Return a copy of `layer` that holds these parameters in place of its own."""
+    made = copy.copy(layer)
+    made._parameters = {**layer._parameters, **parameters}
+    if isinstance(made, nn.RNNBase):
+        made._flat_weights = [made._parameters[name] for name in made._flat_weights_names]
+    return made

@@ -40,7 +40,8 @@ def refused_output(path: str, found: str) -> UnsupportedTypeError:
 
 def returned(graph: fx.Graph) -> list[tuple[str, fx.Node]]:
     """Return the tensors that a graph returns, in order, each with its path ("out", "boxes.1")."""
-    nodes = {node: node for node in graph.nodes if node not in containers(graph)}
+    ends = containers(graph)
+    nodes = {node: node for node in graph.nodes if node not in ends}
     return list(named_leaves(structured(graph, nodes), fx.Node))
 
 

@@ -72,10 +72,11 @@ class _Planner(Joins):
 
     def _outputs(self, end: fx.Node) -> None:
         """Plan the end of the network: each value that it returns is dequantized once."""
-        for path, node in returned(end.graph):
+        outputs = returned(end.graph)
+        for path, node in outputs:
             if node in self.several or node in self.constants or node in self.tokens:
                 raise refused_output(path, "parts" if node in self.several else "a constant")
-        nodes = dict.fromkeys(self.roots.get(node, node) for _, node in returned(end.graph))
+        nodes = dict.fromkeys(self.roots.get(node, node) for _, node in outputs)
         for node in nodes:
             name = "dequantize" if len(nodes) == 1 else f"dequantize_{node.name}"
             self.items.append(Output(node, self._name(name) if node in self.codes else "", (node,)))

@@ -94,8 +94,7 @@ def quantize_aware(
     gives to tokens apart. `loss` is that of `fit`, which a network of several outputs needs. A
     `teacher`, as a rule the float network, helps as in `distill`, by `temperature` and its share
     `alpha`, in place of a loss. Raises what quantize_static, `fit` and `distill` raise. Bengio et al.
-    2013, arXiv:1308.3432; Jacob et al. 2018,
-    arXiv:1712.05877, 3.
+    2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3.
 
     >>> x = torch.randn(32, 4)
     >>> train = Split(x, (x[:, 0] > 0).long(), prepare=lambda x: x)

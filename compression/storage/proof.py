@@ -12,8 +12,8 @@ from compression.errors import CheckpointError, CompressionError
 from compression.layers import replace_everywhere, unfilters
 from compression.quantization import (
     CastModel,
-    CodedWeight,
     DynamicQuantizedLinear,
+    WeightQuantizedEmbedding,
     WeightQuantizedLayer,
     WeightQuantizedRecurrent,
 )
@@ -122,8 +122,8 @@ def _in_float(twin: nn.Module) -> nn.Module:
     if isinstance(twin, CastModel):
         twin = twin.network
     for layer in list(twin.modules()):
-        if isinstance(layer, WeightQuantizedRecurrent) or (
-            isinstance(layer, CodedWeight) and hasattr(layer, "layer")
+        if isinstance(
+            layer, WeightQuantizedLayer | WeightQuantizedEmbedding | WeightQuantizedRecurrent
         ):
             plain = in_float(layer, _empty_weight)
         elif isinstance(layer, DynamicQuantizedLinear):
