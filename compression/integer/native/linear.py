@@ -48,10 +48,10 @@ class NativeLinear(ExecutorModel):
             raise self._unfit(input)
         rows = input.contiguous()
         outputs = torch.empty((*shape[:-1], self.out_features), dtype=torch.float32, device="cpu")
-        self._multiply(rows, outputs, rows.numel() // self.in_features)
+        self._multiply(rows, outputs, rows.numel() // self.in_features, self.bias)
         return outputs
 
-    def _multiply(self, rows: Tensor, outputs: Tensor, count: int) -> None:
+    def _multiply(self, rows: Tensor, outputs: Tensor, count: int, bias: Tensor | None) -> None:
         raise NotImplementedError
 
     def _unpacked(self) -> Tensor:
@@ -82,15 +82,13 @@ class NativeWeightLinear(NativeLinear):
         self.packed, self.block_bytes = pack(layer.codes, self.group)
 
     def _unpacked(self) -> Tensor:
-        columns = torch.eye(self.in_features, device="cpu")
-        bias, self.bias = self.bias, None
-        try:
-            return self(columns).t().contiguous()  # each sum has one product that is not 0
-        finally:
-            self.bias = bias
+        # Of columns of the identity, each sum has one product that is not 0.
+        columns = torch.eye(self.in_features, dtype=torch.float32, device="cpu")
+        outputs = columns.new_empty(self.in_features, self.out_features)
+        self._multiply(columns, outputs, self.in_features, None)
+        return outputs.t().contiguous()
 
-    def _multiply(self, rows: Tensor, outputs: Tensor, count: int) -> None:
-        bias = self.bias
+    def _multiply(self, rows: Tensor, outputs: Tensor, count: int, bias: Tensor | None) -> None:
         library().linear_weights(
             rows.data_ptr(), self.packed.data_ptr(), self.scale.data_ptr(),
             None if bias is None else bias.data_ptr(), outputs.data_ptr(), count, self.in_features,
@@ -113,8 +111,7 @@ class NativeDynamicLinear(NativeLinear):
         codes = unpack_groups(self.packed, self.out_features, self.in_features)
         return codes * self.scale[: self.out_features, None]
 
-    def _multiply(self, rows: Tensor, outputs: Tensor, count: int) -> None:
-        bias = self.bias
+    def _multiply(self, rows: Tensor, outputs: Tensor, count: int, bias: Tensor | None) -> None:
         done = library().linear_dynamic(
             rows.data_ptr(), self.packed.data_ptr(), self.sums.data_ptr(), self.scale.data_ptr(),
             None if bias is None else bias.data_ptr(), outputs.data_ptr(), count, self.in_features,
