@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from compression.channels import follow, free_channels, kept_reasons
 from compression.errors import CompressionError
-from compression.integer import EXECUTORS, lacking, preferred
+from compression.integer import preferred, try_executor
 from compression.layers import COMPRESSIBLE, TRANSPOSED, check_model, left_out
 from compression.quantization import StaticQuantizedModel, quantize_static
 
@@ -129,14 +128,13 @@ class _Static:
     def _executor(self, network: StaticQuantizedModel, example: Tensor, notes: list[str]) -> str:
         for name in preferred(example.device.type):
             try:
-                if reason := lacking(name):
-                    raise CompressionError(reason)
-                lowered: Any = EXECUTORS[name].lower(network, example)
+                lowered, reason = try_executor(name, network, example)
             except CompressionError as error:
-                notes.append(f"not on executor {name}: {error}")
-                continue
-            self.without_kernel = {*getattr(lowered, "stayed", ())} - self.in_float.keys()
-            return name
+                reason = str(error)
+            if reason is None:
+                self.without_kernel = {*getattr(lowered, "stayed", ())} - self.in_float.keys()
+                return name
+            notes.append(f"not on executor {name}: {reason}")
         return "reference"
 
     def of(self, name: str) -> tuple[bool, str, str]:

@@ -1,7 +1,7 @@
 """Integer execution: a statically quantized network on INT8 kernels, or as an ONNX file."""
 
 from compression.integer.agreement import code_differences
-from compression.integer.deployment import deploy
+from compression.integer.deployment import deploy, try_executor
 from compression.integer.executors import EXECUTORS, Executor, device_of, lacking, preferred
 from compression.integer.native import NativeModel, lower_native
 from compression.integer.onednn import IntegerModel, has_integer_kernels, lower_onednn
@@ -24,4 +24,5 @@ __all__ = [
     "lower_onednn",
     "lower_triton",
     "preferred",
+    "try_executor",
 ]

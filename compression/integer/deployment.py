@@ -56,7 +56,7 @@ def deploy(
     left_out, refusals = list[str](), list[str]()
     for name in _candidates(executor, place):
         try:
-            lowered, reason = _try(name, model, example, verification if verify else None)
+            lowered, reason = try_executor(name, model, example, verification if verify else None)
         except CompressionError as error:
             if name == executor:
                 raise
@@ -107,10 +107,16 @@ def _place(model: nn.Module, example: Tensor, executor: str | None) -> str | Non
     return place
 
 
-def _try(
-    executor: str, model: StaticQuantizedModel, example: Tensor, verification: Verification | None
+def try_executor(
+    executor: str,
+    model: StaticQuantizedModel,
+    example: Tensor,
+    verification: Verification | None = None,
 ) -> tuple[nn.Module, str | None]:
-    """Return a network on an executor, and how it differs from the reference, None for not at all."""
+    """Return a network on an executor, and how it differs from the reference, None for not at all.
+
+    CompressionError where the executor is not there, or cannot run the network.
+    """
     if reason := lacking(executor):
         raise CompressionError(reason)
     row = EXECUTORS[executor]
