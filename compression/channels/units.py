@@ -1,6 +1,7 @@
 """Units, which go together, and widths: the units that lie alike in the same tensors."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -73,10 +74,8 @@ def widths_of(channels: Channels) -> list[Width]:
 
 def kept_reasons(channels: Channels) -> dict[str, str]:
     """Return the layers all of whose own channels must stay, by dotted name, and why."""
-    frozen = channels.labels.frozen()
     reasons = {}
-    for place, axis in [key for key in channels.owned if key in channels.made]:
-        numbers = frozen[channels.owned[place, axis]]
+    for place, numbers in _own_reasons(channels):
         if bool((numbers >= 0).all()):
             reason = channels.labels.reason(int(numbers.max()))
             reasons[f"{place.module}.{place.attribute}"] = f"its channels stay: {reason}"
@@ -85,11 +84,17 @@ def kept_reasons(channels: Channels) -> dict[str, str]:
 
 def free_channels(channels: Channels) -> dict[str, tuple[int, int]]:
     """Return how many of each layer's own channels may go, and how many it has, by dotted name."""
-    frozen = channels.labels.frozen()
     found: dict[str, tuple[int, int]] = {}
-    for place, axis in [key for key in channels.owned if key in channels.made]:
-        numbers = frozen[channels.owned[place, axis]]
+    for place, numbers in _own_reasons(channels):
         parts = PACKED.get(place.attribute, 1)
         free, total = int((numbers < 0).sum()) // parts, len(numbers) // parts
         found[place.module] = max(found.get(place.module, (0, 0)), (free, total))
     return found
+
+
+def _own_reasons(channels: Channels) -> Iterator[tuple[Place, Tensor]]:
+    """Yield each tensor whose channels are its layer's own: why each stays, as a number, -1 if not."""
+    frozen = channels.labels.frozen()
+    for place, axis in channels.owned:
+        if (place, axis) in channels.made:
+            yield place, frozen[channels.owned[place, axis]]

@@ -2,7 +2,7 @@
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
 from compression.quantization import modules as q
 
@@ -45,6 +45,14 @@ def spatial(shape: list[int], axis: int) -> list[int]:
     if len(pixels) == 2:
         return [channels, *pixels]
     return [channels, 1, math.prod(pixels)]
+
+
+def by_pixel(numbers: Tensor, shape: list[int], axis: int) -> Tensor:
+    """Return the numbers of a value of this shape as (pixels, channels)."""
+    channels, height, width = spatial(shape, axis)
+    if is_by_channel(shape, axis):
+        return numbers.view(channels, height * width).t()
+    return numbers.view(height * width, channels)
 
 
 def is_by_channel(shape: list[int], axis: int) -> bool:

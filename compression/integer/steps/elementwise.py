@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from compression.affine import INT8_MAX, INT8_MIN
-from compression.integer.steps.axes import is_by_channel, spatial
+from compression.integer.steps.axes import by_pixel
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.operands import values_read
 from compression.integer.steps.step import (
@@ -29,9 +29,8 @@ def gather(layout: Layout, node: fx.Node, target: Target) -> CodesStep:
     """Return the step that puts the codes of a node that moves them where its readers find them."""
     root, places = layout.whence(node)
     value, axis = layout.values[root], layout.moved[node]
-    channels, height, width = spatial(layout.shapes[node], axis)
-    by_channel = is_by_channel(layout.shapes[node], axis)
-    taps = places.view(channels, -1).t() if by_channel else places.view(height * width, channels)
+    taps = by_pixel(places, layout.shapes[node], axis)
+    channels = taps.shape[1]
     starts = taps.amin(1, keepdim=True)
     beside = taps - starts
     if (beside == beside[:1]).all():  # alike for each pixel

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from compression.integer.shapes import Move, is_move
-from compression.integer.steps.axes import EITHER, FIRST, LAST, axis_read, is_by_channel, spatial
+from compression.integer.steps.axes import (
+    EITHER,
+    FIRST,
+    LAST,
+    axis_read,
+    by_pixel,
+    is_by_channel,
+    spatial,
+)
 from compression.integer.steps.windows import transposed_border, window_of
 from compression.quantization import modules as q
 
@@ -242,13 +250,9 @@ class Readings:
         places = torch.arange(channels * height * width)
         if source is not owner:
             places = self.moves[source].places
-        by_pixel = [
-            part[places].view(channels, -1).t()
-            if axis == FIRST
-            else part[places].view(-1, channels)
-            for part in self.cells(owner)
-        ]
-        pixels, starts = by_pixel[0][:, 0], by_pixel[1][:, 0]
-        beside = by_pixel[1] - starts[:, None]
-        whole = by_pixel[0].eq(pixels[:, None]).all() and beside.eq(torch.arange(channels)).all()
+        shape = self.shapes[source]
+        found, within = (by_pixel(part[places], shape, axis) for part in self.cells(owner))
+        pixels, starts = found[:, 0], within[:, 0]
+        beside = within - starts[:, None]
+        whole = found.eq(pixels[:, None]).all() and beside.eq(torch.arange(channels)).all()
         return (pixels.contiguous(), starts.contiguous()) if whole else None
