@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.baseline.data import Data, load_digits_224
 from benchmarks.baseline.networks import drawn
 from benchmarks.facts.record import record
-from benchmarks.machine.kernels import INTEGER_KERNELS, kernels_of
+from benchmarks.machine.kernels import count_integer_kernels, kernels_of
 from benchmarks.techniques import BY_NAME
 from benchmarks.timing.clock import CLOCK, replay, wall_timer
 from benchmarks.timing.speed_up import interleave, latency_facts
@@ -81,7 +81,7 @@ def test_network(benchmark: Any, request: Any, images: Data, name: str, executor
     record(
         benchmark, request, technique=f"{name}-{executor}", device="cpu", workload="networks",
         data="digits at 224x224", simulated=False, timing="wall", batch_size=1, **facts,
-        integer_kernels=sum(ran[kernel] for kernels in INTEGER_KERNELS for kernel in kernels),
+        integer_kernels=count_integer_kernels(ran),
         stayed=list(stayed), largest_code_difference=largest, differing_codes=share,
     )  # fmt: skip
     assert largest <= 1

@@ -14,6 +14,11 @@ INTEGER_KERNELS = tuple(executor.kernels for executor in EXECUTORS.values() if e
 """Sets of kernels, of which one must run whole."""
 
 
+def count_integer_kernels(ran: Counter[str]) -> int:
+    """Return how many of the kernels that ran are integer executors'."""
+    return sum(ran[kernel] for kernels in INTEGER_KERNELS for kernel in kernels)
+
+
 @torch.inference_mode()
 def kernels_of(model: nn.Module, inputs: Tensor) -> Counter[str]:
     """Return how often each kernel ran in one prediction, by torch's profiler's name for it.

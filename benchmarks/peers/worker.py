@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.facts.record import encode_images
-from benchmarks.machine.kernels import INTEGER_KERNELS, kernels_of
+from benchmarks.machine.kernels import count_integer_kernels, kernels_of
 from benchmarks.machine.process import serve
 from benchmarks.peers.engines import BY_NAME, Setting
 from benchmarks.workloads import resolve
@@ -71,14 +71,13 @@ class Worker:
         times = sorted(self._seconds(self.batch) for _ in range(repeats))
         return {"seconds": times[repeats // 2]}
 
-    def look(self) -> dict[str, Any]:
-        """Return what one more prediction runs; only of our executors is it known."""
+    def look(self, batch_size: int) -> dict[str, Any]:
+        """Return what a prediction of a batch runs; only of our executors is it known."""
         if not isinstance(self.predict, nn.Module):
             return {"integer_kernels": 0, "stayed": []}
-        ran = kernels_of(self.predict, self.batch)
-        kernels = (kernel for kernels in INTEGER_KERNELS for kernel in kernels)
+        ran = kernels_of(self.predict, self.images.get_tensor("validation")[:batch_size])
         stayed = {*left_out(self.predict), *getattr(self.predict, "stayed", ())}
-        return {"integer_kernels": sum(ran[k] for k in kernels), "stayed": sorted(stayed)}
+        return {"integer_kernels": count_integer_kernels(ran), "stayed": sorted(stayed)}
 
     def predict_all(self, path: str) -> dict[str, Any]:
         """Write the outputs of all validation images beside the file, one image at a time."""

@@ -46,6 +46,6 @@ def test_a_worker_tells_outputs_and_kernels_of_what_it_deployed(tmp_path: Path) 
         wanted = model.double()(shown.double())
     assert sqnr(outputs, wanted) >= AT_LEAST_DB
     worker.answer("start", path=path, batch_size=1)
-    seen = worker.answer("look")
+    seen = worker.answer("look", batch_size=1)
     assert seen["stayed"] == []
     assert seen["integer_kernels"] > 0 or all(map(lacking, preferred("cpu")))
