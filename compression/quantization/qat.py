@@ -12,13 +12,17 @@ from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.distillation import taught
 from compression.errors import CompressionError
 from compression.layers import copy_model, filters, unfilters
-from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, device_of, observe, ranges
 from compression.quantization.graph import plan_network
-from compression.quantization.layer import LAYERS
 from compression.quantization.modules import Codes
-from compression.quantization.static import StaticQuantizedModel, float_graph
+from compression.quantization.plan import Layer, Plan
+from compression.quantization.static import (
+    StaticQuantizedModel,
+    check_observed,
+    float_graph,
+    record_origin,
+)
 from compression.training import Loss, Recipe, Split, fit
 
 
@@ -81,6 +85,7 @@ def quantize_aware(
     calibration: Tensor | Iterable[Any],
     *,
     method: Method = "min-max",
+    fallback: bool = False,
     loss: Loss | None = None,
     teacher: nn.Module | None = None,
     temperature: float = 4.0,
@@ -91,7 +96,8 @@ def quantize_aware(
     Batch norm is folded first. The activations' ranges, chosen by `method` from `calibration`, stay;
     weights, biases and the weights' scales train on `train`. The result is that of quantize_static
     with the trained weights: training and deployment round the same values, the weights that attention
-    gives to tokens apart. `loss` is that of `fit`, which a network of several outputs needs. A
+    gives to tokens apart. With `fallback` an operator that is not known stays in float32, and trains
+    so. `loss` is that of `fit`, which a network of several outputs needs. A
     `teacher`, as a rule the float network, helps as in `distill`, by `temperature` and its share
     `alpha`, in place of a loss. Raises what quantize_static, `fit` and `distill` raise. Bengio et al.
     2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3.
@@ -108,21 +114,21 @@ def quantize_aware(
             "expected a loss or a teacher, found both; let the loss ask the teacher"
         )
     folded, batches, token_norms = float_graph(model, calibration, method)
-    plan = plan_network(folded)
+    plan = plan_network(folded, fallback=fallback)
     seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
+    check_observed(plan, seen)
     qparams = plan.qparams(ranges(seen, method))
-    rehearsal = _rehearsal(folded, qparams).to(device_of(folded))
+    rehearsal = _rehearsal(folded, qparams, plan).to(device_of(folded))
     with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as taught_loss:
         fit(rehearsal, train, recipe, loss=loss or taught_loss)
-    _copy_parameters(rehearsal, folded)
-    network = build_network(plan_network(folded), qparams)  # whose constants have been trained
-    static = StaticQuantizedModel(network, token_norms).to(device_of(folded))
-    record_widths(static, recorded_widths(model))
-    return static
+    _copy_trained(rehearsal, folded)
+    plan = plan_network(folded, fallback=fallback)  # whose constants have been trained
+    network = StaticQuantizedModel(build_network(plan, qparams), token_norms)
+    return record_origin(network.to(device_of(folded)), plan, model)
 
 
-def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.GraphModule:
-    """Return a copy of `folded` that rounds its weights, and each value named in `values`."""
+def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams], plan: Plan) -> fx.GraphModule:
+    """Return a copy of `folded` that rounds the weights of its layers, and each value in `values`."""
     rehearsal: Any = copy_model(folded)
     for node in list(rehearsal.graph.nodes):
         if node.name in values:
@@ -132,7 +138,9 @@ def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.Grap
                 after = rehearsal.graph.call_module(name, (node,))
             node.replace_all_uses_with(after, lambda user, after=after: user is not after)
     rehearsal.recompile()
-    for layer in [m for m in rehearsal.modules() if type(m) in LAYERS]:
+    rounded = [item.layer for item in plan.items if isinstance(item, Layer)]
+    for name in [n for n, m in folded.named_modules() if any(m is layer for layer in rounded)]:
+        layer = rehearsal.get_submodule(name)
         rounding = FakeQuantizeWeight(layer)
         parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
     network: fx.GraphModule = rehearsal
@@ -140,10 +148,10 @@ def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams]) -> fx.Grap
 
 
 @torch.no_grad()
-def _copy_parameters(rehearsal: nn.Module, folded: nn.Module) -> None:
-    """Give `folded` what was trained in its place."""
-    trained = dict(rehearsal.named_parameters())
-    for name, parameter in folded.named_parameters():
+def _copy_trained(rehearsal: nn.Module, folded: nn.Module) -> None:
+    """Give `folded` the parameters that were trained, and the statistics that followed them."""
+    trained = dict(rehearsal.named_parameters()) | dict(rehearsal.named_buffers())
+    for name, tensor in [*folded.named_parameters(), *folded.named_buffers()]:
         layer, _, field = name.rpartition(".")
         plain = f"{layer}.parametrizations.{field}.original"
-        parameter.copy_(trained[plain] if plain in trained else trained[name])
+        tensor.copy_(trained[plain] if plain in trained else trained[name])

@@ -1,6 +1,6 @@
 """Static INT8: plan a traced network on integer codes, calibrate it, then build it."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import chain
 from typing import Any
 
@@ -17,7 +17,7 @@ from compression.quantization.calibration import Method, Precision, device_of, o
 from compression.quantization.equalization import correct_bias, equalize, unshare_layers
 from compression.quantization.fusion import fuse
 from compression.quantization.graph import plan_network
-from compression.quantization.plan import Float
+from compression.quantization.plan import Float, Plan
 from compression.quantization.proof import trace_and_verify, trace_in_float32
 from compression.training import input_batches
 
@@ -86,11 +86,7 @@ def quantize_static(
     # The correction of biases looks at every layer's input, rounded there or not.
     watched = None if bias_correction else plan.rounded
     seen = observe(folded, batches, keep=keep, precision=precision, names=watched)
-    for name, place in plan.rounded.items():
-        if name not in seen:
-            raise UnsupportedTypeError(
-                f"{place}, {name}: only what gives one tensor of real numbers can stay in float"
-            )
+    check_observed(plan, seen)
     chosen = ranges({name: seen[name] for name in plan.rounded}, method)
     if bias_correction:
         means, last = (
@@ -98,8 +94,23 @@ def quantize_static(
             for field in ("means", "last_means")
         )
         correct_bias(folded, means, last)
-    network = build_network(plan, plan.qparams(chosen))
-    static = StaticQuantizedModel(network, token_norms).to(device_of(folded))
+    network = StaticQuantizedModel(build_network(plan, plan.qparams(chosen)), token_norms)
+    return record_origin(network.to(device_of(folded)), plan, model)
+
+
+def check_observed(plan: Plan, seen: Container[str]) -> None:
+    """Raise UnsupportedTypeError for a value to be rounded that was seen to be no tensor of reals."""
+    for name, place in plan.rounded.items():
+        if name not in seen:
+            raise UnsupportedTypeError(
+                f"{place}, {name}: only what gives one tensor of real numbers can stay in float"
+            )
+
+
+def record_origin(
+    static: StaticQuantizedModel, plan: Plan, model: nn.Module
+) -> StaticQuantizedModel:
+    """Return `static` with what is told of it beside its codes: what stays in float, and widths."""
     record_widths(static, recorded_widths(model))
     why = "static INT8 does not know its operator: it is computed in float32"
     record_left_out(static, {item.name: why for item in plan.items if isinstance(item, Float)})

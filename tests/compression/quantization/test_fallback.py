@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from compression.errors import UnsupportedTypeError
 from compression.integer import deploy, lacking, lower_onednn
 from compression.layers import left_out
-from compression.quantization import quantize_static
+from compression.quantization import quantize_aware, quantize_static
 from compression.storage import load, save
+from compression.training import Split
 from tests.support.integer_nets import numbers
+from tests.support.nets import RECIPE, images, split
 
 
 class Mixed(nn.Module):
@@ -37,6 +39,10 @@ class Mixed(nn.Module):
         return self.head((seen @ v).mean(1))
 
 
+# what: (bound of the largest output, reason)
+TOLERANCES = {
+    "rehearsal": (0.02, "the deployed bias is rounded, and a sum of floats moves ties"),
+}
 STAYS = {"atan2", "norm", "matmul", "maximum", "softmax", "matmul_1"}
 
 
@@ -77,6 +83,39 @@ def test_deploy_runs_the_rest_on_kernels(small: nn.Module) -> None:
     assert set(found.stayed) >= STAYS
     assert {"a", "qkv", "head"}.isdisjoint(found.stayed)
     assert torch.allclose(deploy(small, x)(x), small(x), atol=0.02)
+
+
+@torch.no_grad()
+def test_what_stays_is_rehearsed_as_it_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsals: list[nn.Module] = []
+
+    def trained(network: nn.Module, *_: Any, **__: Any) -> None:
+        for parameter in network.parameters():  # constants, layers on codes and in float
+            parameter.mul_(1.25)
+        rehearsals.append(network)
+
+    monkeypatch.setattr("compression.quantization.qat.fit", trained)
+    x = numbers(8, 3, 4, 5)
+    data = Split(x, torch.zeros(8, dtype=torch.long), prepare=lambda x: x)
+    deployed = quantize_aware(Mixed().eval(), data, RECIPE, x, fallback=True)
+    assert set(left_out(deployed)) == STAYS
+    wanted = rehearsals[0].eval()(x)
+    assert (deployed(x) - wanted).abs().max() <= TOLERANCES["rehearsal"][0] * wanted.abs().max()
+
+
+def test_statistics_of_what_stays_follow_the_training() -> None:
+    torch.manual_seed(0)
+    norm = nn.InstanceNorm2d(8, affine=True, track_running_stats=True)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+    with pytest.raises(UnsupportedTypeError, match="fallback=True"):
+        quantize_aware(net.eval(), split(), RECIPE, images())
+    trained = quantize_aware(net, split(), RECIPE, images(), fallback=True)
+    assert [*left_out(trained)] == ["1"]
+    (stays,) = (m for m in trained.modules() if isinstance(m, nn.InstanceNorm2d))
+    assert stays.running_mean is not None
+    assert norm.running_mean is not None
+    assert not torch.equal(stays.running_mean, norm.running_mean)
+    assert not norm.running_mean.any(), "the input is untouched"
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {

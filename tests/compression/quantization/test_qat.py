@@ -45,7 +45,7 @@ def test_what_is_rehearsed_is_what_is_deployed() -> None:
     qparams = plan.qparams(ranges(observe(folded, [images()], keep=False), "min-max"))
     quantized = StaticQuantizedModel(build_network(plan, qparams))
     with torch.no_grad():
-        rehearsed = _rehearsal(folded, qparams).eval()(images())
+        rehearsed = _rehearsal(folded, qparams, plan).eval()(images())
         deployed = quantized(images())
     error = (rehearsed - deployed).abs().max() / deployed.abs().max()
     assert error <= TOLERANCES["rehearsal"][0]
