@@ -1,5 +1,6 @@
 """Networks that a file can name, so that it loads without a factory of the user's."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,11 @@ class Architecture:
         """Return the network with weights drawn at random."""
         if self.name in OWN:
             return OWN[self.name](self.num_classes)
-        network: nn.Module = _models().get_model(
-            self.name, weights=None, num_classes=self.num_classes
-        )
+        with warnings.catch_warnings():  # of GoogLeNet and Inception: another drawing is to come
+            warnings.simplefilter("ignore", FutureWarning)
+            network: nn.Module = _models().get_model(
+                self.name, weights=None, num_classes=self.num_classes
+            )
         return network
 
     def about_bytes(self) -> int:

@@ -1,5 +1,6 @@
 """Networks by name: what they are, and what is refused."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -61,6 +62,12 @@ def test_the_student_of_five_layers() -> None:
 def test_torchvisions_own(name: str) -> None:
     model = Architecture(name, 10)()
     assert shapes(model) == shapes(models.get_model(name, num_classes=10))
+
+
+def test_nothing_is_said_of_how_weights_will_be_drawn_one_day() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Architecture("googlenet", 10)()
 
 
 def test_a_factory_draws_anew() -> None:
