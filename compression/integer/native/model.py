@@ -22,6 +22,10 @@ from compression.quantization import StaticQuantizedModel
 
 CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take: they stay in the cache beside the weights."""
+IMAGES_EACH = 4
+"""Images of a thread that a chunk holds all the same: each reads the weights once for them."""
+MOST_BYTES = 2**30
+"""What activations may take at most, beside those of one image."""
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
 TARGET = Target("native", OFFSET, pack_filters, slices=True, rows=True)
@@ -104,8 +108,15 @@ def lower_native(
     with torch.device("cpu"):  # whatever the user's default device is
         shapes, moves = shapes_and_moves(model, example)
         an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
-        chunk = len(example) if keep else min(len(example), CHUNK_BYTES // max(1, an_image))
+        chunk = len(example) if keep else _chunk(len(example), max(1, an_image))
         buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
         lowering = Lowering(Layout(model.network, shapes, moves, buffers, keep=keep), TARGET)
         lowering.lower()
         return NativeModel(lowering, list(example.shape[1:]))
+
+
+def _chunk(images: int, an_image: int) -> int:
+    """Return how many images are computed at a time, of so many bytes each: as many by each thread."""
+    threads = torch.get_num_threads()
+    chunk = max(CHUNK_BYTES // an_image, min(IMAGES_EACH * threads, MOST_BYTES // an_image))
+    return min(images, chunk - chunk % threads if chunk > threads else chunk)

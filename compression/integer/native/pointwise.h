@@ -2,9 +2,8 @@
 
 /* The largest code of a window, 64 channels at a time. */
 static void maximum(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const __mmask64 mask = block_lanes(s->channels, channel);
             const uint8_t *x = s->input + at.input + channel;
@@ -64,9 +63,8 @@ INLINE void product(const struct step *s, __m512i codes, __m512i others, __m512 
 }
 
 INLINE void pointwise(const struct step *s, int images, int thread, int threads, const int kind) {
-    const int64_t total = (int64_t)images * s->pixels;
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const uint8_t *x = s->input + at.input + channel;
             const __mmask64 mask = block_lanes(s->channels, channel);
@@ -84,14 +82,12 @@ INLINE void pointwise(const struct step *s, int images, int thread, int threads,
 /* Four neighbours, times weights in units of 2^-11 by column and by row: exact before it is scaled.
    `bias` holds those of each column, left and right, and then those of each row, above and below. */
 static void interpolation(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
     const __m512i start = _mm512_set1_epi32(-s->input_zero * (1 << 22));
     const __m512 unit = _mm512_set1_ps(1.0f / (1 << 22)), scale = _mm512_set1_ps(s->input_scale);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const int64_t pixel = i % s->pixels;
-        const struct place at = place_of(s, i / s->pixels, pixel);
-        const int32_t *column = s->bias + 2 * (pixel % s->width);
-        const int32_t *row = s->bias + 2 * (s->width + pixel / s->width);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
+        const int32_t *column = s->bias + 2 * (on.pixel % s->width);
+        const int32_t *row = s->bias + 2 * (s->width + on.pixel / s->width);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const uint8_t *x = s->input + at.input + channel;
             const __mmask64 mask = block_lanes(s->channels, channel);

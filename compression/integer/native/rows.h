@@ -30,10 +30,9 @@ INLINE void row_sums(const uint8_t *x, int channels, int64_t *total, int64_t *sq
 }
 
 static void norm(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
     const __m512i count = _mm512_set1_epi32(s->channels);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *x = s->input + at.input;
         int64_t sum, squares;
         row_sums(x, s->channels, &sum, &squares);

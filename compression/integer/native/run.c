@@ -42,24 +42,45 @@ static void take(const struct step *s, const float *input, int images, int threa
     }
 }
 
+/* A step on the images from `first` of a chunk on. */
+static struct step from_image(struct step s, int64_t first) {
+    if (s.input) s.input += first * s.input_stride;
+    if (s.residual) s.residual += first * s.residual_stride;
+    if (s.value) s.value += first * s.value_stride;
+    s.output = s.real ? (void *)((float *)s.output + first * s.output_stride)
+                      : (void *)((uint8_t *)s.output + first * s.output_stride);
+    return s;
+}
+
+/* Whether each thread takes images of its own, and waits for none: where none gets many more. */
+static int takes_whole_images(int images, int threads) {
+    return images % threads == 0 || images >= 4 * threads;
+}
+
 /* Predict `images` images, at most `chunk` at a time; return how many steps ran on VNNI. Each thread has
    `scratch_each` bytes of `scratch`. */
 int64_t run(const struct step *steps, int64_t count, const float *input, float *output, uint8_t *scratch,
             int64_t scratch_each, int64_t images, int64_t chunk, int64_t input_numbers,
-            int64_t output_numbers, int threads) {
+            int64_t output_numbers, int most_threads) {
     int64_t kernels = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : kernels)
+#pragma omp parallel num_threads(most_threads) reduction(+ : kernels)
     for (int64_t first = 0; first < images; first += chunk) {
         const int some = (int)(images - first < chunk ? images - first : chunk);
+        const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+        const int whole = takes_whole_images(some, threads);
+        const int mine = whole ? some * thread / threads : 0;
+        const int count_mine = whole ? some * (thread + 1) / threads - mine : some;
         for (int i = 0; i < count; i++) {
             struct step s = steps[i];
             if (!s.output) s.output = output + first * output_numbers;
-            const int thread = omp_get_thread_num();
-            take(&s, input + first * input_numbers, some, thread, omp_get_num_threads(),
-                 scratch + thread * scratch_each);
+            s = from_image(s, mine);
+            take(&s, input + (first + mine) * input_numbers, count_mine, whole ? 0 : thread,
+                 whole ? 1 : threads, scratch + thread * scratch_each);
             if (thread == 0)
                 kernels += s.kind == CONVOLUTION || s.kind == DEPTHWISE || s.kind == ATTENTION;
+            if (!whole || i == count - 1) {
 #pragma omp barrier
+            }
         }
     }
     return kernels;

@@ -89,6 +89,21 @@ INLINE struct place place_of(const struct step *s, int64_t image, int64_t pixel)
     };
 }
 
+/* A thread's share of several images' pixels, and where it is: a division per pixel would take longer
+   than what many steps do with one. */
+struct share { int64_t left, image, pixel; };
+
+INLINE struct share share_of(const struct step *s, int images, int thread, int threads) {
+    const int64_t total = (int64_t)images * s->pixels, first = total * thread / threads;
+    if (!total) return (struct share){0, 0, 0};
+    return (struct share){total * (thread + 1) / threads - first, first / s->pixels, first % s->pixels};
+}
+
+INLINE void advance(const struct step *s, struct share *on) {
+    on->left--;
+    if (++on->pixel == s->pixels) on->pixel = 0, on->image++;
+}
+
 /* Which of 16 channels, or of 64, come before `end`. */
 INLINE __mmask16 lanes(int end, int channel) {
     const int left = end - channel;

@@ -3,9 +3,8 @@
 
 /* Each code's entry of a table of 256. */
 static void look_up_each(const struct step *s, const uint8_t *table, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *x = s->input + at.input;
         uint8_t *y = (uint8_t *)s->output + at.output;
         for (int channel = 0; channel < s->channels; channel++) y[channel] = table[x[channel]];
@@ -14,11 +13,10 @@ static void look_up_each(const struct step *s, const uint8_t *table, int images,
 
 /* The same, 64 codes at a time: the table lies in four vectors. */
 VBMI static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
     __m512i table[4];
     for (int part = 0; part < 4; part++) table[part] = _mm512_loadu_si512(from + 64 * part);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const __mmask64 mask = block_lanes(s->channels, channel);
             const __m512i x = _mm512_maskz_loadu_epi8(mask, s->input + at.input + channel);
@@ -52,11 +50,9 @@ static void map_codes(const struct step *s, int images, int thread, int threads)
 
 /* Some channels' codes put elsewhere, one by one. */
 static void gather_each(const struct step *s, int first, int end, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const int64_t pixel = i % s->pixels;
-        const struct place at = place_of(s, i / s->pixels, pixel);
-        const int32_t *taps = s->run_offsets + pixel * s->width;
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
+        const int32_t *taps = s->run_offsets + on.pixel * s->width;
         const uint8_t *x = s->input + at.input;
         uint8_t *y = (uint8_t *)s->output + at.output;
         for (int channel = first; channel < end; channel++) y[channel] = x[taps[channel]];
@@ -84,10 +80,9 @@ static int in_two_spans(const int32_t *taps, int count, struct spans *spans) {
 
 VBMI static void gather_64(const struct step *s, const struct spans *spans, int channel, int images,
                            int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels;
     const __m512i places = _mm512_loadu_si512(spans->places);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const struct place at = place_of(s, i / s->pixels, i % s->pixels);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *x = s->input + at.input;
         const __m512i a = _mm512_maskz_loadu_epi8(spans->of_first, x + spans->first);
         const __m512i b = _mm512_maskz_loadu_epi8(spans->of_second, x + spans->second);
