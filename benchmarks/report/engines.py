@@ -1,6 +1,7 @@
 """torchvision's networks in INT8, each by several engines: one line per network."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from benchmarks.facts.record import Facts
 from benchmarks.report.columns import significant
@@ -13,24 +14,40 @@ FLOAT = "torch-float32"
 
 
 def engines(facts: Sequence[Facts]) -> str:
-    """Return SQNR, layers in float, kernels and times of each network, beside other engines' times."""
-    found = {(*_split(fact["technique"]), fact["batch_size"]): fact for fact in facts}
-    batches = sorted({batch for _, _, batch in found})
-    head = ["network", *(f"{name}, dB" for name in NAMES.values()), "in float", "kernels"]
-    for batch in batches:
-        head += [f"batch {batch}, ms", "x float32", *(f"x {n}" for n in list(NAMES.values())[1:])]
-    lines = []
-    for network in dict.fromkeys(network for network, _, _ in found):
-        first = {engine: found.get((network, engine, batches[0])) for engine in NAMES}
-        line = [network, *(_decibels(fact) for fact in first.values())]
+    """Return SQNR of each network on each engine, and our layers in float and integer kernels."""
+    found, batches = _by_engine(facts)
+    lines = [["network", *(f"{name}, dB" for name in NAMES.values()), "layers in float", "kernels"]]
+    for network, by_engine in found.items():
+        first = {engine: by_engine.get((engine, batches[0])) for engine in NAMES}
         ours = first[OURS]
-        line += (
-            ["-", "-"] if ours is None else [str(len(ours["stayed"])), str(ours["integer_kernels"])]
-        )
-        for batch in batches:
-            line += _times({e: found.get((network, e, batch)) for e in (*NAMES, FLOAT)})
-        lines.append(line)
-    return markdown([head, *lines])
+        counts = ["-", "-"]
+        if ours is not None:
+            counts = [str(len(ours["stayed"])), str(ours["integer_kernels"])]
+        lines.append([network, *map(_decibels, first.values()), *counts])
+    return markdown(lines)
+
+
+def engine_times(facts: Sequence[Facts]) -> str:
+    """Return our milliseconds of each network and batch, and how many times as long others take."""
+    found, batches = _by_engine(facts)
+    lines = [["network"]]
+    for batch in batches:
+        lines[0] += [f"{batch} at once, ms", "float32", *list(NAMES.values())[1:]]
+    for network, by_engine in found.items():
+        times = [_times({e: by_engine.get((e, b)) for e in (*NAMES, FLOAT)}) for b in batches]
+        lines.append([network, *chain.from_iterable(times)])
+    return markdown(lines)
+
+
+def _by_engine(
+    facts: Sequence[Facts],
+) -> tuple[dict[str, dict[tuple[str, int], Facts]], list[int]]:
+    """Return the facts of each network by engine and batch, and the batches."""
+    found: dict[str, dict[tuple[str, int], Facts]] = {}
+    for fact in facts:
+        network, engine = _split(fact["technique"])
+        found.setdefault(network, {})[engine, fact["batch_size"]] = fact
+    return found, sorted({fact["batch_size"] for fact in facts})
 
 
 def _split(technique: str) -> tuple[str, str]:
