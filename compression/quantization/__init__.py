@@ -2,19 +2,25 @@
 
 from compression.quantization.cast import CastModel, cast, round_vectors
 from compression.quantization.coded import (
+    CodedRecurrent,
     CodedWeight,
     WeightQuantizedEmbedding,
     WeightQuantizedRecurrent,
 )
 from compression.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
+from compression.quantization.products import DynamicWeight
 from compression.quantization.qat import quantize_aware
+from compression.quantization.recurrent import DynamicQuantizedRecurrent
 from compression.quantization.static import StaticQuantizedModel, quantize_static
 from compression.quantization.weights import WeightQuantizedLayer, quantize_weights
 
 __all__ = [
     "CastModel",
+    "CodedRecurrent",
     "CodedWeight",
     "DynamicQuantizedLinear",
+    "DynamicQuantizedRecurrent",
+    "DynamicWeight",
     "StaticQuantizedModel",
     "WeightQuantizedEmbedding",
     "WeightQuantizedLayer",

@@ -1,7 +1,7 @@
 """Codes of one weight, and layers other than products of codes: embeddings and recurrent layers."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.quantization.replacement import CodedLayer, Codes
-
-RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
 
 
 class CodedWeight(CodedLayer):
@@ -80,19 +78,20 @@ class WeightQuantizedEmbedding(CodedWeight):
         return dequantize(codes, self.qparams_of(scale)).to(self.like.dtype).view(shape)
 
 
-class WeightQuantizedRecurrent(nn.Module):
-    """An LSTM, a GRU or an RNN whose matrices are dequantized at each call; torch's own runs it."""
+class CodedRecurrent(nn.Module):
+    """An LSTM, a GRU or an RNN whose matrices are codes; its biases and options are a layer's."""
 
     layer: Any
 
-    def __init__(self, layer: nn.RNNBase, name: str, **options: Any) -> None:
-        """Make codes of each matrix of `layer`; its biases stay as they are."""
+    def __init__(
+        self, layer: nn.RNNBase, name: str, make: Callable[[Tensor, str], CodedLayer]
+    ) -> None:
+        """Hold what `make` returns for each matrix of `layer` and its name."""
         super().__init__()
         self.matrices = nn.ModuleDict()
         for attribute, weight in layer._parameters.items():
             if weight is not None and weight.ndim > 1:
-                where = f"{name}.{attribute}"
-                self.matrices[attribute] = CodedWeight(weight, weight.detach(), where, **options)
+                self.matrices[attribute] = make(weight, f"{name}.{attribute}")
         self.layer = without(layer, *self.matrices)
 
     def __getattr__(self, name: str) -> Any:
@@ -105,6 +104,18 @@ class WeightQuantizedRecurrent(nn.Module):
             if name in self.matrices:
                 return self.matrices[name].weight
             return getattr(self.layer, name)
+
+
+class WeightQuantizedRecurrent(CodedRecurrent):
+    """An LSTM, a GRU or an RNN whose matrices are dequantized at each call; torch's own runs it."""
+
+    def __init__(self, layer: nn.RNNBase, name: str, **options: Any) -> None:
+        """Make codes of each matrix of `layer`; its biases stay as they are."""
+
+        def make(weight: Tensor, name: str) -> CodedWeight:
+            return CodedWeight(weight, weight.detach(), name, **options)
+
+        super().__init__(layer, name, make)
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Return what torch's layer returns: outputs and the last state, or a packed sequence."""
@@ -120,7 +131,7 @@ def without(layer: nn.Module, *names: str) -> Any:
 
 def in_float(layer: Any, numbers: Any) -> Any:
     """Return the plain layer that a quantized one was made of, with `numbers(coded weight)`."""
-    coded = layer.matrices if isinstance(layer, WeightQuantizedRecurrent) else {"weight": layer}
+    coded = layer.matrices if isinstance(layer, CodedRecurrent) else {"weight": layer}
     made = {name: nn.Parameter(numbers(one), requires_grad=False) for name, one in coded.items()}
     return _with(layer.layer, made)
 

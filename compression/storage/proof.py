@@ -12,10 +12,10 @@ from compression.errors import CheckpointError, CompressionError
 from compression.layers import replace_everywhere, unfilters
 from compression.quantization import (
     CastModel,
+    CodedRecurrent,
     DynamicQuantizedLinear,
     WeightQuantizedEmbedding,
     WeightQuantizedLayer,
-    WeightQuantizedRecurrent,
 )
 from compression.quantization.coded import in_float
 from compression.storage.encoding import check_storable, kind_of, same_bits
@@ -122,9 +122,7 @@ def _in_float(twin: nn.Module) -> nn.Module:
     if isinstance(twin, CastModel):
         twin = twin.network
     for layer in list(twin.modules()):
-        if isinstance(
-            layer, WeightQuantizedLayer | WeightQuantizedEmbedding | WeightQuantizedRecurrent
-        ):
+        if isinstance(layer, WeightQuantizedLayer | WeightQuantizedEmbedding | CodedRecurrent):
             plain = in_float(layer, _empty_weight)
         elif isinstance(layer, DynamicQuantizedLinear):
             plain = nn.Linear(layer.in_features, layer.out_features, device="meta")

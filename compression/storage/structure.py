@@ -10,11 +10,13 @@ from compression.narrow import make_narrow, record_widths, recorded_widths
 from compression.projections import written_out
 from compression.quantization import (
     CodedWeight,
+    DynamicQuantizedRecurrent,
+    DynamicWeight,
     WeightQuantizedEmbedding,
     WeightQuantizedRecurrent,
 )
 from compression.quantization.cast import DTYPES, CastModel, cast
-from compression.quantization.dynamic import DynamicQuantizedLinear, make_dynamic
+from compression.quantization.dynamic import make_dynamic
 from compression.quantization.replacement import float_layers
 from compression.quantization.static import StaticQuantizedModel, empty_static
 from compression.quantization.weights import KINDS, WeightQuantizedLayer, make_weights
@@ -37,7 +39,7 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
     are the numbers of channels of layers that are smaller than the network's code makes them; those
     of attention that lost heads are its projections', and it is written out. "attention" names what
     is written out though it lost no heads; other attention is whole, as in files without the key. So
-    with "later" and embeddings and recurrent layers that have codes.
+    with "later" and embeddings and recurrent layers that have codes of the file's kind.
     """
     if isinstance(model, StaticQuantizedModel):
         keep = {"keep": list(model.token_norms)} if model.token_norms else {}
@@ -60,15 +62,16 @@ def _narrow(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _dynamic(model: nn.Module) -> dict[str, Any] | None:
-    if not any(isinstance(m, DynamicQuantizedLinear) for m in model.modules()):
+    if not any(isinstance(m, DynamicWeight) for m in model.modules()):
         return None
     coded = [
         name
         for name, m in model.named_modules(remove_duplicate=False)
         if isinstance(m, WeightQuantizedLayer) and type(m.layer) is nn.Linear
     ]
-    kept = _keep(model, (nn.Linear,), coded)
-    return {"kind": "dynamic", "num_bits": {}} | kept | _attention(model) | _of(_narrow(model))
+    kept = _keep(model, (nn.Linear,), coded) | _attention(model)
+    kept |= _later(model, (DynamicQuantizedRecurrent,))
+    return {"kind": "dynamic", "num_bits": {}} | kept | _of(_narrow(model))
 
 
 def _weights(model: nn.Module) -> dict[str, Any] | None:
@@ -92,13 +95,12 @@ def _weights(model: nn.Module) -> dict[str, Any] | None:
         }
         | _keep(model, KINDS, [])
         | _attention(model)
-        | _later(model)
+        | _later(model, (WeightQuantizedEmbedding, WeightQuantizedRecurrent))
         | _of(_dynamic(model) or _narrow(model))
     )
 
 
-def _later(model: nn.Module) -> dict[str, Any]:
-    kinds = (WeightQuantizedEmbedding, WeightQuantizedRecurrent)
+def _later(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, Any]:
     named = model.named_modules(remove_duplicate=False)
     names = [name for name, module in named if isinstance(module, kinds)]
     return {"later": names} if names else {}
@@ -127,7 +129,7 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
     `model` is a fresh float network of the same architecture; its values are of no account. Raises
     CheckpointError for a structure that no version of this package wrote.
     """
-    keep, attention = structure.get("keep", []), structure.get("attention", [])
+    keep, attention, later = (structure.get(key, []) for key in ("keep", "attention", "later"))
     match structure:
         case {"kind": str(kind), "of": {"kind": str(before)}} if before in BEFORE.get(kind, ()):
             model = restructure(model, structure["of"])
@@ -139,10 +141,10 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
             record_widths(static, recorded_widths(model))
             return static
         case {"kind": "dynamic"}:
-            return make_dynamic(model, keep=keep, attention=attention)
+            return make_dynamic(model, keep=keep, attention=attention, later=later)
         case {"kind": "cast", "dtype": str(dtype)} if dtype in DTYPES:
             return cast(model, DTYPES[dtype])
         case {"kind": "weights", "bits": int(bits), "group_size": int() | None as group_size}:
-            options = {"keep": keep, "attention": attention, "later": structure.get("later", [])}
+            options = {"keep": keep, "attention": attention, "later": later}
             return make_weights(model, num_bits=bits, group_size=group_size, **options)
     raise CheckpointError(f"unknown structure {dict(structure)!r}: written by a newer version?")

@@ -50,6 +50,21 @@ class Tokens(nn.Module):
         return logits
 
 
+class Steps(nn.Module):
+    """Rows of an image as steps of two recurrent layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.LSTM(16, 4, batch_first=True, bidirectional=True)
+        self.after = nn.GRU(8, 5, 2, batch_first=True, bias=False)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x.transpose(1, 2).flatten(2))[0]
+        logits: Tensor = self.head(self.after(x)[0].mean(1))
+        return logits
+
+
 class Wide(Small):
     """Small with a layer of so many weights that each encoding may pay."""
 
@@ -214,6 +229,8 @@ KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "weights-4-bit-groups": (Small, lambda m: quantize_weights(m, num_bits=4, group_size=5)),
     "weights-attention": (Tokens, lambda m: quantize_weights(m, num_bits=4)),
     "dynamic-attention": (Tokens, quantize_dynamic),
+    "weights-recurrent": (Steps, quantize_weights),
+    "dynamic-recurrent": (Steps, quantize_dynamic),
     "channels": (Small, smaller),
     "attention": (Tokens, lambda m: smaller(m, 0.6)),
     "static-channels": (Small, lambda m: quantize_static(smaller(m), torch.randn(IMAGES))),

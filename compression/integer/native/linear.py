@@ -12,7 +12,7 @@ from compression.integer.native.library import library
 from compression.integer.native.packing import BLOCK, GROUP, LANES
 from compression.modes import ExecutorModel
 from compression.quantization import DynamicQuantizedLinear, WeightQuantizedLayer
-from compression.quantization.dynamic import LONGEST_SUM
+from compression.quantization.products import LONGEST_SUM
 
 WEIGHTS_KERNEL, DYNAMIC_KERNEL = "native::linear_weights", "native::linear_dynamic"
 """The names of what multiplies codes, beside those of torch's profiler, which does not see it."""

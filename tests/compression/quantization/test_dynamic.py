@@ -6,7 +6,7 @@ from torch import nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.quantization import DynamicQuantizedLinear, quantize_dynamic
-from compression.quantization.dynamic import integer_matmul
+from compression.quantization.products import integer_matmul
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from compression.quantization import (
     quantize_weights,
     round_vectors,
 )
-from compression.quantization.dynamic import integer_matmul, padded_matmul
 from compression.quantization.modules import QuantizedJoin, QuantizedLayer
+from compression.quantization.products import integer_matmul, padded_matmul
 from tests.support.kinds import KINDS
 from tests.support.nets import images, mlp, residual
 

@@ -22,6 +22,7 @@ from tests.support.storage_nets import KINDS, Factory, Tokens, digest, golden_ne
 #     files["attention"] = lambda: saved(make("attention"))
 #     files["weights-attention"] = lambda: saved(make("weights-attention"))
 #     files["dynamic-attention"] = lambda: saved(make("dynamic-attention"))
+#     files["dynamic-recurrent"] = lambda: saved(make("dynamic-recurrent"))
 #     files["static-channels"] = lambda: saved(make("static-channels"), entropy_coded=True)
 #     (FOLDER / f"storage-{name}.safetensors").write_bytes(files[name]())
 #
@@ -75,6 +76,10 @@ GOLDEN: dict[str, tuple[Factory, str]] = {
     "storage-dynamic-attention.safetensors": (
         KINDS["dynamic-attention"][0],
         "3fb93d98ad603a09634d8ec6b263547a425b1fe1fb292b0460efa0010b86851b",
+    ),
+    "storage-dynamic-recurrent.safetensors": (
+        KINDS["dynamic-recurrent"][0],
+        "d67f2e74e5cf21e1ee32ebc141b4038a2832fde347c572e42694db3efd231ed9",
     ),
     "storage-static-channels.safetensors": (
         KINDS["static-channels"][0],
