@@ -31,7 +31,8 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
     """Write `model` to `path` for inputs shaped like `example`, any batch size; return the bytes.
 
     Several outputs are named by their paths: "out", "0", "boxes.1". Needs the package onnx.
-    UnsupportedTypeError names a layer that QDQ cannot say, and a node that fixes the batch.
+    UnsupportedTypeError names a layer that QDQ cannot say, a node that fixes the batch, and a network
+    that is not statically quantized.
 
     >>> from tempfile import mkdtemp
     >>> from compression import quantize_static
@@ -44,6 +45,7 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
         import onnx
     except ImportError as error:
         raise CompressionError("export_onnx needs the package onnx: pip install onnx") from error
+    _check_static(model)
     builder = _Builder(model.network, *shapes_and_moves(model, example))
     builder.build()
     graph = onnx.helper.make_graph(
@@ -59,6 +61,14 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
     data = proto.SerializeToString(deterministic=True)
     write_atomically(path, data)
     return len(data)
+
+
+def _check_static(model: object) -> None:
+    if not isinstance(model, StaticQuantizedModel):
+        raise UnsupportedTypeError(
+            f"export_onnx writes statically quantized networks, found {type(model).__name__}; "
+            "quantize_static makes one"
+        )
 
 
 def _value(name: str, shape: list[int]) -> Any:

@@ -13,7 +13,7 @@ from compression.integer import export_onnx
 from compression.integer.onnx.engines import compile_onnxruntime, compile_openvino
 from compression.integer.onnx.export import OPSET
 from compression.integer.onnx.graph import Graph
-from compression.quantization import StaticQuantizedModel, quantize_static
+from compression.quantization import StaticQuantizedModel, quantize_dynamic, quantize_static
 from tests.support.integer_nets import numbers
 from tests.support.tricky_nets import NETS, Net, made
 
@@ -142,3 +142,13 @@ def test_what_no_simple_operator_moves_is_gathered() -> None:
     x = numbers(4, 6)
     (found,) = runtime.InferenceSession(model.SerializeToString()).run(None, {"x": x.numpy()})
     assert torch.equal(torch.from_numpy(found), x[:, places[0]])
+
+
+def test_other_networks_are_refused_and_leave_no_file(tmp_path: Path) -> None:
+    x, network = torch.randn(2, 8), nn.Sequential(nn.Linear(8, 4))
+    for other in (network, quantize_dynamic(network), quantize_dynamic(nn.GRU(8, 4))):
+        with pytest.raises(
+            UnsupportedTypeError, match="writes statically quantized networks, found"
+        ):
+            export_onnx(other, tmp_path / "model.onnx", x)
+    assert list(tmp_path.iterdir()) == []
