@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compression.channels import follow, free_channels, kept_reasons
 from compression.errors import CompressionError
 from compression.integer import preferred, try_executor
-from compression.layers import COMPRESSIBLE, TRANSPOSED, check_model, left_out
+from compression.layers import COMPRESSIBLE, TRANSPOSED, alteration, check_model, left_out
 from compression.quantization import StaticQuantizedModel, quantize_static
 
 LAYERS = (
@@ -16,6 +16,7 @@ LAYERS = (
     nn.LayerNorm, nn.GroupNorm,
 )  # fmt: skip
 """What has a line: layers with weights that are not folded into another."""
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
 COLUMNS = ("layer", "kind", "channels that may go", "INT8", "runs on", "why not")
 
 
@@ -69,9 +70,10 @@ def explain(model: nn.Module, example: Tensor) -> Explanation:
 
     `example` is one batch of prepared inputs. Nothing is trained and nothing is timed: channels are
     followed as by `remove_channels`, and the network is quantized as by `quantize_static` with
-    fallback=True and given to the executors of the example's device, as by `deploy`. What a network
-    is refused for stands in `notes`, and holds for all of its layers. CompressionError for a network
-    without layers that have weights.
+    fallback=True and given to the executors of the example's device, as by `deploy`. A recurrent
+    layer has no static codes: its line says what takes it. What a network is refused for stands in
+    `notes`, and holds for all of its layers. CompressionError for a network without layers that have
+    weights.
 
     >>> print(explain(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)), torch.randn(4, 8)))
     ... # doctest: +ELLIPSIS
@@ -92,11 +94,17 @@ def explain(model: nn.Module, example: Tensor) -> Explanation:
         why = [reason for weight, reason in stay.items() if weight.rpartition(".")[0] == name]
         int8, executor, reason = static.of(name)
         free, total = freedom.get(name, (None, None))
-        reasons = (*dict.fromkeys(why), *([reason] if reason else []))
+        reasons = (*dict.fromkeys(why), *filter(None, (reason, "" if int8 else _taken(module))))
         layers.append(
             ExplainedLayer(name, type(module).__name__, free, total, int8, executor, reasons)
         )
     return Explanation((*layers, *static.operators({name for name, _ in named})), tuple(notes))
+
+
+def _taken(module: nn.Module) -> str:
+    """Tell of a recurrent layer, for which static INT8 has no codes, what has."""
+    known = type(module) in RECURRENT and alteration(module) is None
+    return "quantize_dynamic and quantize_weights take it" if known else ""
 
 
 def _channels(

@@ -104,3 +104,23 @@ def test_what_cannot_be_explained_is_named(
 ) -> None:
     with pytest.raises(error, match=says):
         explain(model, torch.randn(2, 4))
+
+
+class Tagger(nn.Module):
+    """Recurrent layers, which static INT8 has no codes for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LSTM(6, 7, batch_first=True), nn.GRU(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x)[0])[0]
+
+
+def test_a_recurrent_layer_has_what_takes_it() -> None:
+    network = Tagger()
+    network.second.register_forward_hook(lambda *_: None)
+    found = {layer.name: layer for layer in explain(network, torch.randn(2, 5, 6)).layers}
+    takes = "quantize_dynamic and quantize_weights take it"
+    assert [takes in found[name].reasons for name in ("first", "second")] == [True, False]
+    assert not found["first"].int8
