@@ -5,14 +5,17 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from compression.errors import CompressionError
-from compression.integer.native import missing, native_linear
+from compression.integer.native import missing, native_linear, native_recurrent
 from compression.layers import copy_model, failing_module, replace_everywhere
 from compression.modes import evaluating
+from compression.nested import tensors_in
 from compression.quantization import (
     CastModel,
     DynamicQuantizedLinear,
+    DynamicQuantizedRecurrent,
     WeightQuantizedLayer,
     WeightQuantizedRecurrent,
 )
@@ -38,10 +41,10 @@ def lower_layers(
 ) -> tuple[nn.Module, list[str]]:
     """Return a copy of `model` on kernels, and how layers differ that stay as they were.
 
-    Linear layers that the example's prediction calls run on compiled kernels, where the machine has
-    them; those whose weights alone are codes only where they are given at most MOST_ROWS rows. Other
-    weights of codes are real numbers from then on. `verify` compares each kernel with its layer on
-    what the prediction gives it.
+    Layers that the example's prediction calls run on compiled kernels, where the machine has them:
+    linear and recurrent ones whose activations are quantized, and linear ones whose weights alone are
+    codes, where they are given at most MOST_ROWS rows. Other weights of codes are real numbers from
+    then on. `verify` compares each kernel with its layer on what the prediction gives it.
     """
     lowered = copy_model(model)
     kernels = {} if missing() else _kernels(lowered)
@@ -74,8 +77,9 @@ def lower_layers(
 
 
 def _kernels(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    found = {layer: native_linear(layer) for layer in model.modules()}
-    return {layer: kernel for layer, kernel in found.items() if kernel is not None}
+    makers = native_linear, native_recurrent
+    found = ((layer, make(layer)) for layer in model.modules() for make in makers)
+    return {layer: kernel for layer, kernel in found if kernel is not None}
 
 
 def _compare(
@@ -83,12 +87,17 @@ def _compare(
 ) -> Callable[..., None]:
     """Return a hook that notes, for a layer that was called, how its kernel differs from it."""
 
-    def compare(layer: Any, args: tuple[Any, ...], named: dict[str, Any], outputs: Tensor) -> None:
+    def compare(layer: Any, args: tuple[Any, ...], named: dict[str, Any], outputs: Any) -> None:
         inputs = args[0] if args else named["input"]
+        inputs = inputs.data if isinstance(inputs, PackedSequence) else inputs
         if isinstance(layer, WeightQuantizedLayer) and _rows(inputs) > MOST_ROWS:
             return
-        if called.setdefault(layer, None) is None and verify and not inputs.is_nested:
-            called[layer] = _difference(layer, inputs, outputs, kernel)
+        if called.setdefault(layer, None) is not None or not verify or inputs.is_nested:
+            return
+        if inputs.dtype != torch.float32:
+            called[layer] = f"is called with {inputs.dtype}"
+        elif not _is_same(layer, inputs, outputs, kernel(*args, **named)):
+            called[layer] = "gives other numbers on its kernel"
 
     return compare
 
@@ -99,19 +108,17 @@ def _rows(inputs: Tensor) -> int:
     return inputs.numel() // inputs.shape[-1]
 
 
-def _difference(layer: Any, inputs: Tensor, outputs: Tensor, kernel: nn.Module) -> str | None:
-    """Say how a kernel differs from its layer, None where it does as little as it may."""
-    if inputs.dtype != torch.float32:
-        return f"is called with {inputs.dtype}"
-    found = kernel(inputs)
-    if isinstance(layer, DynamicQuantizedLinear):
-        same = torch.equal(found.nan_to_num(), outputs.nan_to_num())
-        return None if same or not inputs.isfinite().all() else "gives other numbers on its kernel"
+def _is_same(layer: Any, inputs: Tensor, outputs: Any, found: Any) -> bool:
+    """Tell whether a kernel differs from its layer by no more than it may."""
+    if isinstance(layer, DynamicQuantizedLinear | DynamicQuantizedRecurrent):
+        pairs = zip(tensors_in(found), tensors_in(outputs), strict=True)
+        same = all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
+        return same or not inputs.isfinite().all()
     bias = None if layer.bias is None else layer.bias.abs()
     allowed = nn.functional.linear(inputs.abs(), layer.weight.abs(), bias)
     allowed = allowed * (_ROUNDING * layer.in_features**0.5)
     beyond = ((found - outputs).abs() > allowed) & outputs.isfinite()
-    return "gives other numbers on its kernel" if beyond.any() else None
+    return not beyond.any()
 
 
 def _dequantized(layer: nn.Module) -> nn.Module | None:

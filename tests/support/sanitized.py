@@ -16,13 +16,21 @@ from torch import Tensor, nn
 
 from compression.errors import CompressionError
 from compression.integer import lower_native
-from compression.integer.native import library, model, native_linear, packing, step
+from compression.integer.native import (
+    library,
+    model,
+    native_linear,
+    native_recurrent,
+    packing,
+    step,
+)
 from compression.integer.steps import geometry
 from compression.quantization import quantize_dynamic, quantize_static, quantize_weights
 from tests.support import transformer_nets
 from tests.support.compared import assert_equal, poisoned_memory, run
 from tests.support.drawing import program_of_seed
 from tests.support.integer_nets import NETS, numbers
+from tests.support.recurrent_cases import NAMED, assert_same
 
 _take = geometry.Buffers.take
 Case = tuple[nn.Module, Tensor]
@@ -129,6 +137,15 @@ def check_linear() -> None:
                 torch.testing.assert_close(kernel(x[:rows]), network(x[:rows]))
 
 
+def check_recurrent() -> None:
+    """Check recurrent layers of every kind in compiled code, with batches that shrink."""
+    for case in NAMED.values():
+        layer = quantize_dynamic(case.layer())
+        kernel = native_recurrent(layer)
+        assert kernel is not None
+        assert_same(kernel(*case.call()), layer(*case.call()))
+
+
 def check_with(slack: int) -> None:
     """Check them with so many bytes after each operand."""
     tighten(slack)
@@ -152,6 +169,7 @@ def main(networks: int, slack: int) -> None:
     for threads in (1, 2):
         check_named(threads)
         check_linear()
+        check_recurrent()
     ran, tried = 0, 0
     for case in drawn_cases():
         if ran == networks:

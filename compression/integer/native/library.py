@@ -56,6 +56,9 @@ def library() -> Any:
     compiled.linear_weights.argtypes = [pointer] * 5 + [number] * 5 + [small] * 2
     compiled.linear_weights.restype = None
     compiled.linear_dynamic.argtypes = [pointer] * 6 + [number] * 3 + [small]
+    compiled.recurrent_dynamic.argtypes = [
+        *([small] + [pointer] * 9 + [number, small]), *([pointer] * 3 + [number] * 2 + [small]),
+    ]  # fmt: skip
     return compiled
 
 

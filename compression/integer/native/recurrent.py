@@ -1,0 +1,103 @@
+"""Recurrent layers on codes in compiled code: all steps of a direction in one call."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from compression.errors import CompressionError
+from compression.integer.native.library import library
+from compression.integer.native.linear import NativeDynamicLinear
+from compression.modes import ExecutorModel
+from compression.quantization import DynamicQuantizedRecurrent
+from compression.quantization.coded import without
+from compression.quantization.products import LONGEST_SUM
+from compression.quantization.sequences import is_backward, run_layers
+
+RECURRENT_KERNEL = "native::recurrent_dynamic"
+"""The name of what runs a direction of a layer, beside those of torch's profiler."""
+CELLS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
+"""torch's modes, as recurrent.c counts them."""
+
+
+class NativeRecurrent(ExecutorModel):
+    """An LSTM, a GRU or an RNN on VNNI: what the quantized layer computes, to the bit."""
+
+    layer: Any
+
+    def __init__(self, layer: DynamicQuantizedRecurrent) -> None:
+        """Pack the codes of each matrix."""
+        super().__init__()
+        self.products = nn.ModuleDict()
+        for name, matrix in layer.matrices.items():
+            bias = layer.bias_of(name.replace("weight", "bias"))
+            self.products[name] = NativeDynamicLinear(_linear(matrix, bias))
+        self.layer = without(layer.layer, *layer.layer._parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the layer, which its parent may read: its hidden size."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in ("layer", "products"):
+                raise
+            product: Any = dict(self.products.items()).get(name)
+            return getattr(self.layer, name) if product is None else product.weight
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Return outputs, which are packed where `input` is, and the last states."""
+        values = input.data if isinstance(input, PackedSequence) else input
+        real = isinstance(values, Tensor) and values.dtype == torch.float32
+        if not real or values.device.type != "cpu":
+            found = f"{values.dtype} on {values.device}" if isinstance(values, Tensor) else values
+            raise CompressionError(
+                f"this layer was deployed for float32 inputs on the CPU, found {found}; use the "
+                "network that was deployed"
+            )
+        outputs = run_layers(self.layer, input, hx, self._run)
+        self.__dict__["kernels_ran"] = {RECURRENT_KERNEL: self.layer.num_layers}
+        return outputs
+
+    def _run(self, end: str, rows: Tensor, sizes: list[int], states: list[Tensor]) -> Tensor:
+        parts: dict[str, Any] = dict(self.products.items())
+        recurrent, projection = parts[f"weight_hh{end}"], parts.get(f"weight_hr{end}")
+        inputs = parts[f"weight_ih{end}"](rows)
+        outputs = torch.empty(len(rows), states[0].shape[1], dtype=torch.float32, device="cpu")
+        counts = torch.tensor(sizes, dtype=torch.int64, device="cpu")
+        done = library().recurrent_dynamic(
+            CELLS.index(self.layer.mode), inputs.data_ptr(), *_pointers(recurrent),
+            None if recurrent.bias is None else recurrent.bias.data_ptr(), *_pointers(projection),
+            counts.data_ptr(), len(sizes), is_backward(end), states[0].data_ptr(),
+            states[-1].data_ptr(), outputs.data_ptr(), self.layer.hidden_size, outputs.shape[1],
+            torch.get_num_threads(),
+        )  # fmt: skip
+        if not done:
+            raise torch.OutOfMemoryError(f"no memory for the codes of {sizes[0]} rows")
+        return outputs
+
+
+def native_recurrent(layer: nn.Module) -> NativeRecurrent | None:
+    """Return a quantized recurrent layer in compiled code, None for a layer that it does not know."""
+    if not isinstance(layer, DynamicQuantizedRecurrent):
+        return None
+    matrices: list[Any] = list(layer.matrices.values())
+    real = [*(matrix.like for matrix in matrices), *layer.layer.parameters()]
+    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in real):
+        return None
+    return NativeRecurrent(layer) if all(m.in_features <= LONGEST_SUM for m in matrices) else None
+
+
+def _linear(matrix: Any, bias: Tensor | None) -> Any:
+    """Return a matrix and its bias as a linear layer is read."""
+    return SimpleNamespace(
+        in_features=matrix.in_features, out_features=matrix.out_features, bias=bias,
+        codes=matrix.codes, scale=matrix.scale,
+    )  # fmt: skip
+
+
+def _pointers(product: NativeDynamicLinear | None) -> list[int | None]:
+    if product is None:
+        return [None, None, None]
+    return [part.data_ptr() for part in (product.packed, product.sums, product.scale)]
