@@ -159,8 +159,8 @@ def test_a_gpu_multiplies_int8_in_any_shape() -> None:
         assert torch.equal(found.cpu().long(), a.long() @ b.long())
 
 
-def test_dynamic_needs_a_linear_layer_and_leaves_convolutions_in_float() -> None:
-    with pytest.raises(CompressionError, match=r"nn\.Linear only"):
+def test_dynamic_needs_a_layer_it_knows_and_leaves_convolutions_in_float() -> None:
+    with pytest.raises(CompressionError, match=r"nn\.Linear, nn\.LSTM, nn\.GRU, nn\.RNN only"):
         quantize_dynamic(nn.Sequential(nn.Conv2d(3, 3, 1)))
     quantized = quantize_dynamic(residual())
     assert quantized.get_parameter("conv1.weight").dtype == torch.float32
