@@ -28,7 +28,7 @@ MOST_BYTES = 2**30
 """What activations may take at most, beside those of one image."""
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
-TARGET = Target("native", OFFSET, pack_filters, slices=True, rows=True)
+TARGET = Target("native", OFFSET, pack_filters, slices=True)
 
 
 class NativeModel(ExecutorModel):

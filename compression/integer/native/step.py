@@ -138,7 +138,7 @@ def _own(step: Step) -> dict[str, Any]:
     """Return the fields that only this kind of step has."""
     match step:
         case Quantize():
-            return {"width": step.width, "plane": step.plane, "input_scale": step.scale}
+            return {"input_scale": step.scale, **_numbers(step)}
         case Product():
             return {"bias": step.bias, "multiplier": step.multiplier, **_weights(step.weights)}
         case Maximum():
@@ -166,6 +166,17 @@ def _own(step: Step) -> dict[str, Any]:
         case Attention():
             return _attention(step)
     raise TypeError(f"{step.name}: `struct step` has no {type(step).__name__}")
+
+
+def _numbers(step: Quantize) -> dict[str, Any]:
+    """Return how the real inputs lie: tokens as one row of a single channel."""
+    if step.by_channel:
+        return {"width": step.width, "plane": step.pixels}
+    within = torch.arange(step.channels, dtype=torch.int32)
+    offsets = (step.output.offsets[:, None] + within).flatten()
+    count = len(offsets)
+    row = dict.fromkeys(("pixels", "width", "plane"), count)
+    return {"channels": 1, "output_offsets": offsets, **row}
 
 
 def _attention(step: Attention) -> dict[str, Any]:

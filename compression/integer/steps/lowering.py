@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from compression.errors import UnsupportedTypeError
@@ -23,7 +22,7 @@ from compression.integer.steps.operands import misplaced_operand, values_read
 from compression.integer.steps.outputs import Outputs
 from compression.integer.steps.pools import average, largest, max_window
 from compression.integer.steps.requantization import requantization, unit_of
-from compression.integer.steps.rows import attend, fits, normalize
+from compression.integer.steps.rows import attend, normalize, unfit
 from compression.integer.steps.step import (
     Place,
     Product,
@@ -111,25 +110,20 @@ class Lowering:
         return self.layout.take(node, zero).place()
 
     def _quantize(self, node: fx.Node, layer: q.Quantize) -> None:
-        channels, height, width = self.layout.spatial(node)
-        output = self._output(node, self.target.zero(layer.output_zero_point))
-        shape = self.layout.shapes[node]
-        if len(shape) > 2 and not is_by_channel(shape, self.layout.axis(node)):
-            # tokens: a row of numbers as they lie
-            if not self.target.rows:
-                raise self._unknown(node, layer, " of tokens")
-            numbers = torch.arange(channels * height * width, dtype=torch.int32)
-            output, channels, height, width = replace(output, offsets=numbers), 1, 1, len(numbers)
+        channels, _, width = self.layout.spatial(node)
         self.steps.append(
             Quantize(
-                name=str(node.target), channels=channels, bounds=self.target.bounds, output=output,
-                width=width, plane=height * width, scale=float(layer.output_scale),
+                name=str(node.target), channels=channels, bounds=self.target.bounds,
+                output=self._output(node, self.target.zero(layer.output_zero_point)), width=width,
+                scale=float(layer.output_scale),
+                by_channel=is_by_channel(self.layout.shapes[node], self.layout.axis(node)),
             )
         )  # fmt: skip
 
     def _rows(self, node: fx.Node, layer: q.QuantizedLayerNorm | q.QuantizedAttention) -> None:
-        if not self.target.rows or not fits(self.layout, node, layer):
-            raise self._unknown(node, layer)
+        reason = unfit(self.layout, node, layer)
+        if reason:
+            raise self._unknown(node, layer, reason)
         output = self._output(node, self.target.zero(layer.output_zero_point))
         write: Any = normalize if isinstance(layer, q.QuantizedLayerNorm) else attend
         self.steps.append(write(self.layout, node, layer, self.target, output))

@@ -4,10 +4,14 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from compression.integer.codes import INT32_LIMIT, LARGEST
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.step import Attention, Norm, Place
 from compression.integer.steps.target import Target
 from compression.quantization import modules as q
+
+MOST_KEYS = (INT32_LIMIT - 1) // LARGEST**2
+"""With so many, sums of weights times distances of values are whole numbers of int32."""
 
 
 def normalize(
@@ -48,9 +52,14 @@ def _each_group(mask: Tensor, shape: list[int]) -> Tensor:
     return mask.expand(wide).reshape(-1, *mask.shape[-2:]).contiguous()
 
 
-def fits(layout: Layout, node: fx.Node, layer: q.QuantizedLayerNorm | q.QuantizedAttention) -> bool:
-    """Tell whether a step computes this: rows of one axis, all groups of one shape."""
+def unfit(
+    layout: Layout, node: fx.Node, layer: q.QuantizedLayerNorm | q.QuantizedAttention
+) -> str | None:
+    """Say what no step computes, None for rows of one axis, and for groups of one shape."""
     if isinstance(layer, q.QuantizedLayerNorm):
-        return layer.dims == 1
+        return None if layer.dims == 1 else f" over {layer.dims} dimensions"
     shapes = [layout.shapes[source] for source in (*node.args, node)]  # type: ignore[index]
-    return len({tuple(shape[:-2]) for shape in shapes}) == 1 and len(shapes[0]) > 2
+    if len({tuple(shape[:-2]) for shape in shapes}) > 1 or len(shapes[0]) < 3:
+        return f" of {', '.join(str(shape[1:]) for shape in shapes[:-1])}"
+    keys = shapes[1][-2]
+    return f" of {keys} keys, more than {MOST_KEYS}" if keys > MOST_KEYS else None

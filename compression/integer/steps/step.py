@@ -69,11 +69,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantize(Step):
-    """The network's real inputs (NCHW, rows of `width` numbers, `plane` per channel) become codes."""
+    """The network's real inputs become codes.
+
+    They come channel by channel (NCHW, rows of `width` pixels), or pixel by pixel: tokens.
+    """
 
     width: int
-    plane: int
     scale: float
+    by_channel: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,15 +20,13 @@ for row by row; None where these groups are products of their own."""
 class Target:
     """An executor of steps by its `name`: its codes are the network's plus `offset`.
 
-    With `slices` its products read and write some of a pixel's channels: a group's. With `rows` it has
-    kernels for LayerNorm and attention, and takes tokens as inputs.
+    With `slices` its products read and write some of a pixel's channels: a group's.
     """
 
     name: str
     offset: int
     pack: Pack
     slices: bool = False
-    rows: bool = False
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compression.integer.steps import (
+    Attention,
     CodesStep,
     DepthwiseWeights,
     Gather,
@@ -189,6 +190,8 @@ def read_places(step: Step) -> Iterator[Tensor | int]:
             yield taps
         case Mean():
             yield from (step.rows, step.pixel)
+        case Attention(key=key, value=value):
+            yield from (key.offsets, key.stride, value.offsets, value.stride)
 
 
 def written_places(step: Step) -> Iterator[Tensor | int]:

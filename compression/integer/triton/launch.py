@@ -1,6 +1,7 @@
 """One step of a lowered network as launches of a kernel, compiled or interpreted."""
 
 import importlib.util
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compression.integer.steps import CodesStep, Place, Product, Quantize, RealPlace, Step
+from compression.integer.steps import (
+    Attention,
+    CodesStep,
+    Norm,
+    Place,
+    Product,
+    Quantize,
+    RealPlace,
+    Step,
+)
 from compression.integer.triton.arguments import (
     TritonWeights,
     alignment,
@@ -27,26 +37,33 @@ from compression.integer.triton.arguments import (
     written_places,
 )
 from compression.integer.triton.config import DEFAULT, Config, candidates
+from compression.integer.triton.rows import call_of
 
 KERNEL = "int8_convolution"
 """The kernel that multiplies codes on tensor cores, as the device reports it."""
 ROWS, CHANNELS = 32, 64
 """The tile of a kernel that multiplies no matrices."""
+REALS = 4096
+"""Numbers that a program makes codes of."""
 
 
 @cache
 def kernels(*, interpreted: bool) -> ModuleType:
     """Return the kernels, compiled for the device or run by Triton's interpreter on the CPU.
 
-    What `triton.jit` makes depends on a setting at import, so that each has a module of its own.
+    What `triton.jit` makes depends on a setting at import, so that each has a package of its own.
     """
     from triton import knobs
 
     name = f"{__package__}.kernels_{'interpreted' if interpreted else 'compiled'}"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("kernels.py"))
+    folder = Path(__file__).with_name("kernels")
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # its files import from one another
     with knobs.runtime.scope():
         knobs.runtime.interpret = interpreted
         spec.loader.exec_module(module)
@@ -80,6 +97,11 @@ class Launch:
                 self._quantize(step, images, inputs)
             case Product(weights=TritonWeights() as packed) as step:
                 self._convolution(step, packed, images, outputs)
+            case Norm() | Attention() as step:
+                call = call_of(step, images)
+                self._kernel(call.kernel)[call.grid](
+                    *call.args, **call.named, **self._aligned(), enable_fp_fusion=False
+                )
             case CodesStep() as step:
                 self._pointwise(step, images, outputs)
 
@@ -113,10 +135,13 @@ class Launch:
     def _quantize(self, step: Quantize, images: int, inputs: Tensor) -> None:
         assert isinstance(step.output, Place)
         rows, pixel = images * step.pixels, pixel_bytes(step.channels)
-        self._kernel("int8_quantize")[(-(-rows // 128), 1)](
+        block_n = min(CHANNELS, power_of_two(pixel))
+        block_m = min(128, REALS // block_n)
+        steps = (1, step.pixels) if step.by_channel else (step.channels, 1)
+        self._kernel("int8_quantize")[(-(-rows // block_m), -(-pixel // block_n))](
             inputs, step.output.memory, step.output.offsets, step.output.stride,
-            rows, step.pixels, step.channels, step.scale, **bounds(step),
-            PIXEL=pixel, OUT_ALIGN=self.out_align, BLOCK_M=128, BLOCK_N=power_of_two(pixel),
+            rows, step.pixels, step.channels, *steps, step.scale, **bounds(step),
+            PIXEL=pixel, OUT_ALIGN=self.out_align, BLOCK_M=block_m, BLOCK_N=block_n,
             enable_fp_fusion=False,
         )  # fmt: skip
 

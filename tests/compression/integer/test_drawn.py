@@ -62,6 +62,12 @@ def test_tritons_interpreter_gives_the_references_bits(program: Program) -> None
     executed.triton(program)
 
 
+@pytest.mark.skipif(bool(lacking_interpreter()), reason=lacking_interpreter())
+@drawn(0.03, channels=True)
+def test_tritons_interpreter_gives_them_for_any_network_that_it_takes(program: Program) -> None:
+    executed.triton(program)
+
+
 @needs("onednn")
 @drawn()
 def test_onednn_gives_the_references_codes_but_for_ties(program: Program) -> None:

@@ -1,14 +1,13 @@
-"""Transformers on every executor."""
+"""Transformers on every executor; triton's are in triton/test_rows.py."""
 
 import pytest
 import torch
 
-from compression.errors import UnsupportedTypeError
-from compression.integer import code_differences, deploy, lacking, lower_native, lower_triton
+from compression.integer import code_differences, deploy, lacking, lower_native
 from compression.quantization import modules as q
 from compression.quantization import quantize_static
 from tests.support import mixed_nets
-from tests.support.transformer_nets import NETS, by_hand
+from tests.support.transformer_nets import NETS
 
 EXECUTORS = {
     "onednn": (0.05, "a tie rounds to either side"),
@@ -71,10 +70,3 @@ def test_other_executors_give_the_reference_within_ties(name: str, executor: str
     assert type(deployed) is not type(reference)
     assert (deployed(x) - wanted).norm() <= bound * wanted.norm()
     assert deployed(x[:1]).shape == wanted[:1].shape
-
-
-def test_triton_names_the_layer_that_it_has_no_kernel_for() -> None:
-    pytest.importorskip("triton")
-    model, x = by_hand(fused=True)
-    with pytest.raises(UnsupportedTypeError, match=r"triton executor has no kernel for norm1 \("):
-        lower_triton(quantize_static(model, x), x)

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,8 @@ from compression.integer import lower_triton
 from compression.integer.triton.config import LARGE, SMALL, Config
 from compression.integer.triton.launch import Launch, kernels
 from compression.quantization import quantize_static
+from tests.support import transformer_nets
+from tests.support.attention_cases import attending
 from tests.support.integer_nets import NETS
 
 HOPPER, AMPERE = 90, 80
@@ -105,20 +108,28 @@ class NoLaunch:
         return launch
 
 
-@pytest.fixture
-def hopper(monkeypatch: pytest.MonkeyPatch) -> dict[str, NoLaunch]:
-    """Let launches compile for an H100; return the kernels by name."""
+def compiling(monkeypatch: pytest.MonkeyPatch, module: Any, capability: int) -> dict[str, NoLaunch]:
+    """Let launches compile a module's kernels for a GPU; return them by name."""
     driver = SimpleNamespace(
-        get_current_target=lambda: GPUTarget("cuda", HOPPER, 32),
+        get_current_target=lambda: GPUTarget("cuda", capability, 32),
         get_current_device=lambda: 0,
         get_current_stream=lambda _: 0,
     )
     monkeypatch.setattr(triton.runtime.driver, "_active", driver, raising=False)
-    module = kernels(interpreted=False)
-    names = ("int8_quantize", "int8_convolution", "int8_pointwise")
-    found = {name: NoLaunch(getattr(module, name)) for name in names}
+    found = {name: NoLaunch(getattr(module, name)) for name in module.__all__}
     monkeypatch.setattr(Launch, "_kernel", lambda _, name: found[name])
     return found
+
+
+@pytest.fixture
+def hopper(monkeypatch: pytest.MonkeyPatch) -> dict[str, NoLaunch]:
+    """Let launches compile for an H100."""
+    return compiling(monkeypatch, kernels(interpreted=False), HOPPER)
+
+
+def made_by(kernels_by_name: dict[str, NoLaunch]) -> list[Any]:
+    """Return all that was compiled."""
+    return [kernel for counted in kernels_by_name.values() for kernel in counted.made]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -130,7 +141,7 @@ def test_every_launch_of_a_network_compiles(net: str, batch: int, hopper) -> Non
     integer = lower_triton(quantize_static(model, x), x[:batch])
     with torch.inference_mode():
         integer(x[:batch])
-    made = [kernel for counted in hopper.values() for kernel in counted.made]
+    made = made_by(hopper)
     assert len(made) == len(integer.launches)
     assert all(kernel.asm["cubin"] for kernel in made)
     quotients = [kernel.asm["ptx"] for kernel in hopper["int8_quantize"].made]
@@ -152,3 +163,50 @@ def test_a_networks_own_arguments_give_the_wide_copies_and_stores(hopper) -> Non
     for kernel in [*hopper["int8_quantize"].made, *hopper["int8_pointwise"].made]:
         alone = re.findall(r"(?:ld|st)\.global\.b8", kernel.asm["ptx"])
         assert not alone, "codes are read and written side by side"
+
+
+@pytest.mark.parametrize("net", ["vit", "encoder, norms first"])
+def test_every_launch_of_a_transformer_compiles_and_rounds_as_the_reference(
+    net: str, hopper
+) -> None:
+    model, x = transformer_nets.NETS[net]()
+    integer = lower_triton(quantize_static(model, x), x[:2])
+    with torch.inference_mode():
+        integer(x[:2])
+    assert len(made_by(hopper)) == len(integer.launches)
+    norms, attentions = (hopper[name].made for name in ("int8_norm", "int8_attention"))
+    assert len(norms) > 1
+    assert len(attentions) == 2
+    for kernel in norms:
+        assert "sqrt.rn" in kernel.asm["ptx"], "a root is rounded once, to nearest"
+    for kernel in attentions:
+        assert re.search(r"mma\S*\.s32\.s8\.s8", kernel.asm["ptx"])
+    for kernel in (*norms, *attentions):
+        assert "div.rn.f32" in kernel.asm["ptx"], "a quotient is rounded once, to nearest"
+        assert not re.search(r"\b(fma\.rn\.f32|\w+\.approx\S*\.f32)", kernel.asm["ptx"])
+        assert not kernel.metadata.enable_fp_fusion, "nor may the assembler fuse"
+
+
+@pytest.mark.parametrize("capability", [AMPERE, HOPPER])
+@pytest.mark.parametrize("width", [64, 320], ids=["of ViT-B", "wider than a tile"])
+def test_attention_of_real_sizes_runs_on_int8_tensor_cores(
+    width: int, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in sys.modules if ".kernels_compiled" in name]:
+        monkeypatch.delitem(
+            sys.modules, name
+        )  # a kernel stays with its first GPU: it takes new ones
+    module = kernels.__wrapped__(interpreted=False)
+    found = compiling(monkeypatch, module, capability)
+    model, x = attending((197, 197), 2, width, width, batch=1)
+    integer = lower_triton(quantize_static(model, x), x)
+    with torch.inference_mode():
+        integer(x)
+    (kernel,) = found["int8_attention"].made
+    product = (
+        r"wgmma\.mma_async\S*\.s32\.s8\.s8" if capability == HOPPER else r"mma\.sync\S*\.s8\.s8"
+    )
+    assert len(re.findall(product, kernel.asm["ptx"])) >= 3, "scores twice, and values"
+    used = disassembled(kernel.asm["cubin"], tmp_path, "-res-usage")
+    assert "STACK:0 " in used, "no register is spilled"
+    assert kernel.metadata.shared <= 100 * 2**10, "two programs at least on a multiprocessor"

@@ -9,6 +9,8 @@ from compression.integer import TritonModel, code_differences, deploy, lacking, 
 from compression.integer.triton.config import LARGE, SMALL, Config
 from compression.layers import copy_model
 from compression.quantization import StaticQuantizedModel, quantize_static
+from tests.support import transformer_nets
+from tests.support.attention_cases import MASKS, attending
 from tests.support.integer_nets import NETS, numbers
 
 pytestmark = [
@@ -37,6 +39,26 @@ def test_outputs_are_the_reference_executors_bit_for_bit(net: str) -> None:
     model, x = NETS[net]()
     reference = quantize_static(model, x)
     integer = lower_triton(on_cuda(reference), x[:2].cuda())
+    with torch.inference_mode():
+        assert torch.equal(integer(x.cuda()).cpu(), reference(x))
+
+
+@pytest.mark.parametrize("net", transformer_nets.NETS)
+def test_every_layer_of_a_transformer_gives_the_codes_of_the_reference(net: str) -> None:
+    model, x = transformer_nets.NETS[net]()
+    reference = quantize_static(model, x)
+    integer = lower_triton(on_cuda(reference), x.cuda(), keep=True)
+    assert set(code_differences(reference, integer, x).values()) == {(0, 0.0)}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(
+    "size", [((197, 197), 3, 64, 64), ((5, 130), 2, 320, 33), ((1, 1), 1, 1, 1)]
+)
+def test_attention_of_any_size_is_the_reference_bit_for_bit(size, mask: str) -> None:
+    model, x = attending(*size, mask=mask)
+    reference = quantize_static(model, x)
+    integer = lower_triton(on_cuda(reference), x.cuda())
     with torch.inference_mode():
         assert torch.equal(integer(x.cuda()).cpu(), reference(x))
 

@@ -1,48 +1,9 @@
-"""The device's code: int8 codes (NHWC, with a border) in, int8 codes out.
-
-A kernel writes `rows` = images x pixels rows of channels; offsets are those of a pixel in its image,
-strides those from image to image, in elements. Every number is rounded as the reference executor
-rounds it: launch with enable_fp_fusion=False, since a fused multiply-add would round once, not twice.
-"""
+"""Kernels that slide windows over pixels, and the one that makes codes of real numbers."""
 
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def places(offsets, stride, row, pixels, ALIGN: tl.constexpr):
-    """Return where each of `row` begins, a multiple of ALIGN: int64, a batch may exceed 2^31 bytes."""
-    place = tl.multiple_of(tl.load(offsets + row % pixels), ALIGN)
-    return (row // pixels).to(tl.int64) * stride + place
-
-
-@triton.jit
-def encode(values, output_zero, lowest, highest):
-    """Return codes of numbers in units of the output; the bounds are whole numbers less its zero.
-
-    1.5 x 2^23 leaves no bits for a fraction: adding it rounds to the nearest even whole number.
-    """
-    bounded = tl.minimum(tl.maximum(values, lowest), highest)
-    return (((bounded + 12582912.0) - 12582912.0).to(tl.int32) + output_zero).to(tl.int8)
-
-
-@triton.jit
-def finish(
-    values, inside, row, n, pixels,
-    residual, residual_offsets, residual_stride, residual_zero, residual_ratio,
-    output, output_offsets, output_stride, output_zero, lowest, highest,
-    HAS_RESIDUAL: tl.constexpr, REAL: tl.constexpr, ALIGN: tl.constexpr,
-):  # fmt: skip
-    """Add a residual to numbers in units of the output, and store them, or their codes."""
-    if HAS_RESIDUAL:
-        other = places(residual_offsets, residual_stride, row, pixels, ALIGN)
-        codes = tl.load(residual + other[:, None] + n[None, :], mask=inside, other=0)
-        values += (codes.to(tl.int32) - residual_zero).to(tl.float32) * residual_ratio
-    place = places(output_offsets, output_stride, row, pixels, ALIGN)[:, None] + n[None, :]
-    if REAL:
-        tl.store(output + place, values, mask=inside)
-    else:
-        tl.store(output + place, encode(values, output_zero, lowest, highest), mask=inside)
+from .codes import encode, finish, places
 
 
 @triton.jit
@@ -183,26 +144,27 @@ def int8_pointwise(
 @triton.jit
 def int8_quantize(
     input, output, output_offsets, output_stride,
-    rows, pixels, channels,
+    rows, pixels, channels, pixel_step, channel_step,
     input_scale, output_zero, lowest, highest,
     PIXEL: tl.constexpr, OUT_ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Real inputs (NCHW) -> codes (NHWC); what fills a pixel of PIXEL bytes is the code of 0.
+    """Real inputs -> codes (NHWC); what fills a pixel of PIXEL bytes is the code of 0.
 
-    What is not a number counts as 0.
+    An image's numbers lie `pixel_step` and `channel_step` apart: channel by channel, or tokens. What
+    is not a number counts as 0.
     """
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tl.arange(0, BLOCK_N)
-    inside = (row < rows)[:, None] & (n < channels)[None, :]
-    image = (row // pixels).to(tl.int64)
-    x = input + (image * channels * pixels + row % pixels)[:, None] + n[None, :] * pixels
-    reals = tl.load(x, mask=inside, other=0.0)
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = (m < rows)[:, None] & (n < channels)[None, :]
+    image = (m // pixels).to(tl.int64)
+    start = image * channels * pixels + m % pixels * pixel_step
+    reals = tl.load(input + start[:, None] + n[None, :] * channel_step, mask=inside, other=0.0)
     reals = tl.where(reals == reals, reals, 0.0)
     scale = tl.full((BLOCK_M, BLOCK_N), 1.0, tl.float32) * input_scale
     codes = encode(tl.div_rn(reals, scale), output_zero, lowest, highest)
-    place = places(output_offsets, output_stride, tl.minimum(row, rows - 1), pixels, OUT_ALIGN)
+    place = places(output_offsets, output_stride, tl.minimum(m, rows - 1), pixels, OUT_ALIGN)
     tl.store(
         output + place[:, None] + n[None, :],
         codes,
-        mask=(row < rows)[:, None] & (n < PIXEL)[None, :],
+        mask=(m < rows)[:, None] & (n < PIXEL)[None, :],
     )
