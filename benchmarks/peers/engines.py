@@ -65,9 +65,9 @@ def _save(
     save(how(model, calibration), path)
 
 
-def _int8(model: nn.Module, calibration: Tensor, *, fallback: bool = False) -> StaticQuantizedModel:
+def _int8(model: nn.Module, calibration: Tensor, **options: Any) -> StaticQuantizedModel:
     batches = list(calibration.split(CALIBRATION_BATCH))
-    return quantize_static(model, batches, precision="bfloat16", fallback=fallback)
+    return quantize_static(model, batches, precision="bfloat16", **options)
 
 
 def _torch(path: Path, setting: Setting) -> Predict:
@@ -233,8 +233,11 @@ BASELINE = PEERS[0]
 DEPLOYED = Engine(
     "compression-int8",
     ".safetensors",
-    partial(_save, how=partial(_int8, fallback=True)),
+    partial(_save, how=partial(_int8, fallback=True, bias_correction=True)),
     partial(_executor, executor=None),
 )
-"""What a user gets who names no executor, and leaves in float what has no integer arithmetic."""
+"""What a user gets who names no executor, and leaves in float what has no integer arithmetic.
+
+Biases are corrected, as NNCF does unasked.
+"""
 BY_NAME = {engine.name: engine for engine in (*ENGINES, DEPLOYED)}
