@@ -80,7 +80,7 @@ CIFAR10 = Workload(
     sparse=Recipe(epochs=1, batch_size=128, learning_rate=0.02, warmup=0.1, precision="bfloat16"),
     removal={
         0.5: Recipe(epochs=4, batch_size=128, learning_rate=0.01, warmup=0.1),
-        0.25: Recipe(epochs=6, batch_size=128, learning_rate=0.05, warmup=0.1),
+        0.25: Recipe(epochs=6, batch_size=128, learning_rate=0.01, warmup=0.1),
         0.125: Recipe(epochs=15, batch_size=128, learning_rate=0.05, warmup=0.1),
     },
     fine_tune_images=6_400,
