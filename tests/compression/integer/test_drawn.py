@@ -63,7 +63,7 @@ def test_tritons_interpreter_gives_the_references_bits(program: Program) -> None
 
 
 @pytest.mark.skipif(bool(lacking_interpreter()), reason=lacking_interpreter())
-@drawn(0.03, channels=True)
+@drawn(0.03)
 def test_tritons_interpreter_gives_them_for_any_network_that_it_takes(program: Program) -> None:
     executed.triton(program)
 
