@@ -14,7 +14,7 @@ struct recurrent {
     struct linear products, projections;
 };
 
-/* The sum of both products, 16 units of gate `gate` from unit `k` on. */
+/* The sums of both products, 16 of them from `at` on. */
 INLINE __m512 gate_of(const float *x, const float *h, int64_t at, __mmask16 mask) {
     return _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + at), _mm512_maskz_loadu_ps(mask, h + at));
 }
@@ -42,7 +42,7 @@ INLINE __m512 gru(const float *x, const float *h, const float *hidden, int64_t n
 static void gates(const struct recurrent *s, const float *x, const float *h, int64_t row, float *y) {
     const int64_t n = s->units;
     for (int64_t k = 0; k < n; k += LANES) {
-        const __mmask16 mask = n - k >= LANES ? 0xffff : (1u << (n - k)) - 1;
+        const __mmask16 mask = lanes((int)n, (int)k);
         __m512 new;
         if (s->cell == LSTM) new = lstm(x, h, s->cells + row * n, n, k, mask);
         else if (s->cell == GRU) new = gru(x, h, s->hidden + row * n, n, k, mask);
