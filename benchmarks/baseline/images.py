@@ -1,5 +1,6 @@
 """Images from files: pixels of 8 bits, whichever way they are stored."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,23 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     if not classes:
         raise CompressionError(f"{root}: expected one folder per class, found none")
-    images: list[Tensor] = []
+    known = _suffixes()
+    files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = sorted(
-            p for p in (root / name).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"}
-        )
-        if not files:
-            raise CompressionError(f"{root / name}: class folder without images (.jpg, .png)")
-        for file in files:
-            images.append(_read_image(file))
-        labels += [label] * len(files)
+        found = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in known)
+        if not found:
+            raise CompressionError(f"{root / name}: class folder without images (.png, .jpg, ...)")
+        files += found
+        labels += [label] * len(found)
+    with ThreadPoolExecutor() as pool:  # decoders let other threads run
+        images = list(pool.map(_read_image, files))
     return torch.stack(images), torch.tensor(labels), classes
+
+
+def _suffixes() -> set[str]:
+    """Return the endings of the files that Pillow reads here."""
+    return {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
 
 def _read_image(file: Path) -> Tensor:

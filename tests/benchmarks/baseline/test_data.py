@@ -66,6 +66,18 @@ def test_an_ending_in_capitals_is_an_image_too(tmp_path: Path) -> None:
     assert len(read_cifar10(root)[0][1]) == 20
 
 
+def test_any_format_that_pillow_reads_is_an_image(tmp_path: Path) -> None:
+    root = folders(tmp_path)
+    wanted = read_cifar10(root)
+    for file in root.glob("t*/*/*.jpg"):
+        Image.open(file).save(file.with_suffix(".webp"), lossless=True)
+        file.unlink()
+    found = read_cifar10(root)
+    pairs = zip(found[0] + found[1], wanted[0] + wanted[1], strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert found[2] == "CIFAR-10, image folders"
+
+
 def test_the_papers_preparation_is_224_pixels(tmp_path: Path) -> None:
     data = load_cifar10_paper(folders(tmp_path))
     assert data.train.prepare == Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=224)
