@@ -12,6 +12,6 @@ def lacking_interpreter() -> str:
     import triton
 
     version = tuple(map(int, triton.__version__.split(".")[:2]))
-    if version < (3, 7) and tuple(map(int, np.__version__.split(".")[:2])) >= (2, 5):
-        return "Triton's interpreter before 3.7 needs numpy before 2.5"
+    if version < (3, 7) and tuple(map(int, np.__version__.split(".")[:2])) >= (2, 4):
+        return "Triton's interpreter before 3.7 needs numpy before 2.4"
     return ""

@@ -115,7 +115,9 @@ def test_what_waits_for_the_gpu_is_refused_and_the_next_capture_works() -> None:
     def work() -> Tensor:
         return x * x.max().item()
 
-    with pytest.raises(UncapturableError, match=r"it waits for the device in work \(test_graph"):
+    with pytest.raises(
+        UncapturableError, match=r"it waits for the device in work \(test_cuda_graph"
+    ):
         capture(work)
     assert torch.cuda.get_sync_debug_mode() == 0
     assert torch.equal(capture(lambda: x * 2).replay_output(), x * 2)
