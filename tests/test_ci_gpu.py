@@ -42,6 +42,14 @@ def test_every_step_runs_and_a_failed_one_is_named(run, tmp_path: Path) -> None:
     assert f"--benchmark-json={out}/cifar10-cuda-made-up-h0-80gb.json" in table
 
 
+def test_a_step_takes_no_longer_than_it_may(run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("STEP_LIMIT_S", "1")
+    (tmp_path / "bin" / "python").write_text("#!/bin/sh\necho begun\nsleep 60\n")
+    done = run("/images", str(tmp_path / "out"), "tests")
+    assert done.stdout.splitlines()[-1] == "failed: tests"
+    assert (tmp_path / "out" / "tests.txt").read_text() == "begun\n"
+
+
 def test_steps_can_be_chosen_and_a_machine_without_a_card_is_told(run, tmp_path: Path) -> None:
     assert run("/images", str(tmp_path / "out"), "integer", "tests").returncode == 0
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"tests", "integer"}
