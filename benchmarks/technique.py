@@ -41,11 +41,13 @@ class Claim:
       "size only" where no kernel gains by it: both have no latency.
     - `kernels`: sets of kernels, of which one must be seen to run whole before a latency counts.
     - `otherwise`: what it means where none did: a failed test, or a row that is smaller only.
+    - `speed_up`: what it must reach on this device, where that is not what the row's target says.
     """
 
     kind: Literal["latency", "simulated", "size only"] = "latency"
     kernels: tuple[tuple[str, ...], ...] = ()
     otherwise: Literal["failure", "size only"] = "failure"
+    speed_up: float | None = None
 
 
 LATENCY = Claim()
@@ -82,6 +84,11 @@ class Technique:
     def target(self, workload: str) -> Target:
         """Return what it promises on a workload: nothing on one without a target."""
         return self.targets.get(workload, Target())
+
+    def speed_up_on(self, device: str, workload: str) -> float | None:
+        """Return the speed-up that it promises on a device and a workload; None where it does not."""
+        target, claimed = self.target(workload).speed_up, self.claim_on(device).speed_up
+        return target if target is None or claimed is None else claimed
 
     def claim_on(self, device: str) -> Claim:
         """Return what it may say of its time on a device: a latency where nothing is known."""

@@ -87,7 +87,7 @@ def test_latency(
     own = images.contiguous(memory_format=memory_format(technique))
     model, memory = prepare_model(technique, artifact, baseline, own)
     kernels = require_kernels(technique, model, own)
-    limit = technique.target(workload.name).speed_up
+    limit = technique.speed_up_on(device.type, workload.name)
     predictions = [prediction(baseline, images), prediction(model, own)]
     options = {"target": limit, "then": history_of(request)}
     with autotune(device):

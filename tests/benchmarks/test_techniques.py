@@ -66,6 +66,13 @@ def test_a_row_without_a_latency_promises_no_speed_up() -> None:
             assert claim.kernels or claim.otherwise == "failure", f"{technique}: nothing to miss"
 
 
+def test_fewer_multiply_accumulates_promise_no_speed_on_a_gpu() -> None:
+    row = next(technique for technique in TECHNIQUES if technique.name == "channels-50-tuned")
+    assert row.speed_up_on("cpu", "cifar10") == row.target("cifar10").speed_up == 1.3
+    assert row.speed_up_on("cuda", "cifar10") == 0.9
+    assert row.speed_up_on("cuda", "of one's own") is None
+
+
 def test_the_sweep_is_that_of_the_papers_figures() -> None:
     amounts = {technique.facts["amount"] for technique in SWEEP if "amount" in technique.facts}
     assert sorted(amounts) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
