@@ -6,9 +6,9 @@ another and ends with 1. A README says where a table goes, of which file, and wh
     <!-- table: digits-cpu.json quality,speed rows=baseline,static-int8 -->
     <!-- end -->
 
-What stands between the two is replaced. Kinds are parts of a run's table (quality, files, speed, notes,
-several after a comma), of all techniques or of `rows`, or one of tables.TABLES. Between
-`<!-- facts -->` and `<!-- end -->` stands what a benchmark may record.
+What stands between the two is replaced. Kinds are parts of a run's table (tables.PARTS, several after
+a comma), of all techniques or of `rows`, or one of tables.TABLES. Between `<!-- facts -->` and
+`<!-- end -->` stands what a benchmark may record.
 """
 
 import argparse

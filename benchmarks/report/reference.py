@@ -30,11 +30,18 @@ class Reference:
 
     def caption(self, facts: Iterable[Facts]) -> str:
         """Return the data of `facts`, and the hardware, versions, date and commit of the run."""
+        facts = list(facts)
         machine, commit = self.saved["machine_info"], self.saved["commit_info"]
         suite, cpu = machine.get("suite", {}), machine["cpu"]
         threads, torch = suite.get("num_threads"), suite.get("torch")
+        cards = {
+            fact.get("device_name", suite.get("device_name"))
+            for fact in facts
+            if fact["device"] == "cuda"
+        }
         known = [
             "; ".join(dict.fromkeys(fact["data"] for fact in facts)),
+            *sorted(filter(None, cards)),
             f"{cpu['brand_raw']}{' with AVX-512 VNNI' * (VNNI in cpu['flags'])}",
             f"{cpu['count']} cores",
             f"{threads} threads" if threads else "",

@@ -40,6 +40,8 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
         row = table.setdefault(key, Row(*key, _unclaimed(fact)))
         if fact["metric"] == "latency":
             row.latency[fact["timing"], fact["batch_size"]] = fact
+        elif fact["metric"] == "training":
+            row.accuracy = row.cost = fact
         elif fact["metric"] in METRICS:
             setattr(row, fact["metric"], fact)
         row.in_float |= set(fact.get("in_float", ()))

@@ -15,8 +15,8 @@ from compression.accounting import count_macs, count_parameters
 from compression.architectures import Architecture
 from compression.errors import CompressionError
 
-PARTS = ("quality", "files", "speed", "notes")
-"""The parts of a run's table on a CPU: those of columns.parts in its order, then the sentences."""
+PARTS = ("quality", "files", "speed", "wall", "event", "graph", "card", "notes")
+"""The parts of a run's table: those of columns.parts in its order, then the sentences."""
 DO = ("save", "load")
 STORAGE_FORMS = {"mb_per_s": ".0f", "model_sizes": ".2f"}
 STORAGE_HEADS = {"storage-speed": "MB/s", "storage-memory": "memory"}

@@ -29,6 +29,15 @@ def test_every_json_is_shown_with_its_caption() -> None:
         assert f"[{path.name}](" in text, path.name
 
 
+def test_a_gpus_run_names_its_card_and_shows_what_a_training_reached() -> None:
+    reference = read_reference(REFERENCES / "training-cifar10-cuda-nvidia-h100.json")
+    assert ", NVIDIA H100 80GB HBM3, " in reference.caption(reference.facts)
+    assert "94.15" in run_table(reference.facts, ["quality"])
+    rows_of_a_gpu = read_reference(REFERENCES / "cifar10-cuda-nvidia-h100.json").facts
+    assert "(cuda graph, by batch)" in run_table(rows_of_a_gpu, ["graph"])
+    assert "mJ/image" in run_table(rows_of_a_gpu, ["card"])
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """Return a repository of one README with one table, of digits."""
