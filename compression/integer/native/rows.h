@@ -130,13 +130,14 @@ static void pack_values(const struct step *s, const uint8_t *base, const int32_t
 }
 
 /* Add the products of R rows of `quads` x 4 codes with V vectors of packed columns. */
-#define MULTIPLY(R, V) case 8 * R + V: accumulate(&one, &all, x, packed, sums, R, V); break;
+#define MULTIPLY(R, V) case 8 * R + V: accumulate(&one, &all, x, packed, &nothing, sums, R, V); break;
 #define MULTIPLIES(V) MULTIPLY(1, V) MULTIPLY(2, V) MULTIPLY(3, V) MULTIPLY(4, V) MULTIPLY(5, V) MULTIPLY(6, V)
 static void multiply(const uint8_t *const *x, const int8_t *packed, int quads, int R, int V,
                      __m512i sums[ROWS][VECTORS]) {
     const int32_t beginning = 0;
     const struct step one = {.run_offsets = &beginning, .groups = quads};
     const struct band all = {.runs = 1, .groups = quads};
+    struct ahead nothing = {0};
     switch (8 * R + V) { MULTIPLIES(1) MULTIPLIES(2) MULTIPLIES(3) MULTIPLIES(4) }
 }
 

@@ -24,11 +24,11 @@ const struct entry step_entries[] = {STEP_FIELDS(STEP_ENTRY) {"bytes", "step", s
 const struct entry band_entries[] = {BAND_FIELDS(BAND_ENTRY) {"bytes", "band", sizeof(struct band)}, {0}};
 const struct entry numbers[] = {KINDS(NUMBER) NUMBER(LANES) NUMBER(BLOCK) NUMBER(LAST) {0}};
 
-static void take(const struct step *s, const float *input, int images, int thread, int threads,
-                 uint8_t *scratch) {
+static void take(const struct step *s, const struct step *next, const float *input, int images, int thread,
+                 int threads, uint8_t *scratch) {
     switch (s->kind) {
         case QUANTIZE: quantize(s, input, images, thread, threads); break;
-        case CONVOLUTION: convolution(s, images, thread, threads); break;
+        case CONVOLUTION: convolution(s, next, images, thread, threads); break;
         case DEPTHWISE: depthwise(s, images, thread, threads); break;
         case MAXIMUM: maximum(s, images, thread, threads); break;
         case LOOKUP: look_up(s, (const uint8_t *)s->weights, images, thread, threads); break;
@@ -40,6 +40,13 @@ static void take(const struct step *s, const float *input, int images, int threa
         case MEAN: pointwise(s, images, thread, threads, MEAN); break;
         default: map_codes(s, images, thread, threads);
     }
+}
+
+/* The next convolution after step `index`, NULL where there is none. */
+static const struct step *following(const struct step *steps, int64_t count, int64_t index) {
+    while (++index < count)
+        if (steps[index].kind == CONVOLUTION) return &steps[index];
+    return NULL;
 }
 
 /* A step on the images from `first` of a chunk on. */
@@ -74,8 +81,8 @@ int64_t run(const struct step *steps, int64_t count, const float *input, float *
             struct step s = steps[i];
             if (!s.output) s.output = output + first * output_numbers;
             s = from_image(s, mine);
-            take(&s, input + (first + mine) * input_numbers, count_mine, whole ? 0 : thread,
-                 whole ? 1 : threads, scratch + thread * scratch_each);
+            take(&s, following(steps, count, i), input + (first + mine) * input_numbers, count_mine,
+                 whole ? 0 : thread, whole ? 1 : threads, scratch + thread * scratch_each);
             if (thread == 0)
                 kernels += s.kind == CONVOLUTION || s.kind == DEPTHWISE || s.kind == ATTENTION;
             if (!whole || i == count - 1) {
