@@ -51,8 +51,10 @@ def library() -> Any:
     if not compiled.supported():
         raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
     check_interface(compiled)
-    compiled.run.restype = compiled.scratch_bytes.restype = ctypes.c_int64
     pointer, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    compiled.run.argtypes = [pointer, number, *([pointer] * 3), *([number] * 5), small]
+    compiled.scratch_bytes.argtypes = [pointer, number]
+    compiled.run.restype = compiled.scratch_bytes.restype = number
     compiled.linear_weights.argtypes = [pointer] * 5 + [number] * 5 + [small] * 2
     compiled.linear_weights.restype = None
     compiled.linear_dynamic.argtypes = [pointer] * 6 + [number] * 3 + [small]

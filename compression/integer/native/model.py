@@ -1,6 +1,5 @@
 """The native executor: a network in one call of compiled code."""
 
-import ctypes
 import threading
 from typing import Any, NoReturn
 
@@ -50,7 +49,8 @@ class NativeModel(ExecutorModel):
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images
         self._inputs, self._outputs = torch.Size(inputs), lowering.outputs
-        self._scratch = int(self._library.scratch_bytes(self._steps, ctypes.c_int64(len(steps))))
+        self._scratch_each = int(self._library.scratch_bytes(self._steps, len(steps)))
+        self._scratch = aligned(0)
         self._lock = threading.Lock()  # the memory is one prediction's at a time
 
     def forward(self, inputs: Tensor) -> Any:
@@ -65,16 +65,15 @@ class NativeModel(ExecutorModel):
         numbers = self._outputs.numbers
         outputs = torch.empty(len(images), numbers, dtype=torch.float32, device="cpu")
         threads = torch.get_num_threads()
-        scratch = aligned(threads * self._scratch)
         with self._lock:
+            if self._scratch.numel() < threads * self._scratch_each:
+                self._scratch = aligned(threads * self._scratch_each)
             layers = self._library.run(
-                self._steps, ctypes.c_int64(len(self._steps)),
-                ctypes.c_void_p(images.data_ptr()), ctypes.c_void_p(outputs.data_ptr()),
-                ctypes.c_void_p(scratch.data_ptr()), ctypes.c_int64(self._scratch),
-                *map(ctypes.c_int64, (len(images), self._chunk, self._inputs.numel(), numbers)),
-                threads,
+                self._steps, len(self._steps), images.data_ptr(), outputs.data_ptr(),
+                self._scratch.data_ptr(), self._scratch_each, len(images), self._chunk,
+                self._inputs.numel(), numbers, threads,
             )  # fmt: skip
-        self.kernels_ran = {KERNEL: layers}
+        self.__dict__["kernels_ran"] = {KERNEL: layers}  # torch's own way of setting it is slow
         return self._outputs.structured(outputs)
 
     def __deepcopy__(self, _: object) -> NoReturn:

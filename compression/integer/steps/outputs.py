@@ -1,5 +1,6 @@
 """Where the network's real outputs lie: one after the other in a row of numbers for each image."""
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,7 +44,19 @@ class Outputs:
 
     def structured(self, rows: Tensor) -> Any:
         """Return the outputs in the network's structure, of rows (images, numbers)."""
+        if self._are_rows:
+            return rows
         return structured(self.graph, {node: self._tensor(node, rows) for node in self._starts})
+
+    @cached_property
+    def _are_rows(self) -> bool:
+        """Whether the network returns the rows as they are, as a classifier does."""
+        nodes = dict.fromkeys(self._starts)
+        alone = len(nodes) == 1 and structured(self.graph, nodes) is None
+        return alone and all(
+            self._shapes[node][1:] == [self.numbers] and self._sides[node][1:] == [1, 1]
+            for node in nodes
+        )
 
     def _tensor(self, node: fx.Node, rows: Tensor) -> Tensor:
         channels, height, width = self._sides[node]
