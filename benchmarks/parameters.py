@@ -21,7 +21,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         (device, technique)
         for device in devices(config)
         for technique in (*TECHNIQUES, *(marker.args[0] if marker else ()))
-        if device in technique.claims
+        if device in technique.claims and config.stash[WORKLOAD].name not in technique.left_out_on
     ]
     if "batch_size" not in metafunc.fixturenames:
         metafunc.parametrize("place, case", [_parameter(*pair) for pair in pairs])

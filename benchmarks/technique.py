@@ -61,6 +61,7 @@ class Technique:
 
     - `targets`: by workload; another workload is measured without.
     - `claims`: by device; it is measured on these.
+    - `left_out_on`: workloads that it tells nothing on, and takes seconds of.
     - `prepare`: makes the file's model ready for inputs like the given ones.
     - `entropy_coded`: how its file is stored.
     - `facts`: what each of its results records besides; benchmarks/facts/schema.py knows them.
@@ -70,6 +71,7 @@ class Technique:
     how: Callable[[Baseline], nn.Module]
     targets: Mapping[str, Target] = field(default_factory=dict)
     claims: Mapping[str, Claim] = field(default_factory=lambda: dict.fromkeys(DEVICES, LATENCY))
+    left_out_on: tuple[str, ...] = ()
     family: str = ""
     student: bool = False
     prepare: Callable[[nn.Module, Tensor], nn.Module] = deploy

@@ -95,6 +95,14 @@ def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
     assert "min left" not in out, "the baseline comes from the cache"
 
 
+def test_a_workload_leaves_out_the_rows_that_tell_nothing_on_it() -> None:
+    options = "-p no:cacheprovider --collect-only -q -k distilled"
+    for workload, rows in {"digits": 1, "cifar10": 2}.items():
+        run = run_pytest("benchmarks/test_size.py", *options.split(), "--workload", workload)
+        found = [line for line in run.stdout.splitlines() if "::test_size[cpu-distilled" in line]
+        assert len(found) == rows, run.stdout
+
+
 NO_CARD = """
 import torch
 
