@@ -105,6 +105,11 @@ def alteration(layer: nn.Module) -> str | None:
     """
     if type(layer).__module__.split(".")[0] != "torch":
         return f"{type(layer).__qualname__} is a class of your own: it may compute something else"
+    return alteration_of_call(layer)
+
+
+def alteration_of_call(layer: nn.Module) -> str | None:
+    """Say what of the instance changes what its class's forward computes; None for nothing."""
     if "forward" in vars(layer):
         return "its forward was replaced on the instance"
     hooks = (layer._forward_hooks, layer._forward_pre_hooks)

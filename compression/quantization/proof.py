@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from compression.nested import named_leaves, structure_of
 from compression.quantization.calibration import device_of
 from compression.quantization.ends import check_ends
 from compression.quantization.transformers import write_out_transformers
+from compression.quantization.windows import Sizes, shown_sizes, write_out_windows
 
 SAMPLES = 4
 """Inputs of the first batch that the graph is tried on."""
@@ -21,24 +23,37 @@ TOLERANCE = 1e-3
 """Of the largest output: the same operators in the same order leave float32's own error only."""
 
 
-def trace_in_float32(model: nn.Module) -> fx.GraphModule:
-    """Return the traced graph of a copy of `model` in float32."""
-    return trace(write_out_transformers(copy_model(model).float()))
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a batch shows of a network that its code does not tell.
+
+    `token_norms` are batch norms after linear layers that read tokens, not rows (N, C); `windows` the
+    sizes of maps that attention in windows reads.
+    """
+
+    token_norms: tuple[str, ...] = ()
+    windows: Sizes = field(default_factory=dict)
+
+
+def trace_in_float32(model: nn.Module, windows: Sizes) -> fx.GraphModule:
+    """Return the traced graph of a copy of `model` in float32, for maps of these sizes."""
+    written = write_out_windows(copy_model(model).float(), windows)
+    return trace(write_out_transformers(written))
 
 
 @torch.no_grad()
-def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
+def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, Shown]:
     """Return the traced graph of `model`, in float32, which gives its outputs on `batch`.
 
-    Beside it stand the names of batch norms after linear layers that read tokens, not rows (N, C).
-    Raises UnsupportedTypeError where the graph gives other outputs (writes to a slice, randomness,
-    state in Python, which a trace does not show), and CompressionError for inputs that the network
-    cannot take.
+    Beside it stands what the batch shows. Raises UnsupportedTypeError where the graph gives other
+    outputs (writes to a slice, randomness, state in Python, which a trace does not show), and
+    CompressionError for inputs that the network cannot take.
     """
     network = copy_model(model).float().eval()
-    traced = trace(write_out_transformers(copy_model(network)))
-    check_ends(traced.graph)
     inputs = batch.to(device_of(network)).float()
+    windows = shown_sizes(network, lambda: _outputs(network, inputs))
+    traced = trace_in_float32(network, windows)
+    check_ends(traced.graph)
     wanted = _outputs(network, inputs)
     with _row_shapes(traced) as shapes:
         found = _outputs(traced, inputs)
@@ -52,7 +67,8 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, t
         named_leaves(wanted, Tensor), named_leaves(found, Tensor), strict=True
     ):
         _compare(f"{type(model).__name__}{f', output {path!r}' if path else ''}", right, other)
-    return traced, tuple(sorted({name for name, shape in shapes if len(shape) != 2}))
+    norms = tuple(sorted({name for name, shape in shapes if len(shape) != 2}))
+    return traced, Shown(norms, windows)
 
 
 def _outputs(network: nn.Module, inputs: Tensor) -> object:

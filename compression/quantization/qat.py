@@ -113,7 +113,7 @@ def quantize_aware(
         raise CompressionError(
             "expected a loss or a teacher, found both; let the loss ask the teacher"
         )
-    folded, batches, token_norms = float_graph(model, calibration, method)
+    folded, batches, shown = float_graph(model, calibration, method)
     plan = plan_network(folded, fallback=fallback)
     seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
     check_observed(plan, seen)
@@ -123,7 +123,7 @@ def quantize_aware(
         fit(rehearsal, train, recipe, loss=loss or taught_loss)
     _copy_trained(rehearsal, folded)
     plan = plan_network(folded, fallback=fallback)  # whose constants have been trained
-    network = StaticQuantizedModel(build_network(plan, qparams), token_norms)
+    network = StaticQuantizedModel(build_network(plan, qparams), shown)
     return record_origin(network.to(device_of(folded)), plan, model)
 
 

@@ -18,7 +18,7 @@ from compression.quantization.equalization import correct_bias, equalize, unshar
 from compression.quantization.fusion import fuse
 from compression.quantization.graph import plan_network
 from compression.quantization.plan import Float, Plan
-from compression.quantization.proof import trace_and_verify, trace_in_float32
+from compression.quantization.proof import Shown, trace_and_verify, trace_in_float32
 from compression.training import input_batches
 
 
@@ -29,11 +29,11 @@ class StaticQuantizedModel(ExecutorModel):
     speed is not (see modules.py). compression.integer runs it on integer kernels.
     """
 
-    def __init__(self, network: fx.GraphModule, token_norms: tuple[str, ...] = ()) -> None:
-        """Take over a network on codes, and the names of its batch norms that are not folded."""
+    def __init__(self, network: fx.GraphModule, shown: Shown | None = None) -> None:
+        """Take over a network on codes, and what a batch showed of the one that it was made of."""
         super().__init__()
         self.network = network
-        self.token_norms = token_norms
+        self.shown = shown or Shown()
 
     def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs, in the float network's structure."""
@@ -75,7 +75,7 @@ def quantize_static(
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape
     torch.Size([3, 2])
     """
-    folded, batches, token_norms = float_graph(model, calibration, method)
+    folded, batches, shown = float_graph(model, calibration, method)
     if equalization or bias_correction:
         unshare_layers(folded)
     if equalization:
@@ -94,7 +94,7 @@ def quantize_static(
             for field in ("means", "last_means")
         )
         correct_bias(folded, means, last)
-    network = StaticQuantizedModel(build_network(plan, plan.qparams(chosen)), token_norms)
+    network = StaticQuantizedModel(build_network(plan, plan.qparams(chosen)), shown)
     return record_origin(network.to(device_of(folded)), plan, model)
 
 
@@ -119,22 +119,23 @@ def record_origin(
 
 def float_graph(
     model: nn.Module, calibration: Any, method: Method
-) -> tuple[fx.GraphModule, Iterable[Tensor], tuple[str, ...]]:
+) -> tuple[fx.GraphModule, Iterable[Tensor], Shown]:
     """Return the folded graph of `model`, tried on the first batch, and all batches of inputs.
 
-    Beside them stand the batch norms that are not folded since they read tokens.
+    Beside them stands what the first batch shows.
     """
     compressible_layers(model)
     ranges({}, method)
     batches = input_batches(calibration)
     first = next(batches)
-    traced, token_norms = trace_and_verify(model, first)
-    folded = fuse(norms_as_convolutions(fold_row_norms(traced, token_norms)))
-    return folded, chain([first], batches), token_norms
+    traced, shown = trace_and_verify(model, first)
+    folded = fuse(norms_as_convolutions(fold_row_norms(traced, shown.token_norms)))
+    return folded, chain([first], batches), shown
 
 
-def empty_static(model: nn.Module, token_norms: tuple[str, ...] = ()) -> StaticQuantizedModel:
+def empty_static(model: nn.Module, shown: Shown) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
-    folded = fuse(norms_as_convolutions(fold_row_norms(trace_in_float32(model), token_norms)))
+    traced = trace_in_float32(model, shown.windows)
+    folded = fuse(norms_as_convolutions(fold_row_norms(traced, shown.token_norms)))
     plan = plan_network(folded, fallback=True)
-    return StaticQuantizedModel(build_network(plan, plan.qparams(None)), token_norms)
+    return StaticQuantizedModel(build_network(plan, plan.qparams(None)), shown)

@@ -17,6 +17,7 @@ from compression.quantization import (
 )
 from compression.quantization.cast import DTYPES, CastModel, cast
 from compression.quantization.dynamic import make_dynamic
+from compression.quantization.proof import Shown
 from compression.quantization.replacement import float_layers
 from compression.quantization.static import StaticQuantizedModel, empty_static
 from compression.quantization.weights import KINDS, WeightQuantizedLayer, make_weights
@@ -29,6 +30,9 @@ BEFORE = {
 }
 """The kinds that each kind may have been made of."""
 
+MOST_SIDE = 2**16
+"""Rows or columns of a map."""
+
 
 def structure_of(model: nn.Module) -> dict[str, Any] | None:
     """Return what restructure needs, fit for JSON; None for a network that keeps its structure.
@@ -39,11 +43,16 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
     are the numbers of channels of layers that are smaller than the network's code makes them; those
     of attention that lost heads are its projections', and it is written out. "attention" names what
     is written out though it lost no heads; other attention is whole, as in files without the key. So
-    with "later" and embeddings and recurrent layers that have codes of the file's kind.
+    with "later" and embeddings and recurrent layers that have codes of the file's kind. "windows" are
+    the sizes of maps that attention in windows was written out for; without the key it is whole.
     """
     if isinstance(model, StaticQuantizedModel):
-        keep = {"keep": list(model.token_norms)} if model.token_norms else {}
-        return {"kind": "static", "num_bits": {}} | keep | _of(_narrow(model))
+        shown = {
+            "keep": list(model.shown.token_norms),
+            "windows": {name: list(size) for name, size in model.shown.windows.items()},
+        }
+        told = {key: value for key, value in shown.items() if value}
+        return {"kind": "static", "num_bits": {}} | told | _of(_narrow(model))
     if isinstance(model, CastModel):
         inner = structure_of(model.network)
         bits = {f"network.{name}": n for name, n in (inner or {"num_bits": {}})["num_bits"].items()}
@@ -137,7 +146,7 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
         case {"kind": "channels", "widths": dict(found)}:
             return make_narrow(model, found)
         case {"kind": "static"}:
-            static = empty_static(model, tuple(keep))
+            static = empty_static(model, Shown(tuple(keep), _windows(structure.get("windows", {}))))
             record_widths(static, recorded_widths(model))
             return static
         case {"kind": "dynamic"}:
@@ -148,3 +157,19 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
             options = {"keep": keep, "attention": attention, "later": later}
             return make_weights(model, num_bits=bits, group_size=group_size, **options)
     raise CheckpointError(f"unknown structure {dict(structure)!r}: written by a newer version?")
+
+
+def _windows(found: Any) -> dict[str, tuple[int, int]]:
+    """Return sizes of maps by their names; CheckpointError for what none of our versions wrote."""
+    match found:
+        case dict() if all(map(_is_size, found.values())):
+            return {str(name): (size[0], size[1]) for name, size in found.items()}
+    raise CheckpointError(f"unknown sizes of windows {found!r}: written by a newer version?")
+
+
+def _is_size(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == 2
+        and all(type(side) is int and 0 < side <= MOST_SIDE for side in found)
+    )

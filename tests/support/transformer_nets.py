@@ -143,6 +143,7 @@ NETS: dict[str, Callable[[], Made]] = {
     "vit": vit,
     "convnext": convnext,
     "maxvit": maxvit,
+    "swin": swin,
     "encoder": lambda: encoder(masked=False),
     "encoder, norms first": lambda: encoder(masked=True, norm_first=True, activation="gelu"),
     "by hand": lambda: by_hand(fused=False),
