@@ -1,5 +1,6 @@
 """Attention in windows that are shifted, written out for maps of one size (Swin Transformers)."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,10 +17,16 @@ Sizes = Mapping[str, tuple[int, int]]
 
 FAR = -100.0
 """What is added to the scores of tokens that a shift brought side by side, as torchvision does."""
+MOST_NUMBERS = 2**25
+"""That masks and padding may hold, of images of 1,024 pixels: no file makes us take more memory."""
 
 
-MOST_NUMBERS = 2**26
-"""That a mask may hold: no file makes us take more memory."""
+def _check_numbers(numbers: int, size: tuple[int, int]) -> None:
+    if numbers > MOST_NUMBERS:
+        raise CompressionError(
+            f"maps of {size[0]}x{size[1]}: masks and padding of their windows would hold {numbers:,} "
+            f"numbers, more than {MOST_NUMBERS:,}; take smaller images"
+        )
 
 
 class Padded(nn.Module):
@@ -36,6 +43,7 @@ class Padded(nn.Module):
             "beside": (1, height, beside, channels),
             "below": (1, below, width + beside, channels),
         }
+        _check_numbers(sum(map(math.prod, shapes.values())), size)
         for name, shape in shapes.items():
             zeros = nn.Parameter(torch.zeros(shape), requires_grad=False)
             self.register_parameter(name, zeros if zeros.numel() else None)
@@ -72,11 +80,7 @@ class WindowAttention(nn.Module):
         ]
         tokens, shifted = self.window[0] * self.window[1], any(self.shift)
         numbers = (self.counts[0] * self.counts[1] if shifted else 1) * self.heads * tokens**2
-        if numbers > MOST_NUMBERS:
-            raise CompressionError(
-                f"maps of {size[0]}x{size[1]}: the mask of their shifted windows would hold "
-                f"{numbers:,} numbers, more than {MOST_NUMBERS:,}; take smaller images"
-            )
+        _check_numbers(numbers, size)
         mask = held.get_relative_position_bias().detach()
         self.register_buffer("mask", mask + self._apart().to(mask) if shifted else mask)
 
@@ -166,12 +170,16 @@ def write_out_windows(network: nn.Module, sizes: Sizes) -> nn.Module:
 
     Raises CompressionError for a name that nothing of the kind has, and for maps too large.
     """
+    held_numbers = 0
     for name, size in sizes.items():
         held = dict(network.named_modules()).get(name)
         if held is None or type(held) not in _WRITTEN:
             kind = "nothing" if held is None else type(held).__name__
             raise CompressionError(f"{name!r}: expected attention in windows, found {kind}")
         made = _WRITTEN[type(held)](held, size).train(held.training)
+        own = (*made.buffers(recurse=False), *made.pad.parameters())
+        held_numbers += sum(tensor.numel() for tensor in own)
+        _check_numbers(held_numbers, size)
         if held is network:
             return made  # type: ignore[no-any-return]
         replace_everywhere(network, held, made)

@@ -30,7 +30,7 @@ BEFORE = {
 }
 """The kinds that each kind may have been made of."""
 
-MOST_SIDE = 2**16
+MOST_SIDE = 2**14
 """Rows or columns of a map."""
 
 

@@ -99,8 +99,13 @@ def test_sizes_of_nothing_and_of_too_much_are_refused() -> None:
             CompressionError, match=f"'{name}': expected attention in windows, found"
         ):
             restructure(swin()[0], forged(**{name: [8, 8]}))
-    with pytest.raises(CompressionError, match="mask of their shifted windows would hold"):
-        restructure(swin()[0], forged(**{"features.1.1.attn": [2**15, 2**15]}))
+    large = {"features.1.0.attn": [2**14, 2], "features.1.1.attn": [2**14, 2**14]}
+    many = {
+        name: [1_022, 1_022] for name in ("features.1.1.attn", "features.3.1.attn", "features.2")
+    }
+    for sizes in (large, many):
+        with pytest.raises(CompressionError, match="of their windows would hold"):
+            restructure(swin()[0], forged(**sizes))
 
 
 def test_torchvisions_own_network_has_no_layer_in_float() -> None:
