@@ -1,16 +1,19 @@
 """Attention in windows that are shifted, written out for maps of one size (Swin Transformers)."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.swin_transformer import PatchMerging, ShiftedWindowAttention
 
 from compression.errors import CompressionError
 from compression.layers import alteration_of_call, replace_everywhere
+
+if TYPE_CHECKING:
+    from torchvision.models.swin_transformer import PatchMerging, ShiftedWindowAttention
 
 Sizes = Mapping[str, tuple[int, int]]
 """Rows and columns of the maps that attention in windows reads, by its name."""
@@ -65,7 +68,7 @@ class WindowAttention(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, held: ShiftedWindowAttention, size: tuple[int, int]) -> None:
+    def __init__(self, held: "ShiftedWindowAttention", size: tuple[int, int]) -> None:
         """Take over the layers of `held`, for maps of `size` rows and columns."""
         super().__init__()
         self.qkv, self.proj, self.heads = held.qkv, held.proj, held.num_heads
@@ -122,7 +125,7 @@ class WindowAttention(nn.Module):
 class Merging(nn.Module):
     """What torchvision's PatchMerging computes of maps (N, H, W, C) of one size: (N, H/2, W/2, 2C)."""
 
-    def __init__(self, held: PatchMerging, size: tuple[int, int]) -> None:
+    def __init__(self, held: "PatchMerging", size: tuple[int, int]) -> None:
         """Take over the layers of `held`, for maps of `size` rows and columns."""
         super().__init__()
         self.norm, self.reduction = held.norm, held.reduction
@@ -137,10 +140,12 @@ class Merging(nn.Module):
         return outputs
 
 
-_WRITTEN: dict[type[nn.Module], Any] = {
-    ShiftedWindowAttention: WindowAttention,
-    PatchMerging: Merging,
-}
+def _written() -> dict[type[nn.Module], Any]:
+    """Return what stands for torchvision's layers: for none where nothing has imported them."""
+    swin: Any = sys.modules.get("torchvision.models.swin_transformer")
+    if swin is None:
+        return {}
+    return {swin.ShiftedWindowAttention: WindowAttention, swin.PatchMerging: Merging}
 
 
 def shown_sizes(network: nn.Module, predict: Callable[[], object]) -> dict[str, tuple[int, int]]:
@@ -149,9 +154,9 @@ def shown_sizes(network: nn.Module, predict: Callable[[], object]) -> dict[str, 
     Nothing is predicted where nothing can be. What hooks or patches alter stays as it is.
     """
     sizes: dict[str, set[tuple[int, int]]] = {}
-    handles = []
+    handles, known = [], _written()
     for name, module in network.named_modules():
-        if type(module) not in _WRITTEN or alteration_of_call(module) is not None:
+        if type(module) not in known or alteration_of_call(module) is not None:
             continue
 
         def note(_: Any, args: tuple[Tensor], name: str = name) -> None:
@@ -170,13 +175,13 @@ def write_out_windows(network: nn.Module, sizes: Sizes) -> nn.Module:
 
     Raises CompressionError for a name that nothing of the kind has, and for maps too large.
     """
-    held_numbers = 0
+    held_numbers, known = 0, _written()
     for name, size in sizes.items():
         held = dict(network.named_modules()).get(name)
-        if held is None or type(held) not in _WRITTEN:
+        if held is None or type(held) not in known:
             kind = "nothing" if held is None else type(held).__name__
             raise CompressionError(f"{name!r}: expected attention in windows, found {kind}")
-        made = _WRITTEN[type(held)](held, size).train(held.training)
+        made = known[type(held)](held, size).train(held.training)
         own = (*made.buffers(recurse=False), *made.pad.parameters())
         held_numbers += sum(tensor.numel() for tensor in own)
         _check_numbers(held_numbers, size)

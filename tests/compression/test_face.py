@@ -25,6 +25,7 @@ FOREIGN = (
     "openvino",
     "matplotlib",
     "torch._dynamo",
+    "torchvision",
 )
 IMPORT = """
 import builtins, json, subprocess, sys, torch
