@@ -1,6 +1,6 @@
 """Static INT8: plan a traced network on integer codes, calibrate it, then build it."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -90,12 +90,21 @@ def quantize_static(
     chosen = ranges({name: seen[name] for name in plan.rounded}, method)
     if bias_correction:
         means, last = (
-            {n: torch.stack(getattr(a, field)).mean(0) for n, a in seen.items() if a.means}
+            _averages({name: getattr(found, field) for name, found in seen.items()})
             for field in ("means", "last_means")
         )
         correct_bias(folded, means, last)
     network = StaticQuantizedModel(build_network(plan, plan.qparams(chosen)), shown)
     return record_origin(network.to(device_of(folded)), plan, model)
+
+
+def _averages(means: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    """Return the means over all batches, of values whose axis is one of channels, not of images."""
+    return {
+        name: torch.stack(found).mean(0)
+        for name, found in means.items()
+        if len({mean.shape for mean in found}) == 1
+    }
 
 
 def check_observed(plan: Plan, seen: Container[str]) -> None:

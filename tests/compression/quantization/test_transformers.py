@@ -47,6 +47,16 @@ def test_attention_is_one_operator_however_it_is_written() -> None:
         assert kinds.count(q.QuantizedProduct) == kinds.count(q.QuantizedAffine) == 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETS)
+def test_biases_are_corrected_by_batches_of_any_size(name: str) -> None:
+    model, x = NETS[name]()
+    small = quantize_static(model, [x, x[:1]], bias_correction=True)
+    wanted = model.double()(x.double())
+    noise = (small(x) - wanted).square().sum()
+    assert 10 * torch.log10(wanted.square().sum() / noise) >= SQNR[name] - 1
+
+
 def test_a_layer_takes_in_a_sum_behind_a_dropout() -> None:
     model, x = by_hand(fused=True)
     layers = dict(quantize_static(model, x).network.named_modules())
