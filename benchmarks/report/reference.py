@@ -44,7 +44,7 @@ class Reference:
             *sorted(filter(None, cards)),
             f"{cpu['brand_raw']}{' with AVX-512 VNNI' * (VNNI in cpu['flags'])}",
             f"{cpu['count']} cores",
-            f"{threads} threads" if threads else "",
+            f"{threads} thread{'s' * (threads > 1)}" if threads else "",
             f"torch {torch}" if torch else "",
             f"Python {machine['python_version']}",
             str(self.saved["datetime"])[:10],
