@@ -19,12 +19,13 @@ from tests.support.integer_nets import numbers
 from tests.support.transformer_nets import NETS, by_hand, encoder
 from tests.support.tricky_nets import Net
 
-# network: (decibels of the outputs beside float64's, at least), 2 dB below the least found on torch
-# 2.11 and 2.14, which draw other weights
+# network: (decibels of the outputs beside float64's, at least), 2 dB below what was found
 SQNR = {
-    "vit": 25, "convnext": 36, "maxvit": 36, "swin": 37, "encoder": 30, "encoder, norms first": 32,
+    "vit": 25, "convnext": 41, "maxvit": 40, "swin": 37, "encoder": 30, "encoder, norms first": 32,
     "by hand": 30, "by hand, fused": 28, "moved": 31, "long rows": 30,
 }  # fmt: skip
+if torch.__version__ < (2, 12):  # which draws other weights of these two
+    SQNR |= {"convnext": 36, "maxvit": 36}
 
 
 @torch.no_grad()
