@@ -159,7 +159,7 @@ TECHNIQUES = (
               claims=NO_SPEED, left_out_on=TOO_EASY),
     Technique("2-of-4-float16",
               lambda b: cast(tune(b, prune_n_of_m(b.model)), torch.float16),
-              targets(size=0.29, drop_digits=0.02, drop_cifar10=0.01),
+              targets(size=0.28, drop_digits=0.02, drop_cifar10=0.01),
               claims=SPARSE_CORES, prepare=lower_semi_structured, channels_last=True),
     Technique("dynamic-int8",
               lambda b: quantize_dynamic(b.model),
