@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,10 +52,11 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, S
     """
     network = copy_model(model).float().eval()
     inputs = batch.to(device_of(network)).float()
-    windows = shown_sizes(network, lambda: _outputs(network, inputs))
+    predict = cache(lambda: _outputs(network, inputs))
+    windows = shown_sizes(network, predict)
     traced = trace_in_float32(network, windows)
     check_ends(traced.graph)
-    wanted = _outputs(network, inputs)
+    wanted = predict()
     with _row_shapes(traced) as shapes:
         found = _outputs(traced, inputs)
     if structure_of(wanted) != structure_of(found):

@@ -175,9 +175,9 @@ def write_out_windows(network: nn.Module, sizes: Sizes) -> nn.Module:
 
     Raises CompressionError for a name that nothing of the kind has, and for maps too large.
     """
-    held_numbers, known = 0, _written()
+    held_numbers, known, named = 0, _written(), dict(network.named_modules())
     for name, size in sizes.items():
-        held = dict(network.named_modules()).get(name)
+        held = named.get(name)
         if held is None or type(held) not in known:
             kind = "nothing" if held is None else type(held).__name__
             raise CompressionError(f"{name!r}: expected attention in windows, found {kind}")
