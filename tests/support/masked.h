@@ -24,6 +24,7 @@ LOAD(_mm512_maskz_loadu_epi8, __m512i, _mm512_setzero_si512, __mmask64, 64, 1)
 LOAD(_mm512_maskz_loadu_epi32, __m512i, _mm512_setzero_si512, __mmask16, 16, 4)
 LOAD(_mm512_maskz_loadu_ps, __m512, _mm512_setzero_ps, __mmask16, 16, 4)
 STORE(_mm_mask_storeu_epi8, __m128i, __mmask16, 16, 1)
+STORE(_mm256_mask_storeu_epi8, __m256i, __mmask32, 32, 1)
 STORE(_mm512_mask_storeu_epi8, __m512i, __mmask64, 64, 1)
 STORE(_mm512_mask_storeu_ps, __m512, __mmask16, 16, 4)
 static inline __m512i checked_gather(__m512i found, __mmask16 mask, __m512i places, const void *from) {
@@ -40,5 +41,6 @@ static inline __m512i checked_gather(__m512i found, __mmask16 mask, __m512i plac
 #define _mm512_maskz_loadu_epi32 checked_mm512_maskz_loadu_epi32
 #define _mm512_maskz_loadu_ps checked_mm512_maskz_loadu_ps
 #define _mm_mask_storeu_epi8 checked_mm_mask_storeu_epi8
+#define _mm256_mask_storeu_epi8 checked_mm256_mask_storeu_epi8
 #define _mm512_mask_storeu_epi8 checked_mm512_mask_storeu_epi8
 #define _mm512_mask_storeu_ps checked_mm512_mask_storeu_ps

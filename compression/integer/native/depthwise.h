@@ -21,9 +21,36 @@ INLINE void interleave(const uint8_t *const *rows, int64_t at, __m512i columns[V
     columns[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
 }
 
+/* Store P neighbouring pixels. */
+INLINE void finish_neighbours(const struct step *s, int64_t image, int64_t pixel, int channel, int block,
+                              __m512i sums[NEIGHBOURS][VECTORS], const int P) {
+    const struct bounds bounds = bounds_of(s);
+    const __mmask64 mask = block_lanes(s->channels, channel);
+    uint8_t *output = (uint8_t *)s->output + channel;
+    struct place at[NEIGHBOURS];
+    __m512 y[NEIGHBOURS][VECTORS];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) at[p] = place_of(s, image, pixel + p);
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) {
+        const __m512 multiplier = _mm512_loadu_ps(s->multiplier + block + LANES * v);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) y[p][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[p][v]), multiplier);
+    }
+    if (s->residual)
+        for (int p = 0; p < P; p++) add_interleaved(s, at[p], channel, y[p]);
+    if (s->real) {
+        for (int p = 0; p < P; p++) store_real(s, at[p], channel, y[p]);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++)
+        _mm512_mask_storeu_epi8(output + at[p].output, mask, encode(&bounds, y[p], VECTORS));
+}
+
 /* P neighbouring pixels, S columns apart, of windows of W columns. */
 INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int channel,
-                       const int8_t *w, int block, const int P, int W, int S) {
+                       const int8_t *w, int block, const int P, const int W, const int S) {
     const uint8_t *x = s->input + place_of(s, image, pixel).input + channel;
     __m512i sums[NEIGHBOURS][VECTORS];
 #pragma GCC unroll 4
@@ -34,6 +61,7 @@ INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int c
         const uint8_t *rows[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) rows[i] = x + s->run_offsets[run + i];
+#pragma GCC unroll 16
         for (int j = 0; j < (P - 1) * S + W; j++) {
             __m512i columns[VECTORS];
             interleave(rows, j * s->width, columns);
@@ -47,36 +75,24 @@ INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int c
             }
         }
     }
-    struct place at[NEIGHBOURS];
-    __m512i codes[NEIGHBOURS];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; p++) {
-        __m512 y[VECTORS];
-        at[p] = place_of(s, image, pixel + p);
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
-            y[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[p][v]),
-                                 _mm512_loadu_ps(s->multiplier + block + LANES * v));
-        if (s->residual) add_interleaved(s, at[p], channel, y);
-        if (s->real) store_real(s, at[p], channel, y);
-        codes[p] = encode_block(s, y, VECTORS);
-    }
-    if (s->real) return;
-#pragma GCC unroll 4
-    for (int p = 0; p < P; p++) /* all at last: the compiler reads nothing of `s` again in between */
-        store_block(s, at[p], channel, codes[p]);
+    finish_neighbours(s, image, pixel, channel, block, sums, P);
 }
 
+#define WINDOW(W, S)                                                                     \
+    switch (some) {                                                                      \
+        case 1: neighbours(s, image, p, channel, w, block, 1, W, S); break;              \
+        case 2: neighbours(s, image, p, channel, w, block, 2, W, S); break;              \
+        case 3: neighbours(s, image, p, channel, w, block, 3, W, S); break;              \
+        case 4: neighbours(s, image, p, channel, w, block, 4, W, S); break;              \
+    }
 static void dispatch_depthwise(const struct step *s, int64_t image, int64_t pixel, int channel,
                                const int8_t *w, int block, int pixels, int stride) {
     const int some = stride ? pixels : 1; /* what shares nothing is read pixel by pixel */
     for (int64_t p = pixel; p < pixel + pixels; p += some)
-        switch (some) {
-            case 1: neighbours(s, image, p, channel, w, block, 1, s->groups, stride); break;
-            case 2: neighbours(s, image, p, channel, w, block, 2, s->groups, stride); break;
-            case 3: neighbours(s, image, p, channel, w, block, 3, s->groups, stride); break;
-            case 4: neighbours(s, image, p, channel, w, block, 4, s->groups, stride); break;
-        }
+        if (s->groups == 3 && stride == 1) WINDOW(3, 1)
+        else if (s->groups == 3 && stride == 2) WINDOW(3, 2)
+        else if (s->groups == 5 && stride == 1) WINDOW(5, 1)
+        else WINDOW(s->groups, stride)
 }
 
 /* The columns from a pixel's window to that of the next one in its row; 0 where they share none. */
@@ -88,18 +104,22 @@ INLINE int columns_apart(const struct step *s) {
 
 static void depthwise(const struct step *s, int images, int thread, int threads) {
     const int stride = columns_apart(s), blocks = (s->channels + BLOCK - 1) / BLOCK;
-    const int64_t rows = images * (s->pixels / s->plane);
-    const int64_t tiles = (s->plane + NEIGHBOURS - 1) / NEIGHBOURS, total = rows * tiles;
-    const int64_t block_bytes = (int64_t)s->runs * s->groups * BLOCK;
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
-        const int64_t row = i / tiles, tile = i % tiles;
-        const int64_t a = s->plane * tile / tiles, z = s->plane * (tile + 1) / tiles;
-        const int64_t image = row * s->plane / s->pixels, pixel = row * s->plane % s->pixels + a;
+    const int64_t tiles = (s->plane + NEIGHBOURS - 1) / NEIGHBOURS, rows = s->pixels / s->plane;
+    const int64_t total = images * rows * tiles, block_bytes = (int64_t)s->runs * s->groups * BLOCK;
+    int64_t left = total * (thread + 1) / threads, i = total * thread / threads;
+    int64_t tile = i % tiles, row = i / tiles % rows, image = i / tiles / rows;
+    const int64_t each = s->plane / tiles, more = s->plane % tiles;
+    for (left -= i; left > 0; left--) {
+        const int64_t a = tile * each + (tile < more ? tile : more);
         for (int b = 0; b < blocks; b++) {
             const int last = s->channels < BLOCK ? 0 : s->channels - BLOCK;
             const int channel = BLOCK * b < last ? BLOCK * b : last;
-            dispatch_depthwise(s, image, pixel, channel, s->weights + b * block_bytes, BLOCK * b,
-                               (int)(z - a), stride);
+            dispatch_depthwise(s, image, row * s->plane + a, channel, s->weights + b * block_bytes,
+                               BLOCK * b, (int)each + (tile < more), stride);
+        }
+        if (++tile == tiles) {
+            tile = 0;
+            if (++row == rows) row = 0, image++;
         }
     }
 }

@@ -1,6 +1,7 @@
 """Filters of one channel each as depthwise.h reads them: four rows at a time, interleaved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,17 +16,27 @@ from compression.integer.steps.geometry import aligned
 class NativeDepthwise(Weights):
     """One filter per channel as depthwise.h reads it.
 
-    `weights` (int8) are packed by `pack_depthwise`; `rows` (offsets, int32) are those of a window, four
-    at a time: the last is repeated, times weights of 0. Each has `columns`, `column` bytes apart.
-    `across` counts the pixels of an output's row, `channels` those of a pixel.
+    `weights` (int8) are `filters` (channels, rows, columns), packed by `pack_depthwise`; `rows`
+    (offsets, int32) are those of a window, four at a time: the last is repeated, times weights of 0.
+    Each has `columns`, `column` bytes apart. `across` counts the pixels of an output's row, `channels`
+    those of a pixel.
     """
 
+    filters: Tensor
     weights: Tensor
     rows: Tensor
     columns: int
     column: int
     across: int
     channels: int
+
+    def repeated(self, times: int) -> Self:
+        """Return the filters of so many neighbouring pixels, as those of one."""
+        filters = self.filters.repeat(times, 1, 1)
+        return replace(
+            self, filters=filters, weights=pack_depthwise(filters), across=self.across // times,
+            channels=self.channels * times,
+        )  # fmt: skip
 
     def by_block(self, vector: Tensor) -> Tensor:
         """Return a number per channel in the order of the kernel's sums."""
@@ -48,8 +59,15 @@ def native_depthwise(
     rows = window.tap_offsets(inputs)[:, 0]
     repeated = rows[torch.arange(-(-len(rows) // GROUP) * GROUP).clamp_(max=len(rows) - 1)]
     column = window.dilation[1] * inputs.pixel
+    filters = weights[:, 0]
     return NativeDepthwise(
-        pack_depthwise(weights[:, 0]), repeated, weights.shape[3], column, outputs[1], len(weights)
+        filters,
+        pack_depthwise(filters),
+        repeated,
+        filters.shape[2],
+        column,
+        outputs[1],
+        len(filters),
     )
 
 

@@ -35,5 +35,5 @@ INLINE void store_block(const struct step *s, struct place at, int channel, __m5
 /* Store codes or real numbers. */
 INLINE void finish_interleaved(const struct step *s, struct place at, int channel, const __m512 y[VECTORS]) {
     if (s->real) store_real(s, at, channel, y);
-    else store_block(s, at, channel, encode_block(s, y, VECTORS));
+    else store_block(s, at, channel, encode_block(s, y));
 }

@@ -12,6 +12,7 @@ from compression.integer.codes import OFFSET
 from compression.integer.native.bounds import check_bounds
 from compression.integer.native.depthwise import pack_filters
 from compression.integer.native.library import library
+from compression.integer.native.neighbours import side_by_side
 from compression.integer.native.step import CStep, c_step
 from compression.integer.shapes import shapes_and_moves
 from compression.integer.steps import Buffers, Layout, Lowering, Target
@@ -42,9 +43,10 @@ class NativeModel(ExecutorModel):
         super().__init__()
         self._library = library()
         images = lowering.layout.buffers.images
-        for step in lowering.steps:
+        wide = [side_by_side(step) for step in lowering.steps]
+        for step in wide:
             check_bounds(step, images)
-        steps, kept = zip(*map(c_step, lowering.steps), strict=True)
+        steps, kept = zip(*map(c_step, wide), strict=True)
         self._steps, self._tensors = (CStep * len(steps))(*steps), kept
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images

@@ -126,18 +126,32 @@ INLINE __m512 with_residual(const struct step *s, __m512i codes, __m512 y) {
     return _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(left), ratio));
 }
 
+/* The bounds of a step's codes, and their zero. */
+struct bounds { __m512 most; __m512i zero, low; };
+
+INLINE struct bounds bounds_of(const struct step *s) {
+    return (struct bounds){
+        _mm512_set1_ps((float)(s->high - s->output_zero)), /* else int32 may overflow */
+        _mm512_set1_epi16((int16_t)s->output_zero),
+        _mm512_set1_epi8((int8_t)s->low),
+    };
+}
+
 /* The codes of V vectors of channels, zeros after them. Packing interleaves 128-bit lanes: lane l of
    vector v holds channel 16 (l / 4) + 4 v + l % 4 of what comes out. The bounds are whole numbers, so
    that to clamp and then to round is to round and then to clamp; what saturates in 16 bits lies
    beyond them. */
-INLINE __m512i encode_block(const struct step *s, const __m512 *y, const int V) {
+INLINE __m512i encode(const struct bounds *bounds, const __m512 *y, const int V) {
     __m512i codes[VECTORS];
-    const __m512 most = _mm512_set1_ps((float)(s->high - s->output_zero)); /* else int32 may overflow */
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; v++)
-        codes[v] = v < V ? _mm512_cvtps_epi32(_mm512_min_ps(y[v], most)) : _mm512_setzero_si512();
-    const __m512i zero = _mm512_set1_epi16((int16_t)s->output_zero);
-    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(codes[0], codes[1]), zero);
-    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(codes[2], codes[3]), zero);
-    return _mm512_max_epu8(_mm512_packus_epi16(low, high), _mm512_set1_epi8((int8_t)s->low));
+        codes[v] = v < V ? _mm512_cvtps_epi32(_mm512_min_ps(y[v], bounds->most)) : _mm512_setzero_si512();
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(codes[0], codes[1]), bounds->zero);
+    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(codes[2], codes[3]), bounds->zero);
+    return _mm512_max_epu8(_mm512_packus_epi16(low, high), bounds->low);
+}
+
+INLINE __m512i encode_block(const struct step *s, const __m512 *y) {
+    const struct bounds bounds = bounds_of(s);
+    return encode(&bounds, y, VECTORS);
 }

@@ -43,7 +43,7 @@ static void map_codes(const struct step *s, int images, int thread, int threads)
     for (int first = 0; first < 256; first += BLOCK) {
         __m512 y[VECTORS];
         map(s, _mm512_loadu_si512(table + first), y);
-        _mm512_storeu_si512(table + first, encode_block(s, y, VECTORS));
+        _mm512_storeu_si512(table + first, encode_block(s, y));
     }
     look_up(s, table, images, thread, threads);
 }
