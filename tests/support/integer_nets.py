@@ -112,7 +112,7 @@ def transposed() -> nn.Module:
 
 
 def pairs() -> nn.Module:
-    """Two channels at a time, every other pixel: as far as blocks of 64 reach beyond an image's codes."""
+    """Two channels, every other pixel: as far as blocks of 64 reach beyond the codes of an image."""
     first, second = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, 2, padding=1, groups=2)
     return nn.Sequential(first, nn.ReLU(), second, nn.Flatten())
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from compression.errors import CompressionError
+from compression.integer.native.chunks import ROLES
 from compression.integer.native.packing import BAND, BLOCK, LANES
 from compression.integer.native.step import C_TYPE, KINDS, CStep
 from compression.quantization.attention import LAST
@@ -70,6 +71,7 @@ TABLES = {
     ),
     "numbers": (
         *(Entry("enum", name, number) for number, name in enumerate(KINDS)),
+        *(Entry("enum", name.upper(), bit) for name, bit in ROLES.items()),
         Entry("enum", "LANES", LANES),
         Entry("enum", "BLOCK", BLOCK),
         Entry("enum", "LAST", LAST),

@@ -10,6 +10,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.agreement import CodesOf, codes_by_name
 from compression.integer.codes import OFFSET
 from compression.integer.native.bounds import check_bounds
+from compression.integer.native.chunks import images_of_chunk, paces
 from compression.integer.native.depthwise import pack_filters
 from compression.integer.native.library import library
 from compression.integer.native.neighbours import side_by_side
@@ -20,12 +21,6 @@ from compression.integer.steps.geometry import aligned
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
-CHUNK_BYTES = 2**24
-"""What the activations of a chunk of images may take: they stay in the cache beside the weights."""
-IMAGES_EACH = 4
-"""Images of a thread that a chunk holds all the same: each reads the weights once for them."""
-MOST_BYTES = 2**30
-"""What activations may take at most, beside those of one image."""
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
 TARGET = Target("native", OFFSET, pack_filters, slices=True)
@@ -46,7 +41,9 @@ class NativeModel(ExecutorModel):
         wide = [side_by_side(step) for step in lowering.steps]
         for step in wide:
             check_bounds(step, images)
-        steps, kept = zip(*map(c_step, wide), strict=True)
+        steps, kept = zip(
+            *map(c_step, wide, paces(wide, images, keep=lowering.layout.keep)), strict=True
+        )
         self._steps, self._tensors = (CStep * len(steps))(*steps), kept
         self._layout = lowering.layout
         self._chunk = self._layout.buffers.images
@@ -109,15 +106,8 @@ def lower_native(
     with torch.device("cpu"):  # whatever the user's default device is
         shapes, moves = shapes_and_moves(model, example)
         an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
-        chunk = len(example) if keep else _chunk(len(example), max(1, an_image))
+        chunk = len(example) if keep else images_of_chunk(len(example), max(1, an_image))
         buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
         lowering = Lowering(Layout(model.network, shapes, moves, buffers, keep=keep), TARGET)
         lowering.lower()
         return NativeModel(lowering, list(example.shape[1:]))
-
-
-def _chunk(images: int, an_image: int) -> int:
-    """Return how many images are computed at a time, of so many bytes each: as many by each thread."""
-    threads = torch.get_num_threads()
-    chunk = max(CHUNK_BYTES // an_image, min(IMAGES_EACH * threads, MOST_BYTES // an_image))
-    return min(images, chunk - chunk % threads if chunk > threads else chunk)

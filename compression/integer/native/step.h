@@ -15,6 +15,7 @@ enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS, LAST = 1023 }
                  X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER) X(NORM) X(ATTENTION)
 #define ENUMERATOR(name) name,
 enum kind { KINDS(ENUMERATOR) };
+enum role { INPUT = 1, OUTPUT = 2, RESIDUAL = 4, VALUE = 8 };
 
 #define MEMBER(type, name) type name;
 
@@ -72,6 +73,8 @@ struct band { BAND_FIELDS(MEMBER) };
     X(int32_t, low)                                                                 \
     X(int32_t, high)                                                                \
     X(int32_t, real)                                                                \
+    X(int32_t, at_once)                  /* images that a thread takes on to the next step */ \
+    X(int32_t, passing)                  /* which memory only these need: bits by role */ \
     X(float, input_scale)                /* NORM: epsilon; ATTENTION: of scores */  \
     X(float, residual_ratio)             /* ATTENTION: of values */
 struct step { STEP_FIELDS(MEMBER) };

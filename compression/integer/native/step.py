@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compression.integer.codes import unsigned
+from compression.integer.native.chunks import Pace
 from compression.integer.native.depthwise import NativeDepthwise
 from compression.integer.native.packing import BLOCK, NativeWeights
 from compression.integer.steps import (
@@ -50,7 +51,10 @@ FIELDS = (
     ),
     (
         "int32_t",
-        ("input_zero", "residual_zero", "value_zero", "output_zero", "low", "high", "real"),
+        (
+            *("input_zero", "residual_zero", "value_zero", "output_zero"),
+            *("low", "high", "real", "at_once", "passing"),
+        ),
     ),
     ("float", ("input_scale", "residual_ratio")),
 )
@@ -75,14 +79,16 @@ class CStep(ctypes.Structure):
     _fields_ = tuple((name, _CTYPES.get(kind, ctypes.c_void_p)) for name, kind in C_TYPE.items())
 
 
-def c_step(step: Step) -> tuple[CStep, list[Tensor]]:
-    """Return a step, and the tensors that its pointers point into: keep them as long as it."""
+def c_step(step: Step, pace: Pace) -> tuple[CStep, list[Tensor]]:
+    """Return a step at its pace, and the tensors that it points into: keep them as long as it."""
     fields = fields_of(step)
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
     if isinstance(step, Product):
         tensors |= _per_channel(step)
     pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    return CStep(**fields | pointers), list(tensors.values())
+    return CStep(**fields | pointers, at_once=pace.at_once, passing=pace.passing), list(
+        tensors.values()
+    )
 
 
 def _per_channel(step: Product) -> dict[str, Tensor]:
