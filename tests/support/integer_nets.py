@@ -124,6 +124,15 @@ def grouped() -> nn.Module:
     return Pooled(first, nn.Conv2d(36, 36, 3, padding=1, groups=12), nn.Conv2d(36, 66, 3, groups=2))
 
 
+def narrow() -> nn.Module:
+    """Groups of 4 and of 8 channels; the last 8 alone."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, groups=16), nn.ReLU(),
+        nn.Conv2d(64, 40, 1), nn.ReLU(), nn.Conv2d(40, 40, 3, 2, groups=5), nn.Flatten(),
+    )  # fmt: skip
+
+
 class Pooled(nn.Module):
     """Three convolutions, a sum, a max-pool that rounds up and an average over a border."""
 
@@ -147,6 +156,7 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "resized": lambda: (Resized().eval(), numbers(3, 3, 6, 1)),
     "transposed": lambda: (transposed().eval(), numbers(3, 3, 4, 3)),
     "groups": lambda: (grouped().eval(), numbers(3, 3, 9, 7)),
+    "narrow groups": lambda: (narrow().eval(), numbers(3, 3, 7, 5)),
     "depthwise": lambda: (pairs().eval(), numbers(3, 3, 5, 5)),
     "codes out": lambda: (nn.Sequential(nn.Linear(20, 7), nn.ReLU()).eval(), numbers(9, 20)),
 }

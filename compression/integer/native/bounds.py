@@ -113,9 +113,9 @@ def _check_attention(step: Attention, images: int) -> None:
 def _reach(step: CodesStep) -> int:
     """Return the bytes from a window's corner to the end of what is read."""
     match step:
-        case Product(weights=NativeWeights(runs=runs, groups=groups) as packed):
+        case Product(weights=NativeWeights(runs=runs) as packed):
             slices = -(-step.channels // packed.slice)
-            return _last(step, runs) + GROUP * groups + (slices - 1) * packed.slice_input
+            return _last(step, runs) + packed.run_bytes + (slices - 1) * packed.slice_input
         case Product(weights=NativeDepthwise(rows=rows, columns=columns, column=column)):
             return _last(step, rows) + (columns - 1) * column + max(BLOCK, step.channels)
         case Maximum(taps=taps) | Interpolation(taps=taps):

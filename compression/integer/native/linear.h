@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include "step.h"
-#include "convolution.h"
+#include "tiles.h"
 
 enum { TALL = 4 };    /* rows of a tile */
 enum { NIBBLES = 8 }; /* codes of 4 bits in the 32 of a lane */

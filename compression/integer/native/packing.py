@@ -33,6 +33,21 @@ class NativeWeights(Weights):
     slice: int = BLOCK
     slice_input: int = 0
 
+    @property
+    def run_bytes(self) -> int:
+        """Return the bytes that are read of each run."""
+        return GROUP * self.groups
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedWeights(NativeWeights):
+    """The weights of groups of 4 or 8 channels as grouped.h reads them: `groups` counts their parts."""
+
+    @property
+    def run_bytes(self) -> int:
+        """Return the bytes that are read of each tap: as many as channels are written."""
+        return self.slice
+
 
 def native_weights(
     weights: Tensor, groups: int, window: Window, inputs: Geometry, outputs: list[int]
@@ -42,6 +57,8 @@ def native_weights(
     Small groups are multiplied together, with zeros. None where a group has more outputs than a
     block, or where the last slice, of fewer groups, would read far beyond a pixel.
     """
+    if is_grouped(weights, groups):
+        return _grouped_weights(weights, window, inputs, outputs)
     of_group = len(weights) // groups
     together = min(groups, -(-LANES // of_group))
     beyond = -groups % together * weights.shape[1]
@@ -54,6 +71,41 @@ def native_weights(
     order, rows = bands(window, inputs, outputs, len(runs), fours)
     advance = wide.shape[1] if groups > 1 else 0
     return NativeWeights(codes, runs, fours, rows, own, advance), order
+
+
+def is_grouped(weights: Tensor, groups: int) -> bool:
+    """Tell whether grouped.h has a kernel for weights (O, I of a group, H, W)."""
+    channels, of_group = weights.shape[:2]
+    whole = {4: BLOCK, 8: of_group}.get(of_group)
+    return whole is not None and channels == groups * of_group and channels % whole == 0
+
+
+def _grouped_weights(
+    weights: Tensor, window: Window, inputs: Geometry, outputs: list[int]
+) -> tuple[GroupedWeights, Tensor]:
+    """Return the weights of groups of 4 or 8 channels, and the order of its output pixels."""
+    parts = weights.shape[1] // GROUP
+    own = BLOCK // parts
+    taps = window.tap_offsets(inputs).flatten()
+    order, rows = bands(window, inputs, outputs, len(taps), parts)
+    return GroupedWeights(pack_groups(weights, own), taps, parts, rows, own, own), order
+
+
+def pack_groups(weights: Tensor, own: int) -> Tensor:
+    """Pack int8 weights (O, 4 or 8, H, W) of groups of as many channels for grouped.h.
+
+    [slice of `own` channels][tap][16 channels][part][lane][4]: lane 4 q + d of part f is of bytes 4 d
+    to 4 d + 3 of these 16, and of channel 4 f + q of their group; zeros where channels end.
+    """
+    of_group = weights.shape[1]
+    parts, groups = of_group // GROUP, LANES // of_group
+    wide = F.pad(weights.flatten(2), (0, 0, 0, 0, 0, -len(weights) % LANES))
+    # 16 channels, group, f, q, quarter of its bytes, byte, tap
+    split = wide.view(-1, groups, parts, GROUP, parts, GROUP, wide.shape[2])
+    packed = split.permute(6, 0, 2, 3, 1, 4, 5).flatten(2)  # tap, 16 channels, the rest
+    slices = packed.split(own // LANES, dim=1)
+    flat = torch.cat([part.flatten() for part in slices])
+    return aligned(flat.numel(), torch.int8).copy_(flat)
 
 
 def _together(weights: Tensor, groups: int, together: int) -> Tensor:

@@ -1,6 +1,8 @@
 /* A statically quantized network, step by step, on AVX-512 with VNNI: one call per prediction. */
 #include "step.h"
 #include "interleaved.h"
+#include "tiles.h"
+#include "grouped.h"
 #include "convolution.h"
 #include "depthwise.h"
 #include "pointwise.h"
@@ -64,7 +66,7 @@ static void take(const struct prediction *of, int index, int first, int own, int
     const float *input = of->input + first * of->input_numbers;
     switch (s.kind) {
         case QUANTIZE: quantize(&s, input, images, thread, threads); break;
-        case CONVOLUTION: convolution(&s, next, images, thread, threads); break;
+        case CONVOLUTION: case GROUPED: convolution(&s, next, images, thread, threads); break;
         case DEPTHWISE: depthwise(&s, images, thread, threads); break;
         case MAXIMUM: maximum(&s, images, thread, threads); break;
         case LOOKUP: look_up(&s, (const uint8_t *)s.weights, images, thread, threads); break;
@@ -96,7 +98,7 @@ static int takes_whole_images(int images, int threads) {
 }
 
 static int on_vnni(const struct step *s) {
-    return s->kind == CONVOLUTION || s->kind == DEPTHWISE || s->kind == ATTENTION;
+    return s->kind == CONVOLUTION || s->kind == GROUPED || s->kind == DEPTHWISE || s->kind == ATTENTION;
 }
 
 /* Predict `images` images, at most `chunk` at a time; return how many steps ran on VNNI. Each thread has

@@ -11,7 +11,7 @@
 
 enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS, LAST = 1023 };
 
-#define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP) \
+#define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(GROUPED) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP) \
                  X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER) X(NORM) X(ATTENTION)
 #define ENUMERATOR(name) name,
 enum kind { KINDS(ENUMERATOR) };
@@ -62,7 +62,7 @@ struct band { BAND_FIELDS(MEMBER) };
     X(int32_t, pixels)                                                              \
     X(int32_t, channels)                                                            \
     X(int32_t, runs)                                                                \
-    X(int32_t, groups)                   /* of 4 bytes; ATTENTION: channels of a key */ \
+    X(int32_t, groups)                   /* of 4 bytes; GROUPED: parts; ATTENTION: channels */ \
     X(int32_t, band_count)                                                          \
     X(int32_t, slice)                    /* output channels that read the same */   \
     X(int32_t, slice_input)              /* ... and bytes to the next ones' input */\

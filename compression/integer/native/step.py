@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from compression.integer.codes import unsigned
 from compression.integer.native.chunks import Pace
 from compression.integer.native.depthwise import NativeDepthwise
-from compression.integer.native.packing import BLOCK, NativeWeights
+from compression.integer.native.packing import BLOCK, GroupedWeights, NativeWeights
 from compression.integer.steps import (
     Attention,
     CodesStep,
@@ -61,8 +61,8 @@ FIELDS = (
 """The fields of `struct step` in order, by their types in C."""
 C_TYPE = {name: kind for kind, names in FIELDS for name in names}
 KINDS = (
-    "QUANTIZE", "CONVOLUTION", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP", "LOOKUP", "MULTIPLICATION",
-    "INTERPOLATION", "GATHER", "NORM", "ATTENTION",
+    "QUANTIZE", "CONVOLUTION", "GROUPED", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP", "LOOKUP",
+    "MULTIPLICATION", "INTERPOLATION", "GATHER", "NORM", "ATTENTION",
 )  # fmt: skip
 """The names of `enum kind`, whose numbers count from 0."""
 _CTYPES: dict[str, Any] = {
@@ -113,6 +113,8 @@ def kind_of(step: Step) -> str:
     match step:
         case Product(weights=NativeDepthwise()):
             return "DEPTHWISE"
+        case Product(weights=GroupedWeights()):
+            return "GROUPED"
         case Product():
             return "CONVOLUTION"
     return type(step).__name__.upper()

@@ -109,7 +109,12 @@ def test_depthwise_windows_are_the_reference(channels: int, window: dict[str, An
 @pytest.mark.parametrize(
     ("groups", "inputs", "outputs"),
     [
-        (13, 8, 8),  # two by two, and one
+        (13, 8, 8),  # two vectors of groups a slice; one and a half in the last
+        (2, 8, 8),
+        (16, 4, 4),  # four vectors
+        (32, 4, 4),
+        (13, 4, 4),  # not whole slices: multiplied with zeros
+        (13, 8, 16),  # two by two, and one
         (6, 40, 40),  # one by one
         (5, 3, 4),
         (9, 1, 3),

@@ -1,0 +1,64 @@
+/* Convolution in groups of 4 or 8 channels, each read by as many: no product is of zeros.
+
+   16 bytes of a pixel, four of them in each lane of 128 bits, are repeated in all four. There they meet
+   the weights of 4 channels of their group: part f (of F, a fourth of a group's channels) of 16 sums
+   holds in lane 4 q + d what bytes 4 d to 4 d + 3 give to channel 4 f + q of their group. Weights are
+   packed as [slice of channels][tap][16 channels][f][lane][4]. */
+
+/* 16 bytes of R pixels for each 16 of V x 16 channels, times the weights of a tap. */
+INLINE void grouped_products(const uint8_t *const *x, int64_t k, const int8_t *w,
+                             __m512i parts[ROWS][VECTORS], const int R, const int V, const int F) {
+    __m512i weights[VECTORS];
+#pragma GCC unroll 4
+    for (int i = 0; i < V * F; i++) weights[i] = _mm512_load_si512(w + 4 * LANES * i);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) {
+            const __m128i codes = _mm_loadu_si128((const __m128i *)(x[r] + k + LANES * v));
+#pragma GCC unroll 2
+            for (int f = 0; f < F; f++)
+                dot(&parts[r][F * v + f], _mm512_broadcast_i32x4(codes), weights[F * v + f]);
+        }
+}
+
+/* The sums of 16 channels in their order. */
+INLINE __m512i in_order(const __m512i *parts, const int F) {
+    const __m512i single = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    if (F == 1) return _mm512_permutexvar_epi32(single, parts[0]);
+    const __m512i left = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 2, 6, 10, 14, 18, 22, 26, 30);
+    const __m512i right = _mm512_add_epi32(left, _mm512_set1_epi32(1));
+    return _mm512_add_epi32(_mm512_permutex2var_epi32(parts[0], left, parts[1]),
+                            _mm512_permutex2var_epi32(parts[0], right, parts[1]));
+}
+
+INLINE void grouped_tile(const struct step *s, const struct band *band, int64_t index,
+                         const struct slice *slice, const int R, const int V, const int F) {
+    const uint8_t *x[ROWS];
+    struct place at[ROWS];
+    __m512i parts[ROWS][VECTORS], sums[ROWS][VECTORS];
+    begin_tile(s, band, index, slice, x, at, R);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int i = 0; i < V * F; i++) parts[r][i] = _mm512_setzero_si512();
+    for (int run = band->first_run; run < band->first_run + band->runs; run++)
+        grouped_products(x, s->run_offsets[run], slice->weights + run * V * F * 4 * LANES, parts, R, V, F);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+        const __m512i bias = _mm512_loadu_si512(s->bias + slice->channel + LANES * v);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) sums[r][v] = _mm512_add_epi32(in_order(&parts[r][F * v], F), bias);
+    }
+    finish_tile(s, slice, at, sums, R, V);
+}
+
+/* Four vectors of sums, in one part each or in two: `groups` counts the parts. */
+#define GROUPED_CASE(R, V, F) case 8 * R + V: grouped_tile(s, band, index, slice, R, V, F); break;
+#define GROUPED_CASES(V, F)                                                             \
+    GROUPED_CASE(1, V, F) GROUPED_CASE(2, V, F) GROUPED_CASE(3, V, F)                   \
+    GROUPED_CASE(4, V, F) GROUPED_CASE(5, V, F) GROUPED_CASE(6, V, F)
+static void dispatch_grouped(const struct step *s, const struct band *band, int64_t index,
+                             const struct slice *slice, int R, int V) {
+    switch (8 * R + V) { GROUPED_CASES(4, 1) GROUPED_CASES(2, 2) GROUPED_CASES(1, 2) }
+}

@@ -1,0 +1,93 @@
+/* Tiles of up to 6 pixels x 64 channels of sums, which stay in registers until they are stored. */
+
+/* In place, by assembly: GCC 12 copies and spills the sums of the intrinsic. */
+INLINE void dot(__m512i *sum, __m512i codes, __m512i weights) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(codes), "v"(weights));
+}
+
+INLINE __m512i broadcast(const uint8_t *codes) {
+    int32_t four;
+    memcpy(&four, codes, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* Channels that read the same codes of each pixel, `input` bytes from its first. */
+struct slice { int channel, end; int64_t input; const int8_t *weights; };
+
+/* Where R pixels from pixel `index` of the band on lie, across images, and where their windows begin. */
+INLINE void begin_tile(const struct step *s, const struct band *band, int64_t index,
+                       const struct slice *slice, const uint8_t **x, struct place *at, const int R) {
+    int64_t image = index / band->pixels, pixel = index % band->pixels;
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+        at[r] = place_of(s, image, band->first_pixel + pixel);
+        x[r] = s->input + at[r].input + slice->input;
+        if (++pixel == band->pixels) pixel = 0, image++;
+    }
+}
+
+/* The codes of a pixel, `index` of those that a vector holds, to where V vectors of channels belong. */
+INLINE void store_pixel(uint8_t *y, __m512i codes, int index, __mmask64 mask, const int V) {
+    if (V > 2) _mm512_mask_storeu_epi8(y, mask, codes);
+    else if (V == 2)
+        _mm256_mask_storeu_epi8(y, (__mmask32)mask, index ? _mm512_extracti64x4_epi64(codes, 1)
+                                                          : _mm512_castsi512_si256(codes));
+    else
+        _mm_mask_storeu_epi8(y, (__mmask16)mask, index == 0 ? _mm512_castsi512_si128(codes)
+                                               : index == 1 ? _mm512_extracti32x4_epi32(codes, 1)
+                                               : index == 2 ? _mm512_extracti32x4_epi32(codes, 2)
+                                                            : _mm512_extracti32x4_epi32(codes, 3));
+}
+
+/* Store the codes of R pixels: four vectors at a time, of two pixels or four where channels are few. */
+INLINE void store_tile(const struct step *s, const struct slice *slice, const struct place *at,
+                       __m512 y[ROWS][VECTORS], const int R, const int V) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const struct bounds bounds = bounds_of(s);
+    const __mmask64 mask = block_lanes(slice->end, slice->channel);
+    const int together = VECTORS / V;
+    uint8_t *output = (uint8_t *)s->output + slice->channel;
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r += together) {
+        const int some = R - r < together ? R - r : together;
+        __m512 block[VECTORS];
+#pragma GCC unroll 4
+        for (int i = 0; i < some * V; i++) block[i] = y[r + i / V][i % V];
+        const __m512i codes = _mm512_permutexvar_epi32(order, encode(&bounds, block, some * V));
+#pragma GCC unroll 4
+        for (int i = 0; i < some; i++) store_pixel(output + at[r + i].output, codes, i, mask, V);
+    }
+}
+
+/* Sums in units of the output, and what is added to them. */
+INLINE void finish_tile(const struct step *s, const struct slice *slice, const struct place *at,
+                        __m512i sums[ROWS][VECTORS], const int R, const int V) {
+    const int channel = slice->channel;
+    const __mmask16 last = lanes(slice->end, channel + LANES * (V - 1));
+    __m512 y[ROWS][VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+        const __m512 multiplier = _mm512_loadu_ps(s->multiplier + channel + LANES * v);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) y[r][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), multiplier);
+    }
+    if (s->residual)
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; v++) {
+                const uint8_t *codes = s->residual + at[r].residual + channel + LANES * v;
+                y[r][v] = with_residual(s, widened(codes, v < V - 1 ? 0xffff : last), y[r][v]);
+            }
+    if (!s->real) {
+        store_tile(s, slice, at, y, R, V);
+        return;
+    }
+    float *output = (float *)s->output + channel;
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            _mm512_mask_storeu_ps(output + at[r].output + LANES * v, v < V - 1 ? 0xffff : last, y[r][v]);
+}
+
