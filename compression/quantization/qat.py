@@ -17,6 +17,7 @@ from compression.quantization.calibration import Method, device_of, observe, ran
 from compression.quantization.graph import plan_network
 from compression.quantization.modules import Codes
 from compression.quantization.plan import Layer, Plan
+from compression.quantization.sharing import shared_ranges
 from compression.quantization.static import (
     StaticQuantizedModel,
     check_observed,
@@ -117,7 +118,7 @@ def quantize_aware(
     plan = plan_network(folded, fallback=fallback)
     seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
     check_observed(plan, seen)
-    qparams = plan.qparams(ranges(seen, method))
+    qparams = plan.qparams(shared_ranges(plan, ranges(seen, method)))
     rehearsal = _rehearsal(folded, qparams, plan).to(device_of(folded))
     with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as taught_loss:
         fit(rehearsal, train, recipe, loss=loss or taught_loss)

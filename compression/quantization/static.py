@@ -19,6 +19,7 @@ from compression.quantization.fusion import fuse
 from compression.quantization.graph import plan_network
 from compression.quantization.plan import Float, Plan
 from compression.quantization.proof import Shown, trace_and_verify, trace_in_float32
+from compression.quantization.sharing import shared_ranges
 from compression.training import input_batches
 
 
@@ -94,7 +95,8 @@ def quantize_static(
             for field in ("means", "last_means")
         )
         correct_bias(folded, means, last)
-    network = StaticQuantizedModel(build_network(plan, plan.qparams(chosen)), shown)
+    qparams = plan.qparams(shared_ranges(plan, chosen))
+    network = StaticQuantizedModel(build_network(plan, qparams), shown)
     return record_origin(network.to(device_of(folded)), plan, model)
 
 
