@@ -108,6 +108,8 @@ def lower_native(
         an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
         chunk = len(example) if keep else images_of_chunk(len(example), max(1, an_image))
         buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
-        lowering = Lowering(Layout(model.network, shapes, moves, buffers, keep=keep), TARGET)
+        lowering = Lowering(
+            Layout(model.network, shapes, moves, buffers, keep=keep, in_place=True), TARGET
+        )
         lowering.lower()
         return NativeModel(lowering, list(example.shape[1:]))

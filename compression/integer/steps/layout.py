@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from compression.integer.shapes import Move
 from compression.integer.steps.axes import LAST, spatial
+from compression.integer.steps.beside import Beside, beside
 from compression.integer.steps.geometry import Buffers, Geometry
 from compression.integer.steps.readings import Readings
 from compression.integer.steps.step import Place
@@ -18,24 +19,27 @@ class Value:
     """Where a node's codes lie, and how.
 
     `offsets` (int32) are those of its pixels where they are others than all of `geometry`'s, `stride`
-    that from image to image.
+    that from image to image; its channels begin at `begin` of each pixel.
     """
 
     geometry: Geometry
     memory: Tensor
     stride: int
     offsets: Tensor | None = None
+    begin: int = 0
 
     def place(self) -> Place:
         """Return where a step finds these codes, pixel by pixel."""
         offsets = self.geometry.all_offsets() if self.offsets is None else self.offsets
+        offsets = offsets + self.begin if self.begin else offsets
         return Place(self.memory, offsets, self.stride, self.geometry.zero)
 
 
 class Layout(Readings):
     """The values of a network in `buffers`; memory is used again unless `keep` is given.
 
-    `pixel` gives the bytes of a pixel of so many channels.
+    `pixel` gives the bytes of a pixel of so many channels; `in_place` writes the parts of a
+    concatenation where they belong.
     """
 
     def __init__(
@@ -47,14 +51,26 @@ class Layout(Readings):
         *,
         keep: bool,
         pixel: Callable[[int], int] = int,
+        in_place: bool = False,
     ) -> None:
         """Give memory to nothing yet."""
         super().__init__(network, shapes, moves)
         self.buffers, self.keep, self.pixel = buffers, keep, pixel
         self.values: dict[fx.Node, Value] = {}
+        self.beside = beside(self) if in_place else {}
+        """What lies in the memory of a concatenation, and these themselves."""
+        self._shared: dict[fx.Node, Value] = {}
+        for node, place in self.beside.items():
+            if node is not place.owner:
+                below, right = self.borders.pop(node, (0, 0))
+                rows, columns = self.borders.get(place.owner, (0, 0))
+                self.borders[place.owner] = max(rows, below), max(columns, right)
+                self.last[place.owner] = max(self.last[place.owner], self.last.pop(node))
 
     def take(self, node: fx.Node, zero: int) -> Value:
         """Give memory to a node's value, whose code of 0 is `zero`."""
+        if node in self.beside:
+            return self._take_beside(node, self.beside[node], zero)
         axis = self.moved[node] if node in self.moved else self.axis(node)
         sides = spatial(self.shapes[node], axis)
         heads = self.heads(node)
@@ -67,6 +83,20 @@ class Layout(Readings):
         self.values[node] = Value(geometry, memory, geometry.stride)
         if heads > 1:
             return self._view(node, node, LAST) or self.values[node]
+        return self.values[node]
+
+    def _take_beside(self, node: fx.Node, place: Beside, zero: int) -> Value:
+        """Return a value's part of the memory of a concatenation, whose first part takes all of it."""
+        if place.owner not in self._shared:
+            channels, height, width = self.spatial(place.owner)
+            border = self.borders.get(place.owner, (0, 0))
+            geometry = Geometry(channels, height, width, border, zero, self.pixel(channels))
+            self._shared[place.owner] = Value(
+                geometry, self.buffers.take(geometry), geometry.stride
+            )
+        whole = self._shared[place.owner]
+        own = replace(whole.geometry, channels=self.spatial(node)[0])
+        self.values[node] = replace(whole, geometry=own, begin=place.begin)
         return self.values[node]
 
     def read(self, node: fx.Node, source: Any) -> Value:
@@ -90,7 +120,7 @@ class Layout(Readings):
         found = {}
         for node, value in self.values.items():
             pixels, channels = self.cells(node)
-            places = value.geometry.all_offsets().long()[pixels] + channels
+            places = value.place().offsets.long()[pixels] + channels
             lines = value.memory[: images * value.stride].view(images, value.stride)
             found[node] = lines[:, places].view(images, *self.shapes[node][1:])
         return found

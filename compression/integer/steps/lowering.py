@@ -226,6 +226,8 @@ class Lowering:
             raise self._unknown(node, layer)
         values = values_read(self.layout, node, layer, self.target, broadcast=dim is None)
         output = self._output(node, self.target.zero(layer.output_zero_point))
+        if node in self.layout.beside:
+            return
         if dim is None:
             self.steps.append(add(node, layer, values, output, self.target))
         else:
