@@ -53,8 +53,9 @@ def quantize_static(
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network: batch norm folded, int8 weights and activations.
 
-    Weights are symmetric per output channel, activations affine per tensor; inputs and outputs are
-    float32, whatever the model's dtype (Jacob et al. 2018, arXiv:1712.05877).
+    Weights are symmetric per output channel, activations affine per tensor, those that are only
+    concatenated by one range; inputs and outputs are float32, whatever the model's dtype (Jacob et
+    al. 2018, arXiv:1712.05877).
 
     calibration      one batch of prepared inputs or several, alone or in pairs (inputs, labels)
     method           how ranges are chosen: "min-max", "percentile", "mse", "entropy" (calibration.py)

@@ -48,11 +48,19 @@ INLINE void finish_neighbours(const struct step *s, int64_t image, int64_t pixel
         _mm512_mask_storeu_epi8(output + at[p].output, mask, encode(&bounds, y[p], VECTORS));
 }
 
-/* P neighbouring pixels, S columns apart, of windows of W columns. */
+/* What a column of a window adds to a pixel's sums. */
+INLINE void multiply_column(__m512i *sums, const __m512i *column, const int8_t *w, int tap) {
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++)
+        dot(&sums[v], column[v], _mm512_load_si512(w + 4 * (BLOCK * tap + LANES * v)));
+}
+
+/* P neighbouring pixels, S columns apart, of windows of W columns; S is 0 where they share none. */
 INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int channel,
                        const int8_t *w, int block, const int P, const int W, const int S) {
     const uint8_t *x = s->input + place_of(s, image, pixel).input + channel;
-    __m512i sums[NEIGHBOURS][VECTORS];
+    const int64_t apart = P > 1 ? s->input_offsets[1] - s->input_offsets[0] : 0;
+    __m512i sums[NEIGHBOURS][VECTORS], column[VECTORS];
 #pragma GCC unroll 4
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
@@ -62,37 +70,37 @@ INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int c
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) rows[i] = x + s->run_offsets[run + i];
 #pragma GCC unroll 16
-        for (int j = 0; j < (P - 1) * S + W; j++) {
-            __m512i columns[VECTORS];
-            interleave(rows, j * s->width, columns);
+        for (int j = 0; S && j < (P - 1) * S + W; j++) {
+            interleave(rows, j * s->width, column);
 #pragma GCC unroll 4
-            for (int p = 0; p < P; p++) {
-                const int tap = j - p * S;
-                if (tap < 0 || tap >= W) continue;
-#pragma GCC unroll 4
-                for (int v = 0; v < VECTORS; v++)
-                    dot(&sums[p][v], columns[v], _mm512_load_si512(w + 4 * (BLOCK * tap + LANES * v)));
-            }
+            for (int p = 0; p < P; p++)
+                if (j >= p * S && j < p * S + W) multiply_column(sums[p], column, w, j - p * S);
         }
+#pragma GCC unroll 4
+        for (int p = 0; !S && p < P; p++)
+            for (int tap = 0; tap < W; tap++) {
+                interleave(rows, p * apart + tap * s->width, column);
+                multiply_column(sums[p], column, w, tap);
+            }
     }
     finish_neighbours(s, image, pixel, channel, block, sums, P);
 }
 
 #define WINDOW(W, S)                                                                     \
-    switch (some) {                                                                      \
-        case 1: neighbours(s, image, p, channel, w, block, 1, W, S); break;              \
-        case 2: neighbours(s, image, p, channel, w, block, 2, W, S); break;              \
-        case 3: neighbours(s, image, p, channel, w, block, 3, W, S); break;              \
-        case 4: neighbours(s, image, p, channel, w, block, 4, W, S); break;              \
+    switch (pixels) {                                                                    \
+        case 1: neighbours(s, image, pixel, channel, w, block, 1, W, S); break;          \
+        case 2: neighbours(s, image, pixel, channel, w, block, 2, W, S); break;          \
+        case 3: neighbours(s, image, pixel, channel, w, block, 3, W, S); break;          \
+        case 4: neighbours(s, image, pixel, channel, w, block, 4, W, S); break;          \
     }
 static void dispatch_depthwise(const struct step *s, int64_t image, int64_t pixel, int channel,
                                const int8_t *w, int block, int pixels, int stride) {
-    const int some = stride ? pixels : 1; /* what shares nothing is read pixel by pixel */
-    for (int64_t p = pixel; p < pixel + pixels; p += some)
-        if (s->groups == 3 && stride == 1) WINDOW(3, 1)
-        else if (s->groups == 3 && stride == 2) WINDOW(3, 2)
-        else if (s->groups == 5 && stride == 1) WINDOW(5, 1)
-        else WINDOW(s->groups, stride)
+    if (s->groups == 3 && stride == 1) WINDOW(3, 1)
+    else if (s->groups == 3 && stride == 2) WINDOW(3, 2)
+    else if (s->groups == 5 && stride == 1) WINDOW(5, 1)
+    else if (s->groups == 1) WINDOW(1, 0)
+    else if (stride) WINDOW(s->groups, stride)
+    else WINDOW(s->groups, 0)
 }
 
 /* The columns from a pixel's window to that of the next one in its row; 0 where they share none. */
@@ -105,11 +113,11 @@ INLINE int columns_apart(const struct step *s) {
 static void depthwise(const struct step *s, int images, int thread, int threads) {
     const int stride = columns_apart(s), blocks = (s->channels + BLOCK - 1) / BLOCK;
     const int64_t tiles = (s->plane + NEIGHBOURS - 1) / NEIGHBOURS, rows = s->pixels / s->plane;
+    const int64_t each = s->plane / tiles, more = s->plane % tiles; /* pixels of a tile */
     const int64_t total = images * rows * tiles, block_bytes = (int64_t)s->runs * s->groups * BLOCK;
-    int64_t left = total * (thread + 1) / threads, i = total * thread / threads;
-    int64_t tile = i % tiles, row = i / tiles % rows, image = i / tiles / rows;
-    const int64_t each = s->plane / tiles, more = s->plane % tiles;
-    for (left -= i; left > 0; left--) {
+    const int64_t first = total * thread / threads, end = total * (thread + 1) / threads;
+    int64_t tile = first % tiles, row = first / tiles % rows, image = first / tiles / rows;
+    for (int64_t i = first; i < end; i++) {
         const int64_t a = tile * each + (tile < more ? tile : more);
         for (int b = 0; b < blocks; b++) {
             const int last = s->channels < BLOCK ? 0 : s->channels - BLOCK;
