@@ -69,8 +69,9 @@ INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int c
         const uint8_t *rows[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) rows[i] = x + s->run_offsets[run + i];
+        const int shared = S ? (P - 1) * S + W : 0;
 #pragma GCC unroll 16
-        for (int j = 0; S && j < (P - 1) * S + W; j++) {
+        for (int j = 0; j < shared; j++) {
             interleave(rows, j * s->width, column);
 #pragma GCC unroll 4
             for (int p = 0; p < P; p++)
