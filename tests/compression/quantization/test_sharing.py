@@ -50,6 +50,16 @@ def test_parts_have_the_codes_of_the_concatenation(how: Forward, same: list[list
     assert [_same(join) for join in joins] == same
 
 
+def test_concatenations_of_ranges_far_apart_keep_their_own() -> None:
+    """A dense block whose range grows: its first layers would have few codes."""
+    torch.manual_seed(0)
+    grown = TwoParts(lambda _, a, b: torch.cat([a, a], 1) + torch.cat([a, b], 1))
+    network = quantize_static(grown.eval(), numbers(8, 3, 6, 6))
+    joins = [m for m in network.modules() if isinstance(m, q.QuantizedJoin) and m.dim is not None]
+    assert joins[0].output_scale * 2 < joins[1].output_scale
+    assert [_same(join) for join in joins] == [[True, True], [False, True]]
+
+
 def test_training_rounds_the_same_values() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(TwoParts(lambda _, a, b: torch.cat([a, b], 1)), nn.Linear(8, 2)).eval()

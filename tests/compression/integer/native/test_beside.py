@@ -1,5 +1,6 @@
 """Concatenations whose parts lie where they belong: no step, and bit for bit the reference."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from compression.integer import code_differences, lacking, lower_native
 from compression.integer.native.step import KINDS
-from compression.quantization import quantize_static
+from compression.quantization import quantize_static, sharing
 from tests.support.integer_nets import numbers
 
 pytestmark = pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
@@ -85,7 +86,10 @@ def begun_twice(net: Parts, x: Tensor) -> Tensor:
         (in_rows, 2), (begun_twice, 2),
     ],
 )  # fmt: skip
-def test_parts_are_written_where_they_belong(forward: Forward, copies: int) -> None:
+def test_parts_are_written_where_they_belong(
+    forward: Forward, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "CLOSE", math.inf)  # drawn weights: ranges far apart
     torch.manual_seed(0)
     model, x = Parts(forward).eval(), numbers(5, 3, 6, 7)
     reference = quantize_static(model, x)
