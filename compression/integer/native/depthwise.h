@@ -31,12 +31,7 @@ INLINE void finish_neighbours(const struct step *s, int64_t image, int64_t pixel
     __m512 y[NEIGHBOURS][VECTORS];
 #pragma GCC unroll 4
     for (int p = 0; p < P; p++) at[p] = place_of(s, image, pixel + p);
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) {
-        const __m512 multiplier = _mm512_loadu_ps(s->multiplier + block + LANES * v);
-#pragma GCC unroll 4
-        for (int p = 0; p < P; p++) y[p][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[p][v]), multiplier);
-    }
+    scale(s->multiplier + block, sums, y, P, VECTORS);
     if (s->residual)
         for (int p = 0; p < P; p++) add_interleaved(s, at[p], channel, y[p]);
     if (s->real) {

@@ -24,8 +24,7 @@ INLINE void grouped_products(const uint8_t *const *x, int64_t k, const int8_t *w
 
 /* The sums of 16 channels in their order. */
 INLINE __m512i in_order(const __m512i *parts, const int F) {
-    const __m512i single = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    if (F == 1) return _mm512_permutexvar_epi32(single, parts[0]);
+    if (F == 1) return _mm512_permutexvar_epi32(every_fourth(), parts[0]);
     const __m512i left = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 2, 6, 10, 14, 18, 22, 26, 30);
     const __m512i right = _mm512_add_epi32(left, _mm512_set1_epi32(1));
     return _mm512_add_epi32(_mm512_permutex2var_epi32(parts[0], left, parts[1]),

@@ -39,10 +39,25 @@ INLINE void store_pixel(uint8_t *y, __m512i codes, int index, __mmask64 mask, co
                                                             : _mm512_extracti32x4_epi32(codes, 3));
 }
 
+/* Which lanes hold the channels in order, where packing or grouped.h left every fourth side by side. */
+INLINE __m512i every_fourth(void) {
+    return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+}
+
+/* The sums of R pixels x V vectors of channels in units of the output. */
+INLINE void scale(const float *multiplier, __m512i sums[][VECTORS], __m512 y[][VECTORS], const int R,
+                  const int V) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+        const __m512 factor = _mm512_loadu_ps(multiplier + LANES * v);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) y[r][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), factor);
+    }
+}
+
 /* Store the codes of R pixels: four vectors at a time, of two pixels or four where channels are few. */
 INLINE void store_tile(const struct step *s, const struct slice *slice, const struct place *at,
                        __m512 y[ROWS][VECTORS], const int R, const int V) {
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const struct bounds bounds = bounds_of(s);
     const __mmask64 mask = block_lanes(slice->end, slice->channel);
     const int together = VECTORS / V;
@@ -53,7 +68,7 @@ INLINE void store_tile(const struct step *s, const struct slice *slice, const st
         __m512 block[VECTORS];
 #pragma GCC unroll 4
         for (int i = 0; i < some * V; i++) block[i] = y[r + i / V][i % V];
-        const __m512i codes = _mm512_permutexvar_epi32(order, encode(&bounds, block, some * V));
+        const __m512i codes = _mm512_permutexvar_epi32(every_fourth(), encode(&bounds, block, some * V));
 #pragma GCC unroll 4
         for (int i = 0; i < some; i++) store_pixel(output + at[r + i].output, codes, i, mask, V);
     }
@@ -65,12 +80,7 @@ INLINE void finish_tile(const struct step *s, const struct slice *slice, const s
     const int channel = slice->channel;
     const __mmask16 last = lanes(slice->end, channel + LANES * (V - 1));
     __m512 y[ROWS][VECTORS];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) {
-        const __m512 multiplier = _mm512_loadu_ps(s->multiplier + channel + LANES * v);
-#pragma GCC unroll 6
-        for (int r = 0; r < R; r++) y[r][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), multiplier);
-    }
+    scale(s->multiplier + channel, sums, y, R, V);
     if (s->residual)
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++)

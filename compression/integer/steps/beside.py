@@ -7,7 +7,7 @@ of these parts: each step of a dense block adds its channels to those before.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import fx
+from torch import fx, nn
 
 from compression.integer.steps.readings import Readings
 from compression.quantization import modules as q
@@ -37,9 +37,13 @@ def beside(readings: Readings) -> dict[fx.Node, Beside]:
     return found
 
 
+def _layer(readings: Readings, node: fx.Node) -> nn.Module | None:
+    return readings.module(node) if readings.computes(node) else None
+
+
 def _copies(readings: Readings, node: fx.Node) -> bool:
     """Tell whether a node concatenates channels of codes that stay as they are."""
-    layer = readings.module(node) if readings.computes(node) else None
+    layer = _layer(readings, node)
     if not isinstance(layer, q.QuantizedJoin) or layer.dim is None or layer.held_places:
         return False
     rank = len(readings.shapes[node])
@@ -62,7 +66,7 @@ def _parts(readings: Readings, join: fx.Node) -> Iterator[tuple[fx.Node, Beside]
 
 def _is_part(readings: Readings, node: fx.Node, join: fx.Node) -> bool:
     """Tell whether a layer can write its codes into a concatenation, and those who read them may."""
-    layer = readings.module(node) if readings.computes(node) else None
+    layer = _layer(readings, node)
     written = isinstance(layer, q.QuantizedMean | q.OnCodes) or (
         isinstance(layer, q.QuantizedLayer)
         and not layer.transposed
@@ -78,7 +82,7 @@ def _is_part(readings: Readings, node: fx.Node, join: fx.Node) -> bool:
 
 
 def _joins_channels(readings: Readings, node: fx.Node) -> bool:
-    layer = readings.module(node) if readings.computes(node) else None
+    layer = _layer(readings, node)
     return isinstance(layer, q.QuantizedJoin) and layer.dim is not None
 
 
@@ -89,7 +93,7 @@ def _begins(whole: fx.Node, join: fx.Node) -> bool:
 
 def _is_filter(readings: Readings, node: fx.Node) -> bool:
     """Tell whether a layer has one filter per channel: it finds them in wider pixels, too."""
-    layer = readings.module(node) if readings.computes(node) else None
+    layer = _layer(readings, node)
     if not isinstance(layer, q.QuantizedLayer) or layer.linear or layer.transposed:
         return False
     return layer.codes.shape[1] == 1 and layer.options["groups"] == len(layer.codes)

@@ -62,9 +62,7 @@ class Layout(Readings):
         self._shared: dict[fx.Node, Value] = {}
         for node, place in self.beside.items():
             if node is not place.owner:
-                below, right = self.borders.pop(node, (0, 0))
-                rows, columns = self.borders.get(place.owner, (0, 0))
-                self.borders[place.owner] = max(rows, below), max(columns, right)
+                self._widen(place.owner, self.borders.pop(node, (0, 0)))
                 self.last[place.owner] = max(self.last[place.owner], self.last.pop(node))
 
     def take(self, node: fx.Node, zero: int) -> Value:

@@ -224,10 +224,10 @@ class Lowering:
         dim = None if layer.dim is None else layer.dim % len(self.layout.shapes[node])
         if dim == 0 or (dim is None and len(layer.input_scales) != 2):
             raise self._unknown(node, layer)
-        values = values_read(self.layout, node, layer, self.target, broadcast=dim is None)
         output = self._output(node, self.target.zero(layer.output_zero_point))
-        if node in self.layout.beside:
+        if node in self.layout.beside:  # its parts have been written there
             return
+        values = values_read(self.layout, node, layer, self.target, broadcast=dim is None)
         if dim is None:
             self.steps.append(add(node, layer, values, output, self.target))
         else:

@@ -119,9 +119,12 @@ class Readings:
             owner = self.owner(source)
             self.last[owner] = max(self.last.get(owner, 0), self.order[node])
             if self._slides(node, source):
-                rows, columns = self.borders.get(owner, (0, 0))
-                below, right = self._reach(node, source)
-                self.borders[owner] = max(rows, below), max(columns, right)
+                self._widen(owner, self._reach(node, source))
+
+    def _widen(self, node: fx.Node, border: tuple[int, int]) -> None:
+        """Note that a value needs a border of so many rows and columns."""
+        rows, columns = self.borders.get(node, (0, 0))
+        self.borders[node] = max(rows, border[0]), max(columns, border[1])
 
     def _finds(self, node: fx.Node, source: fx.Node) -> bool:
         """Tell whether a layer finds the codes that it reads where they lie."""
