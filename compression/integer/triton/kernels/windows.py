@@ -50,6 +50,7 @@ def int8_convolution(
         last = tl.atomic_add(arrivals + tile, 1) == SPLITS - 1
         inside = inside & last
         sums = tl.load(place, mask=inside, other=0, cache_modifier=".cg")
+        tl.debug_barrier()  # a thread may clear what another one reads
         tl.store(place, tl.full((BLOCK_M, BLOCK_N), 0, tl.int32), mask=inside)
         tl.store(arrivals + tile, 0, mask=last)
     sums += tl.load(bias + n, mask=n < channels, other=0)[None, :]

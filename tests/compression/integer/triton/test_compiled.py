@@ -89,6 +89,18 @@ def test_every_tile_runs_on_hoppers_int8_tensor_cores(config: Config, tmp_path: 
     assert found.metadata.shared <= 227 * 2**10
 
 
+@pytest.mark.parametrize("config", [c for c in SMALL if c.splits > 1], ids=str)
+@pytest.mark.parametrize("capability", [HOPPER, AMPERE])
+def test_sums_that_programs_share_are_read_by_all_threads_before_they_are_cleared(
+    capability: int, config: Config
+) -> None:
+    ptx = compiled(config, capability).asm["ptx"]
+    last_read = ptx.rindex("ld.global.cg")
+    cleared = re.search(r"st\.global", ptx[last_read:])
+    assert cleared is not None
+    assert "bar.sync" in ptx[last_read : last_read + cleared.start()]
+
+
 def test_it_compiles_for_ampere() -> None:
     ptx = compiled(Config(64, 64, 64), AMPERE).asm["ptx"]
     assert re.search(r"mma\.sync\S*\.s32\.s8\.s8\.s32", ptx)
