@@ -1,6 +1,5 @@
 """What a technique does with a workload's images and recipes, for the rows and for the sweep."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from compression.pruning import prune_l1_global
 from compression.quantization import quantize_aware, round_vectors
 from compression.recalibration import recalibrate_batch_norm
 from compression.removal import remove_channels, remove_channels_softly
-from compression.training import Recipe, Split, fit
+from compression.training import Recipe, Split
 
 SCHEDULE_EPOCHS = 4
 """Of each schedule and of its controls: as many rounds fit."""
@@ -77,12 +76,11 @@ def remove_and_tune(b: Baseline, *, macs: float, criterion: Criterion = "l2") ->
 
 def train_smaller(b: Baseline, model: nn.Module) -> nn.Module:
     """Train a network that lost channels, by the workload's recipe for it, taught by the baseline."""
-    if not b.workload.removal:
-        return tune(b, model)
     left = count_macs(model, example(b)) / count_macs(b.model, example(b))
-    nearest = min(b.workload.removal, key=lambda share: abs(math.log(share / left)))
-    images = b.data.train.take(b.workload.removal_images)
-    return repaired(b, model, images, b.workload.removal[nearest], taught=True)
+    recipe = b.workload.removal_on(b.device, left)
+    if recipe is None:
+        return tune(b, model)
+    return repaired(b, model, b.data.train.take(b.workload.removal_images), recipe, taught=True)
 
 
 def remove_and_share(b: Baseline, *, macs: float, bit_cost: float) -> nn.Module:
@@ -97,8 +95,7 @@ def train_small(b: Baseline, *, macs: float) -> nn.Module:
     """
     torch.manual_seed(b.workload.recipe_on(b.device).seed)
     small = remove(b, macs=macs, model=b.workload.network().to(b.device))
-    fit(small, b.data.train, b.workload.recipe_on(b.device))
-    return train_smaller(b, small)
+    return train_smaller(b, repaired(b, small, b.data.train, b.workload.recipe_on(b.device)))
 
 
 def remove_softly(b: Baseline, *, macs: float) -> nn.Module:

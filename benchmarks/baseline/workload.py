@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ class Workload:
     - `schedule_images`: those of the schedules, which take several epochs; `sparse_images` by default.
     - `removal`: trains a network that lost channels, taught by the baseline; a recipe by the share of
       the multiply-accumulates that is left, of which the nearest counts; `fine_tune` by default.
+      `cuda_removal`, where it is given, trains it on a GPU, whatever is left.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
       images, since fewer pixels may cost it accuracy.
@@ -48,6 +50,7 @@ class Workload:
     schedule_images: int | None = None
     removal: Mapping[float, Recipe] = field(default_factory=dict)
     removal_images: int | None = None
+    cuda_removal: Recipe | None = None
     calibration_images: int = 256
     batch_sizes: tuple[int, int] = (1, 64)
     cuda_batch_sizes: tuple[int, ...] = (1, 128, 1024)
@@ -61,6 +64,14 @@ class Workload:
         if recipe.coarse_sizes and self.coarse_for not in (None, self.network):
             return dataclasses.replace(recipe, coarse_sizes=())
         return recipe
+
+    def removal_on(self, device: torch.device | str, left: float) -> Recipe | None:
+        """Return the recipe on a device of a network with such a share of its MACs left, if any."""
+        if torch.device(device).type == "cuda" and self.cuda_removal:
+            return self.cuda_removal
+        if not self.removal:
+            return None
+        return self.removal[min(self.removal, key=lambda share: abs(math.log(share / left)))]
 
     def with_recipe_on(self, device: torch.device | str, recipe: Recipe) -> "Workload":
         """Return the workload with another recipe for the baseline on a device."""

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import pipelines, repairs
+from benchmarks import repairs
 from benchmarks.baseline import Baseline, resume, weights_fingerprint
-from benchmarks.pipelines import remove_and_tune, train_smaller
+from benchmarks.pipelines import remove_and_tune, train_small, train_smaller
 from benchmarks.repairs import repaired
 from compression.pruning import fine_tune, prune_l1_global, sparsity
 from compression.training import Recipe, Split
@@ -159,14 +159,21 @@ def test_rows_of_removed_channels_share_their_training(b: Baseline, reused: list
     assert weights_fingerprint(train_smaller(b, first)) != weights_fingerprint(alone)  # taught
 
 
-@pytest.mark.parametrize(("macs", "epochs"), [(0.7, 1), (0.45, 1), (0.25, 2), (0.15, 3)])
-def test_the_recipe_is_that_of_the_nearest_share(
-    b: Baseline, monkeypatch: pytest.MonkeyPatch, macs: float, epochs: int
-) -> None:
+@pytest.mark.parametrize(("left", "epochs"), [(0.7, 1), (0.45, 1), (0.25, 2), (0.15, 3)])
+def test_the_recipe_is_that_of_the_nearest_share(left: float, epochs: int) -> None:
     recipes = {share: replace(RECIPE, epochs=n) for share, n in ((0.5, 1), (0.25, 2), (0.125, 3))}
-    taken = replace(b, workload=replace(b.workload, removal=recipes))
-    seen: list[Recipe] = []
-    monkeypatch.setattr(pipelines, "repaired", lambda *given, **_: seen.append(given[-1]))
-    monkeypatch.setattr(pipelines, "count_macs", lambda m, _: 1.0 if m is taken.model else macs)
-    train_smaller(taken, residual())
-    assert [recipe.epochs for recipe in seen] == [epochs]
+    workload = replace(WITH_STUDENT, removal=recipes)
+    found = workload.removal_on(CPU, left)
+    assert found is not None
+    assert found.epochs == epochs
+    on_gpu = replace(workload, cuda_removal=replace(RECIPE, epochs=4))
+    assert on_gpu.removal_on(CPU, left) is found
+    assert on_gpu.removal_on("cuda:1", left) is on_gpu.cuda_removal
+    assert WITH_STUDENT.removal_on("cuda", left) is None
+
+
+def test_the_small_networks_whole_training_is_done_once(b: Baseline, reused: list[float]) -> None:
+    first = train_small(b, macs=0.5)
+    assert reused == []
+    assert weights_fingerprint(train_small(b, macs=0.5)) == weights_fingerprint(first)
+    assert len(reused) == 2, "from nothing, and as the removed channels' network is trained"
