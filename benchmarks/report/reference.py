@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.facts.record import Facts
 from compression.errors import CompressionError
 
-VNNI = "avx512_vnni"
-"""The flag of a processor that multiplies int8 in vectors of 512 bits."""
+INT8_UNITS = {"avx512_vnni": "AVX-512 VNNI", "amx_int8": "AMX"}
+"""By the flags of a processor, what it multiplies int8 on: vectors of 512 bits, tile registers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,11 @@ class Reference:
             for fact in facts
             if fact["device"] == "cuda"
         }
+        units = " and ".join(name for flag, name in INT8_UNITS.items() if flag in cpu["flags"])
         known = [
             "; ".join(dict.fromkeys(fact["data"] for fact in facts)),
             *sorted(filter(None, cards)),
-            f"{cpu['brand_raw']}{' with AVX-512 VNNI' * (VNNI in cpu['flags'])}",
+            " with ".join(filter(None, [cpu["brand_raw"], units])),
             f"{cpu['count']} cores",
             f"{threads} thread{'s' * (threads > 1)}" if threads else "",
             f"torch {torch}" if torch else "",
