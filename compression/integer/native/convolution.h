@@ -116,20 +116,24 @@ static struct span span_of(const struct band *band, int images, struct part part
     return (struct span){first, pixels, (pixels + ROWS - 1) / ROWS};
 }
 
-/* Of slice `index` of `s`, while a part of `now` is multiplied: nothing in one tile only, which reads its
-   own weights as fast as memory gives them. */
-static struct ahead ahead_of(const struct step *s, int index, const struct step *now, int images,
-                             struct part part) {
+/* Of slice `index` of `s`, in so many times asking. */
+static struct ahead ahead_of(const struct step *s, int index, int64_t asks) {
+    if (!asks) return (struct ahead){0};
+    const int8_t *at = slice_of(s, index).weights, *end = slice_of(s, index + 1).weights;
+    if (end > at + MOST_AHEAD) end = at + MOST_AHEAD;
+    return (struct ahead){at, end, (int)(((end - at) / LINE + asks - 1) / asks)};
+}
+
+/* How often a slice's tiles ask: never in one tile only, which reads its own weights as fast as memory
+   gives them. */
+static int64_t asks_of(const struct step *s, int images, struct part part) {
     int64_t tiles = 0, groups = 0;
-    for (int b = 0; b < now->band_count; b++) {
-        const struct band *band = &now->bands[b];
+    for (int b = 0; b < s->band_count; b++) {
+        const struct band *band = &s->bands[b];
         const int64_t more = span_of(band, images, part).tiles;
         tiles += more, groups += more * band->runs * band->groups;
     }
-    if (tiles < 2 || !groups) return (struct ahead){0};
-    const int8_t *at = slice_of(s, index).weights, *end = slice_of(s, index + 1).weights;
-    if (end > at + MOST_AHEAD) end = at + MOST_AHEAD;
-    return (struct ahead){at, end, (int)(((end - at) / LINE + groups - 1) / groups)};
+    return tiles < 2 ? 0 : groups;
 }
 
 /* While a slice is multiplied, the next one's weights come into the core's own cache: this step's, or
@@ -137,12 +141,13 @@ static struct ahead ahead_of(const struct step *s, int index, const struct step 
 static void convolution(const struct step *s, const struct step *next, int images, int thread,
                         int threads) {
     const struct part part = part_of(s, images, thread, threads);
+    const int64_t asks = asks_of(s, images, part);
     for (int i = part.first; i < part.last; i++) {
         const struct slice slice = slice_of(s, i);
         const int vectors = (slice.end - slice.channel + LANES - 1) / LANES;
         struct ahead ahead = {0};
-        if (i + 1 < part.last) ahead = ahead_of(s, i + 1, s, images, part);
-        else if (next) ahead = ahead_of(next, part_of(next, images, thread, threads).first, s, images, part);
+        if (i + 1 < part.last) ahead = ahead_of(s, i + 1, asks);
+        else if (next) ahead = ahead_of(next, part_of(next, images, thread, threads).first, asks);
         for (int b = 0; b < s->band_count; b++) {
             const struct span span = span_of(&s->bands[b], images, part);
             for (int64_t t = 0; t < span.tiles; t++) {

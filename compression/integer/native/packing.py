@@ -23,7 +23,8 @@ class NativeWeights(Weights):
 
     `weights` (int8) are packed by `pack`; each of `runs` (offsets, int32) has `groups` of GROUP bytes;
     `bands` (int32) has a row per `struct band`. Each `slice` of the outputs reads its codes
-    `slice_input` bytes after those of the one before.
+    `slice_input` bytes after those of the one before. `column` is how many bytes of a run one column
+    of the window has.
     """
 
     weights: Tensor
@@ -32,6 +33,7 @@ class NativeWeights(Weights):
     bands: Tensor
     slice: int = BLOCK
     slice_input: int = 0
+    column: int = 0
 
     @property
     def run_bytes(self) -> int:
@@ -66,11 +68,12 @@ def native_weights(
         return None
     wide = _together(weights, groups, together)
     runs, length = window.runs(inputs, wide.shape[1])
-    own = together * of_group if groups > 1 else BLOCK
+    own = together * of_group if groups > 1 else even_slice(of_group)
     codes, fours = pack(wide.permute(0, 2, 3, 1).reshape(len(wide), len(runs), length), own)
     order, rows = bands(window, inputs, outputs, len(runs), fours)
     advance = wide.shape[1] if groups > 1 else 0
-    return NativeWeights(codes, runs, fours, rows, own, advance), order
+    column = wide.shape[1] if length % wide.shape[1] == 0 else length
+    return NativeWeights(codes, runs, fours, rows, own, advance, column), order
 
 
 def is_grouped(weights: Tensor, groups: int) -> bool:
@@ -120,6 +123,19 @@ def _together(weights: Tensor, groups: int, together: int) -> Tensor:
         first = group % together * inputs
         all_own[:, first : first + inputs] = own
     return wide
+
+
+def even_slice(channels: int) -> int:
+    """Return how many channels a slice has: as few slices as blocks, whose vectors are even.
+
+    A last slice of one vector would read a pixel's codes once for 16 channels.
+
+    >>> [even_slice(channels) for channels in (10, 64, 80, 128, 144, 1000)]
+    [16, 64, 48, 64, 48, 64]
+    """
+    vectors = -(-channels // LANES)
+    slices = -(-channels // BLOCK)
+    return LANES * -(-vectors // slices)
 
 
 def pack(weights: Tensor, own: int = BLOCK) -> tuple[Tensor, int]:

@@ -4,6 +4,8 @@
 #include "tiles.h"
 #include "grouped.h"
 #include "convolution.h"
+#include "registers.h"
+#include "amx.h"
 #include "depthwise.h"
 #include "pointwise.h"
 #include "tables.h"
@@ -66,7 +68,10 @@ static void take(const struct prediction *of, int index, int first, int own, int
     const float *input = of->input + first * of->input_numbers;
     switch (s.kind) {
         case QUANTIZE: quantize(&s, input, images, thread, threads); break;
-        case CONVOLUTION: case GROUPED: convolution(&s, next, images, thread, threads); break;
+        case CONVOLUTION: case GROUPED:
+            if (on_amx(&s, images, threads)) convolution_amx(&s, next, images, thread, threads);
+            else convolution(&s, next, images, thread, threads);
+            break;
         case DEPTHWISE: depthwise(&s, images, thread, threads); break;
         case MAXIMUM: maximum(&s, images, thread, threads); break;
         case LOOKUP: look_up(&s, (const uint8_t *)s.weights, images, thread, threads); break;

@@ -52,6 +52,7 @@ struct band { BAND_FIELDS(MEMBER) };
     X(int64_t, residual_stride)                                                     \
     X(int64_t, width)                    /* QUANTIZE: of a row; MEAN, DEPTHWISE:    \
                                             bytes from column to column;            \
+                                            CONVOLUTION: bytes of a window's column;\
                                             GATHER: taps from pixel to pixel;       \
                                             INTERPOLATION: columns;                 \
                                             ATTENTION: queries of a group */        \

@@ -202,7 +202,7 @@ def _weights(weights: Weights) -> dict[str, Any]:
             return {
                 "weights": weights.weights, "run_offsets": weights.runs, "runs": len(weights.runs),
                 "groups": weights.groups, "bands": weights.bands, "band_count": len(weights.bands),
-                "slice": weights.slice, "slice_input": weights.slice_input,
+                "slice": weights.slice, "slice_input": weights.slice_input, "width": weights.column,
             }  # fmt: skip
         case NativeDepthwise():
             return {

@@ -45,11 +45,13 @@ pytestmark = [
 ]
 
 
-def sanitized(cache: Path, networks: int, slack: int) -> subprocess.CompletedProcess[str]:
+def sanitized(
+    cache: Path, networks: int, slack: int, *flags: str
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "CC": "gcc",
-        "COMPRESSION_CFLAGS": " ".join(FLAGS),
+        "COMPRESSION_CFLAGS": " ".join([*FLAGS, *flags]),
         "XDG_CACHE_HOME": str(cache),
         "LD_PRELOAD": " ".join(PRELOADED),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
@@ -71,9 +73,10 @@ def sanitized(cache: Path, networks: int, slack: int) -> subprocess.CompletedPro
     )
 
 
-def test_networks_read_and_write_only_what_is_theirs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [["-DNO_TILES"], ["-DEMULATED_TILES"]], ids=["vnni", "amx"])
+def test_networks_read_and_write_only_what_is_theirs(tmp_path: Path, flags: list[str]) -> None:
     """And the sanitizers see it where they do not: with a byte of read-ahead less than is read."""
-    run = sanitized(tmp_path, NETWORKS, READ_AHEAD)
+    run = sanitized(tmp_path, NETWORKS, READ_AHEAD, *flags)
     assert run.returncode == 0, run.stderr[-6000:]
     assert f"{NETWORKS} networks ran of " in run.stdout
     assert "with a byte less: 1" in run.stdout, run.stderr[-3000:]
