@@ -51,7 +51,7 @@ def library() -> Any:
     if not compiled.supported():
         raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
     check_interface(compiled)
-    compiled.use_amx(1)
+    compiled.use_amx(1)  # where there is none, nothing happens
     pointer, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     compiled.run.argtypes = [pointer, number, *([pointer] * 3), *([number] * 5), small]
     compiled.scratch_bytes.argtypes = [pointer, number]

@@ -27,10 +27,10 @@ TARGET = Target("native", OFFSET, pack_filters, slices=True)
 
 
 class NativeModel(ExecutorModel):
-    """Runs int8 codes from the first layer to the last in one call, on AVX-512 with VNNI.
+    """Runs int8 codes from the first layer to the last in one call, on AVX-512 with VNNI, and on AMX.
 
     `kernels_ran` counts, by the name KERNEL, the steps of the latest prediction that multiplied codes
-    on VNNI, as the compiled code counts them: one for a layer, and some for one in groups.
+    on either, as the compiled code counts them: one for a layer, and some for one in groups.
     """
 
     def __init__(self, lowering: Lowering, inputs: list[int]) -> None:

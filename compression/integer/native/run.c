@@ -1,4 +1,5 @@
-/* A statically quantized network, step by step, on AVX-512 with VNNI: one call per prediction. */
+/* A statically quantized network, step by step, on AVX-512 with VNNI, and AMX: one call per
+   prediction. */
 #include "step.h"
 #include "interleaved.h"
 #include "tiles.h"
@@ -102,11 +103,11 @@ static int takes_whole_images(int images, int threads) {
     return images % threads == 0 || images >= 4 * threads;
 }
 
-static int on_vnni(const struct step *s) {
+static int multiplies(const struct step *s) {
     return s->kind == CONVOLUTION || s->kind == GROUPED || s->kind == DEPTHWISE || s->kind == ATTENTION;
 }
 
-/* Predict `images` images, at most `chunk` at a time; return how many steps ran on VNNI. Each thread has
+/* Predict `images` images, at most `chunk` at a time; return how many steps multiplied codes. Each thread has
    `scratch_each` bytes of `scratch`. */
 int64_t run(const struct step *steps, int64_t count, const float *input, float *output, uint8_t *scratch,
             int64_t scratch_each, int64_t images, int64_t chunk, int64_t input_numbers,
@@ -129,7 +130,7 @@ int64_t run(const struct step *steps, int64_t count, const float *input, float *
 #pragma omp barrier
             }
         }
-        for (int i = 0; i < count && thread == 0; i++) kernels += on_vnni(&steps[i]);
+        for (int i = 0; i < count && thread == 0; i++) kernels += multiplies(&steps[i]);
     }
     return kernels;
 }
