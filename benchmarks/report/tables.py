@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from benchmarks.facts.record import Facts
 from benchmarks.report.columns import interval, parts, significant
 from benchmarks.report.engines import engine_times, engines
+from benchmarks.report.layers import layers
 from benchmarks.report.linear import linear
 from benchmarks.report.rows import Row, rows
 from benchmarks.report.table import markdown, render_groups, render_notes
@@ -210,6 +211,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
     "curve": (("accuracy",), curve),
     "engines": (("latency",), engines),
     "engine-times": (("latency",), engine_times),
+    "layers": (("layers",), layers),
     "linear": (("latency",), linear),
     "networks": (("latency",), networks),
     "removal": (("removal",), removal),

@@ -66,3 +66,20 @@ def test_a_drawn_convolution_is_that_of_vnni(case: tuple[nn.Module, Tensor], thr
         found = on(True, integer, x)
         assert torch.equal(found, on(False, integer, x))
         assert torch.equal(found, reference(x))
+
+
+def test_torchs_own_kernels_find_the_registers_as_they_set_them() -> None:
+    """oneDNN configures them, too, and looks first whether it has to."""
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 96, 3)).eval(),
+        numbers(4, 3, 16, 16),
+    )
+    reference = quantize_static(model, x)
+    images = torch.randn(64, 512, dtype=torch.bfloat16)
+    own, linear = lower_native(reference, x), nn.Linear(512, 512, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        wanted = own(x), linear(images)
+        for _ in range(20):
+            assert torch.equal(own(x), wanted[0])
+            assert torch.equal(linear(images), wanted[1])
