@@ -1,5 +1,6 @@
 """What a technique does with a workload's images and recipes, for the rows and for the sweep."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -76,11 +77,13 @@ def remove_and_tune(b: Baseline, *, macs: float, criterion: Criterion = "l2") ->
 
 def train_smaller(b: Baseline, model: nn.Module) -> nn.Module:
     """Train a network that lost channels, by the workload's recipe for it, taught by the baseline."""
-    left = count_macs(model, example(b)) / count_macs(b.model, example(b))
-    recipe = b.workload.removal_on(b.device, left)
-    if recipe is None:
+    recipes = b.workload.removal_on(b.device)
+    if not recipes:
         return tune(b, model)
-    return repaired(b, model, b.data.train.take(b.workload.removal_images), recipe, taught=True)
+    left = count_macs(model, example(b)) / count_macs(b.model, example(b))
+    nearest = min(recipes, key=lambda share: abs(math.log(share / left)))
+    images = b.data.train.take(b.workload.removal_images)
+    return repaired(b, model, images, recipes[nearest], taught=True)
 
 
 def remove_and_share(b: Baseline, *, macs: float, bit_cost: float) -> nn.Module:

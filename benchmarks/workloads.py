@@ -88,7 +88,7 @@ CIFAR10 = Workload(
         0.25: Recipe(epochs=6, batch_size=128, learning_rate=0.01, warmup=0.1),
         0.125: Recipe(epochs=15, batch_size=128, learning_rate=0.05, warmup=0.1),
     },
-    cuda_removal=CIFAR10_CUDA_REMOVAL,
+    cuda_removal={0.5: CIFAR10_CUDA_REMOVAL},
     fine_tune_images=6_400,
     sparse_images=12_000,
     student_images=10_000,

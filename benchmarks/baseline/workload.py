@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ class Workload:
     - `schedule_images`: those of the schedules, which take several epochs; `sparse_images` by default.
     - `removal`: trains a network that lost channels, taught by the baseline; a recipe by the share of
       the multiply-accumulates that is left, of which the nearest counts; `fine_tune` by default.
-      `cuda_removal`, where it is given, trains it on a GPU, whatever is left.
+      `cuda_removal`, where it is given, trains it on a GPU.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
       images, since fewer pixels may cost it accuracy.
@@ -50,7 +49,7 @@ class Workload:
     schedule_images: int | None = None
     removal: Mapping[float, Recipe] = field(default_factory=dict)
     removal_images: int | None = None
-    cuda_removal: Recipe | None = None
+    cuda_removal: Mapping[float, Recipe] = field(default_factory=dict)
     calibration_images: int = 256
     batch_sizes: tuple[int, int] = (1, 64)
     cuda_batch_sizes: tuple[int, ...] = (1, 128, 1024)
@@ -65,13 +64,10 @@ class Workload:
             return dataclasses.replace(recipe, coarse_sizes=())
         return recipe
 
-    def removal_on(self, device: torch.device | str, left: float) -> Recipe | None:
-        """Return the recipe on a device of a network with such a share of its MACs left, if any."""
-        if torch.device(device).type == "cuda" and self.cuda_removal:
-            return self.cuda_removal
-        if not self.removal:
-            return None
-        return self.removal[min(self.removal, key=lambda share: abs(math.log(share / left)))]
+    def removal_on(self, device: torch.device | str) -> Mapping[float, Recipe]:
+        """Return the recipes on a device of networks that lost channels, by the share that is left."""
+        cuda = torch.device(device).type == "cuda"
+        return self.cuda_removal if cuda and self.cuda_removal else self.removal
 
     def with_recipe_on(self, device: torch.device | str, recipe: Recipe) -> "Workload":
         """Return the workload with another recipe for the baseline on a device."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import repairs
+from benchmarks import pipelines, repairs
 from benchmarks.baseline import Baseline, resume, weights_fingerprint
 from benchmarks.pipelines import remove_and_tune, train_small, train_smaller
 from benchmarks.repairs import repaired
@@ -159,17 +159,25 @@ def test_rows_of_removed_channels_share_their_training(b: Baseline, reused: list
     assert weights_fingerprint(train_smaller(b, first)) != weights_fingerprint(alone)  # taught
 
 
-@pytest.mark.parametrize(("left", "epochs"), [(0.7, 1), (0.45, 1), (0.25, 2), (0.15, 3)])
-def test_the_recipe_is_that_of_the_nearest_share(left: float, epochs: int) -> None:
+@pytest.mark.parametrize(("macs", "epochs"), [(0.7, 1), (0.45, 1), (0.25, 2), (0.15, 3)])
+def test_the_recipe_is_that_of_the_nearest_share(
+    b: Baseline, monkeypatch: pytest.MonkeyPatch, macs: float, epochs: int
+) -> None:
     recipes = {share: replace(RECIPE, epochs=n) for share, n in ((0.5, 1), (0.25, 2), (0.125, 3))}
-    workload = replace(WITH_STUDENT, removal=recipes)
-    found = workload.removal_on(CPU, left)
-    assert found is not None
-    assert found.epochs == epochs
-    on_gpu = replace(workload, cuda_removal=replace(RECIPE, epochs=4))
-    assert on_gpu.removal_on(CPU, left) is found
-    assert on_gpu.removal_on("cuda:1", left) is on_gpu.cuda_removal
-    assert WITH_STUDENT.removal_on("cuda", left) is None
+    taken = replace(b, workload=replace(b.workload, removal=recipes))
+    seen: list[Recipe] = []
+    monkeypatch.setattr(pipelines, "repaired", lambda *given, **_: seen.append(given[-1]))
+    monkeypatch.setattr(pipelines, "count_macs", lambda m, _: 1.0 if m is taken.model else macs)
+    train_smaller(taken, residual())
+    assert [recipe.epochs for recipe in seen] == [epochs]
+
+
+def test_a_gpu_has_recipes_of_its_own() -> None:
+    workload = replace(WITH_STUDENT, removal={0.5: RECIPE})
+    on_gpu = replace(workload, cuda_removal={0.5: LONGER})
+    assert on_gpu.removal_on("cuda:1") == {0.5: LONGER}
+    assert on_gpu.removal_on(CPU) == workload.removal_on("cuda") == {0.5: RECIPE}
+    assert not WITH_STUDENT.removal_on("cuda")
 
 
 def test_the_small_networks_whole_training_is_done_once(b: Baseline, reused: list[float]) -> None:
