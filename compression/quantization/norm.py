@@ -65,7 +65,17 @@ class QuantizedLayerNorm(Codes):
         rows = codes.flatten(codes.ndim - self.dims).long()
         total = rows.sum(-1, keepdim=True)
         spread = self.count * rows.square().sum(-1, keepdim=True) - total.square()
-        inverse = 1 / (spread.float() + self.epsilon()).sqrt()
+        inverse = 1 / rounded_root(spread.float() + self.epsilon())
         weight, bias = self.factors()
         normal = (self.count * rows - total).float() * inverse
         return self.encode(normal * weight + bias).view(codes.shape)
+
+
+def rounded_root(x: Tensor) -> Tensor:
+    """Return the square roots of float32 numbers, each the float32 next to it, as kernels have it.
+
+    Where torch computes many at once (by MKL) one in 200 is the float32 after that: LayerNorm would
+    round another code than every executor. Those of float64 are near enough to round rightly
+    (Figueroa 1995, "When is double rounding innocuous?").
+    """
+    return x.double().sqrt().float()
