@@ -27,6 +27,10 @@ STORE(_mm_mask_storeu_epi8, __m128i, __mmask16, 16, 1)
 STORE(_mm256_mask_storeu_epi8, __m256i, __mmask32, 32, 1)
 STORE(_mm512_mask_storeu_epi8, __m512i, __mmask64, 64, 1)
 STORE(_mm512_mask_storeu_ps, __m512, __mmask16, 16, 4)
+static inline __m512i checked_merge(__m512i merged, __mmask64 mask, const void *from) {
+    copy_masked(&merged, from, mask, 64, 1);
+    return merged;
+}
 static inline __m512i checked_gather(__m512i found, __mmask16 mask, __m512i places, const void *from) {
     int32_t numbers[16], at[16];
     _mm512_storeu_si512(numbers, found);
@@ -36,6 +40,7 @@ static inline __m512i checked_gather(__m512i found, __mmask16 mask, __m512i plac
     return _mm512_loadu_si512(numbers);
 }
 #define _mm512_mask_i32gather_epi32(found, mask, places, from, scale) checked_gather(found, mask, places, from)
+#define _mm512_mask_loadu_epi8 checked_merge
 #define _mm_maskz_loadu_epi8 checked_mm_maskz_loadu_epi8
 #define _mm512_maskz_loadu_epi8 checked_mm512_maskz_loadu_epi8
 #define _mm512_maskz_loadu_epi32 checked_mm512_maskz_loadu_epi32

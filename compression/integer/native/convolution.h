@@ -75,7 +75,8 @@ INLINE void tile(const struct step *s, const struct band *band, int64_t index,
         for (int r = 0; r < R; r++) sums[r][v] = bias;
     }
     accumulate(s, band, x, slice->weights, ahead, sums, R, V);
-    finish_tile(s, slice, at, sums, R, V);
+    const struct ending ending = ending_of(s, slice, V);
+    finish_tile(&ending, at, sums, R, V);
 }
 
 #define CASE(R, V) case 8 * R + V: tile(s, band, index, slice, ahead, R, V); break;

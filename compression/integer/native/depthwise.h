@@ -28,10 +28,11 @@ INLINE void finish_neighbours(const struct step *s, int64_t image, int64_t pixel
     const __mmask64 mask = block_lanes(s->channels, channel);
     uint8_t *output = (uint8_t *)s->output + channel;
     struct place at[NEIGHBOURS];
-    __m512 y[NEIGHBOURS][VECTORS];
+    __m512 y[NEIGHBOURS][VECTORS], factor[VECTORS];
 #pragma GCC unroll 4
     for (int p = 0; p < P; p++) at[p] = place_of(s, image, pixel + p);
-    scale(s->multiplier + block, sums, y, P, VECTORS);
+    load_factors(s->multiplier + block, factor, VECTORS);
+    scale(factor, sums, y, P, VECTORS);
     if (s->residual)
         for (int p = 0; p < P; p++) add_interleaved(s, at[p], channel, y[p]);
     if (s->real) {

@@ -44,12 +44,18 @@ class NativeDepthwise(Weights):
 
 
 def pack_filters(
-    weights: Tensor, groups: int, window: Window, inputs: Geometry, outputs: list[int]
+    weights: Tensor,
+    groups: int,
+    window: Window,
+    inputs: Geometry,
+    outputs: list[int],
+    *,
+    tiles: bool = False,
 ) -> tuple[Weights, Tensor | None] | None:
     """Return weights (O, I, H, W) packed for the kernel of their kind, and the order of its pixels."""
     if is_depthwise(weights, groups, inputs):
         return native_depthwise(weights, window, inputs, outputs), None
-    return native_weights(weights, groups, window, inputs, outputs)
+    return native_weights(weights, groups, window, inputs, outputs, tiles=tiles)
 
 
 def native_depthwise(

@@ -49,7 +49,8 @@ INLINE void grouped_tile(const struct step *s, const struct band *band, int64_t 
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++) sums[r][v] = _mm512_add_epi32(in_order(&parts[r][F * v], F), bias);
     }
-    finish_tile(s, slice, at, sums, R, V);
+    const struct ending ending = ending_of(s, slice, V);
+    finish_tile(&ending, at, sums, R, V);
 }
 
 /* Four vectors of sums, in one part each or in two: `groups` counts the parts. */

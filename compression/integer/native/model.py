@@ -1,6 +1,7 @@
 """The native executor: a network in one call of compiled code."""
 
 import threading
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -23,7 +24,6 @@ from compression.quantization import StaticQuantizedModel
 
 KERNEL = "native::vpdpbusd"
 """The name of what multiplies codes, beside those of torch's profiler, which does not see it."""
-TARGET = Target("native", OFFSET, pack_filters, slices=True)
 
 
 class NativeModel(ExecutorModel):
@@ -102,14 +102,15 @@ def lower_native(
     a layer that has no kernel; CompressionError says what the machine lacks (a CPU with AVX-512 and
     VNNI, a C compiler).
     """
-    library()
+    pack = partial(pack_filters, tiles=bool(library().uses_amx()))
     with torch.device("cpu"):  # whatever the user's default device is
         shapes, moves = shapes_and_moves(model, example)
         an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
         chunk = len(example) if keep else images_of_chunk(len(example), max(1, an_image))
         buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
         lowering = Lowering(
-            Layout(model.network, shapes, moves, buffers, keep=keep, in_place=True), TARGET
+            Layout(model.network, shapes, moves, buffers, keep=keep, in_place=True),
+            Target("native", OFFSET, pack, slices=True),
         )
         lowering.lower()
         return NativeModel(lowering, list(example.shape[1:]))

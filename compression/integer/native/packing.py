@@ -52,17 +52,27 @@ class GroupedWeights(NativeWeights):
 
 
 def native_weights(
-    weights: Tensor, groups: int, window: Window, inputs: Geometry, outputs: list[int]
+    weights: Tensor,
+    groups: int,
+    window: Window,
+    inputs: Geometry,
+    outputs: list[int],
+    *,
+    tiles: bool = False,
 ) -> tuple[NativeWeights, Tensor] | None:
     """Return weights (O, I, H, W) packed for a window, and the order of its output pixels.
 
-    Small groups are multiplied together, with zeros. None where a group has more outputs than a
-    block, or where the last slice, of fewer groups, would read far beyond a pixel.
+    Small groups are multiplied together, with zeros. For the `tiles` of AMX more of them, which fill a
+    block, and all pixels are of one band, row by row: rows of codes are read where they lie. None where
+    a group has more outputs than a block, or where the last slice, of fewer groups, would read far
+    beyond a pixel.
     """
     if is_grouped(weights, groups):
         return _grouped_weights(weights, window, inputs, outputs)
     of_group = len(weights) // groups
     together = min(groups, -(-LANES // of_group))
+    if tiles:
+        together = min(groups, max(1, BLOCK // of_group))
     beyond = -groups % together * weights.shape[1]
     if groups > 1 and (together * of_group > BLOCK or beyond > READ_AHEAD):
         return None
@@ -70,7 +80,7 @@ def native_weights(
     runs, length = window.runs(inputs, wide.shape[1])
     own = together * of_group if groups > 1 else even_slice(of_group)
     codes, fours = pack(wide.permute(0, 2, 3, 1).reshape(len(wide), len(runs), length), own)
-    order, rows = bands(window, inputs, outputs, len(runs), fours)
+    order, rows = bands(window, inputs, outputs, len(runs), fours, cut=not tiles)
     advance = wide.shape[1] if groups > 1 else 0
     column = wide.shape[1] if length % wide.shape[1] == 0 else length
     return NativeWeights(codes, runs, fours, rows, own, advance, column), order
@@ -160,22 +170,29 @@ def pack(weights: Tensor, own: int = BLOCK) -> tuple[Tensor, int]:
 
 
 def bands(
-    window: Window, inputs: Geometry, outputs: list[int], runs: int, groups: int
+    window: Window,
+    inputs: Geometry,
+    outputs: list[int],
+    runs: int,
+    groups: int,
+    *,
+    cut: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Return the output pixels by band, and a row of BAND for each band (int32).
 
-    A band's pixels read the same part of their windows: what lies in the border is left out where
-    the border holds 0, the code whose products are 0.
+    A band's pixels read the same part of their windows: with `cut` what lies in the border is left out
+    where the border holds 0, the code whose products are 0.
     """
-    rows = _inside(window, 0, inputs.height, outputs[0], inputs.zero == 0)
+    cut = cut and inputs.zero == 0
+    rows = _inside(window, 0, inputs.height, outputs[0], cut)
     whole_runs = runs == window.size[0] and inputs.channels % GROUP == 0
-    columns = _inside(window, 1, inputs.width, outputs[1], inputs.zero == 0 and whole_runs)
+    columns = _inside(window, 1, inputs.width, outputs[1], cut and whole_runs)
     a_row, a_column = runs // window.size[0], groups // window.size[1]
     pixels: dict[tuple[int, ...], list[int]] = {}
     for row, (top, height) in enumerate(rows):
         for column, (left, width) in enumerate(columns):
-            cut = whole_runs and height == window.size[0]  # corners alone would fill no tile
-            across = (left * a_column, width * a_column) if cut else (0, groups)
+            whole = whole_runs and height == window.size[0]  # corners alone would fill no tile
+            across = (left * a_column, width * a_column) if whole else (0, groups)
             part = (top * a_row, height * a_row, *across)
             pixels.setdefault(part, []).append(row * outputs[1] + column)
     order = [pixel for members in pixels.values() for pixel in members]

@@ -43,8 +43,8 @@ static void release_tiles(void) {}
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What pays: windows that fill a row more than once, and pixels that fill a tile. */
-enum { LEAST_GROUPS = 2 * TILE, LEAST_PIXELS = TILE };
+/* What pays: windows that fill a row, and pixels that fill a tile. */
+enum { LEAST_GROUPS = TILE, LEAST_PIXELS = TILE };
 
 /* By assembly: the intrinsics do not say that they read and write memory. */
 #define TILE_LOAD(tile, from, apart)                                                                   \

@@ -75,11 +75,11 @@ static struct group group_of(const struct step *s, uint8_t *scratch) {
 /* The bytes of scratch memory that each thread needs for these steps. */
 int64_t scratch_bytes(const struct step *steps, int64_t count) {
     int64_t most = BLOCK;
-    for (int64_t i = 0; i < count; i++)
-        if (steps[i].kind == ATTENTION) {
-            const int64_t bytes = group_of(&steps[i], NULL).bytes;
-            most = bytes > most ? bytes : most;
-        }
+    for (int64_t i = 0; i < count; i++) {
+        const struct step *s = &steps[i];
+        const int64_t bytes = s->kind == ATTENTION ? group_of(s, NULL).bytes : copied_bytes(s);
+        most = bytes > most ? bytes : most;
+    }
     return most;
 }
 

@@ -6,6 +6,7 @@
 #include "grouped.h"
 #include "convolution.h"
 #include "registers.h"
+#include "panels.h"
 #include "amx.h"
 #include "depthwise.h"
 #include "pointwise.h"
@@ -70,7 +71,7 @@ static void take(const struct prediction *of, int index, int first, int own, int
     switch (s.kind) {
         case QUANTIZE: quantize(&s, input, images, thread, threads); break;
         case CONVOLUTION: case GROUPED:
-            if (on_amx(&s, images, threads)) convolution_amx(&s, next, images, thread, threads);
+            if (on_amx(&s, images, threads)) convolution_amx(&s, next, images, thread, threads, of->scratch);
             else convolution(&s, next, images, thread, threads);
             break;
         case DEPTHWISE: depthwise(&s, images, thread, threads); break;

@@ -123,11 +123,17 @@ INLINE __m512i widened(const uint8_t *codes, __mmask16 mask) {
     return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
 }
 
-/* Add the residual's codes (int32), where there is one, to `y` in units of the output. */
-INLINE __m512 with_residual(const struct step *s, __m512i codes, __m512 y) {
-    const __m512i left = _mm512_sub_epi32(codes, _mm512_set1_epi32(s->residual_zero));
-    const __m512 ratio = _mm512_set1_ps(s->residual_ratio);
-    return _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(left), ratio));
+/* What the residual's codes are in units of the output: (code - zero) * ratio. */
+struct addend { __m512 ratio; __m512i zero; };
+
+INLINE struct addend addend_of(const struct step *s) {
+    return (struct addend){_mm512_set1_ps(s->residual_ratio), _mm512_set1_epi32(s->residual_zero)};
+}
+
+/* Add the residual's codes (int32) to `y` in units of the output. */
+INLINE __m512 with_residual(const struct addend *addend, __m512i codes, __m512 y) {
+    const __m512 left = _mm512_cvtepi32_ps(_mm512_sub_epi32(codes, addend->zero));
+    return _mm512_add_ps(y, _mm512_mul_ps(left, addend->ratio));
 }
 
 /* The bounds of a step's codes, and their zero. */

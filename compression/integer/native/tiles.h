@@ -45,59 +45,85 @@ INLINE __m512i every_fourth(void) {
 }
 
 /* The sums of R pixels x V vectors of channels in units of the output. */
-INLINE void scale(const float *multiplier, __m512i sums[][VECTORS], __m512 y[][VECTORS], const int R,
+INLINE void scale(const __m512 *factor, __m512i sums[][VECTORS], __m512 y[][VECTORS], const int R,
                   const int V) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) {
-        const __m512 factor = _mm512_loadu_ps(multiplier + LANES * v);
 #pragma GCC unroll 6
-        for (int r = 0; r < R; r++) y[r][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), factor);
-    }
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) y[r][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), factor[v]);
+}
+
+INLINE void load_factors(const float *multiplier, __m512 *factor, const int V) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) factor[v] = _mm512_loadu_ps(multiplier + LANES * v);
+}
+
+/* What the sums of V vectors of channels become: read once for all pixels, since what is stored might be
+   these numbers for all that a compiler knows. */
+struct ending {
+    struct bounds bounds;
+    struct addend addend;
+    __m512 factor[VECTORS];
+    __mmask64 channels;
+    const uint8_t *residual;
+    void *output;
+    int real;
+};
+
+INLINE struct ending ending_of(const struct step *s, const struct slice *slice, const int V) {
+    struct ending ending = {
+        .bounds = bounds_of(s),
+        .addend = addend_of(s),
+        .channels = block_lanes(slice->end, slice->channel),
+        .residual = s->residual ? s->residual + slice->channel : NULL,
+        .output = s->real ? (void *)((float *)s->output + slice->channel)
+                          : (void *)((uint8_t *)s->output + slice->channel),
+        .real = s->real,
+    };
+    load_factors(s->multiplier + slice->channel, ending.factor, V);
+    return ending;
 }
 
 /* Store the codes of R pixels: four vectors at a time, of two pixels or four where channels are few. */
-INLINE void store_tile(const struct step *s, const struct slice *slice, const struct place *at,
-                       __m512 y[ROWS][VECTORS], const int R, const int V) {
-    const struct bounds bounds = bounds_of(s);
-    const __mmask64 mask = block_lanes(slice->end, slice->channel);
+INLINE void store_tile(const struct ending *ending, const struct place *at, __m512 y[ROWS][VECTORS],
+                       const int R, const int V) {
     const int together = VECTORS / V;
-    uint8_t *output = (uint8_t *)s->output + slice->channel;
 #pragma GCC unroll 6
     for (int r = 0; r < R; r += together) {
         const int some = R - r < together ? R - r : together;
         __m512 block[VECTORS];
 #pragma GCC unroll 4
         for (int i = 0; i < some * V; i++) block[i] = y[r + i / V][i % V];
-        const __m512i codes = _mm512_permutexvar_epi32(every_fourth(), encode(&bounds, block, some * V));
+        const __m512i packed = encode(&ending->bounds, block, some * V);
+        const __m512i codes = _mm512_permutexvar_epi32(every_fourth(), packed);
 #pragma GCC unroll 4
-        for (int i = 0; i < some; i++) store_pixel(output + at[r + i].output, codes, i, mask, V);
+        for (int i = 0; i < some; i++)
+            store_pixel((uint8_t *)ending->output + at[r + i].output, codes, i, ending->channels, V);
     }
 }
 
 /* Sums in units of the output, and what is added to them. */
-INLINE void finish_tile(const struct step *s, const struct slice *slice, const struct place *at,
-                        __m512i sums[ROWS][VECTORS], const int R, const int V) {
-    const int channel = slice->channel;
-    const __mmask16 last = lanes(slice->end, channel + LANES * (V - 1));
+INLINE void finish_tile(const struct ending *ending, const struct place *at, __m512i sums[ROWS][VECTORS],
+                        const int R, const int V) {
     __m512 y[ROWS][VECTORS];
-    scale(s->multiplier + channel, sums, y, R, V);
-    if (s->residual)
+    scale(ending->factor, sums, y, R, V);
+    if (ending->residual)
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < V; v++) {
-                const uint8_t *codes = s->residual + at[r].residual + channel + LANES * v;
-                y[r][v] = with_residual(s, widened(codes, v < V - 1 ? 0xffff : last), y[r][v]);
+                const uint8_t *codes = ending->residual + at[r].residual + LANES * v;
+                const __mmask16 mask = (__mmask16)(ending->channels >> LANES * v);
+                y[r][v] = with_residual(&ending->addend, widened(codes, mask), y[r][v]);
             }
-    if (!s->real) {
-        store_tile(s, slice, at, y, R, V);
+    if (!ending->real) {
+        store_tile(ending, at, y, R, V);
         return;
     }
-    float *output = (float *)s->output + channel;
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < V; v++)
-            _mm512_mask_storeu_ps(output + at[r].output + LANES * v, v < V - 1 ? 0xffff : last, y[r][v]);
+            _mm512_mask_storeu_ps((float *)ending->output + at[r].output + LANES * v,
+                                  (__mmask16)(ending->channels >> LANES * v), y[r][v]);
 }
-

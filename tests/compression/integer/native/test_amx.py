@@ -36,9 +36,9 @@ def on(amx: bool, integer: nn.Module, x: Tensor) -> Tensor:
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     """Draw a convolution after another one, whose border may hold any code, and images."""
-    groups = draw(st.sampled_from([1, 1, 1, 2]))
+    groups = draw(st.sampled_from([1, 1, 1, 2, 5]))
     inputs, outputs = (
-        groups * draw(st.sampled_from([4, 12, 16, 40, 64, 72, 128])) for _ in range(2)
+        groups * draw(st.sampled_from([4, 16, 18, 24, 40, 64, 66, 72, 128])) for _ in range(2)
     )
     kernel = draw(st.sampled_from([1, 2, 3, 5]))
     options = {
@@ -51,7 +51,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(draw(st.integers(0, 99)))
     before = [nn.Conv2d(3, inputs, 1), draw(st.sampled_from([nn.ReLU(), nn.SiLU()]))]
     network = nn.Sequential(*before, nn.Conv2d(inputs, outputs, kernel, **options), nn.Flatten())
-    side = draw(st.integers(kernel * 2 - 1, 17))
+    side = draw(st.integers(kernel * 2 - 1, 33))
     return network.eval(), numbers(draw(st.sampled_from([1, 2, 3, 5])), 3, side, side + 2)
 
 
