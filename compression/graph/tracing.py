@@ -1,11 +1,12 @@
 """A network as a torch.fx graph of its leaf layers, each node with its place in the user's code."""
 
+import dis
 import inspect
 import operator
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -17,11 +18,28 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph.inplace import make_functional
 from compression.layers import alteration, copy_model
 
-_NOT_THE_USERS = (f"{Path(__file__).parent}{os.sep}", f"{Path(torch.__file__).parent}{os.sep}", "<")
+_OURS, _TORCHS = Path(__file__).parents[1], Path(torch.__file__).parent
+_NOT_THE_USERS = (f"{_OURS}{os.sep}", f"{_TORCHS}{os.sep}", "<")
+_WRAPPERS = {
+    "DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod",
+}  # fmt: skip
+"""Where modules hold the network that they wrap, which torch.fx does not see."""
+_SIZES = ("chunks", "split_size", "split_size_or_sections", "split_sizes")
+_TRACEABLE = (
+    "torch.fx follows no branch or loop on tensors or their sizes, no write to a part of a tensor, and "
+    "no new tensor of another's sizes; quantize_dynamic and quantize_weights take any forward"
+)
 
 
 class _Proxy(fx.Proxy):
     """Shows `x += y` and its kin, which torch.fx takes for operators that make a new tensor."""
+
+    def __bool__(self) -> bool:
+        return _asserts(sys._getframe(1)) or super().__bool__()
+
+    def __len__(self) -> int:  # which list() asks for
+        count = _parts(self.node)
+        return super().__len__() if count is None else count
 
 
 def _in_place(name: str) -> Callable[..., Any]:
@@ -43,6 +61,11 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        count = _parts(obj.node)
+        parts: Any = obj
+        return super().iter(obj) if count is None else iter([parts[i] for i in range(count)])
 
     def create_arg(self, a: Any) -> Any:
         if type(a) is OrderedDict:  # as a dataclass is; torch.fx alone would make it a plain dict
@@ -67,6 +90,7 @@ def trace(model: nn.Module, *, training: bool = False, whole: bool = False) -> f
     the line of the forward for what torch.fx cannot trace, and for leaf layers that hooks or patches
     alter.
     """
+    _refuse_wrappers(model)
     network = copy_model(model).train(training)
     tracer = _Tracer()
     if tracer.is_leaf_module(network, ""):
@@ -79,7 +103,7 @@ def trace(model: nn.Module, *, training: bool = False, whole: bool = False) -> f
     except Exception as error:  # whatever the user's code does with a proxy
         raise UnsupportedTypeError(
             f"{type(model).__name__} cannot be traced by torch.fx"
-            f"{_line_of_error(error)} ({error}); the forward must not branch on the data"
+            f"{_line_of_error(error)} ({str(error).split('. ')[0]}); {_TRACEABLE}"
         ) from error
     traced = fx.GraphModule(network, graph, type(model).__name__)
     for node in graph.nodes:
@@ -87,6 +111,35 @@ def trace(model: nn.Module, *, training: bool = False, whole: bool = False) -> f
         if reason:
             raise UnsupportedTypeError(f"{node.target}: {reason}")
     return make_functional(traced.eval(), whole=whole)
+
+
+def _refuse_wrappers(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        held = _WRAPPERS.get(type(module).__name__)
+        if held is not None and hasattr(module, held):
+            raise UnsupportedTypeError(
+                f"{name or 'the network'}: {type(module).__name__} wraps the network; pass what it "
+                f"wraps, its attribute {held}"
+            )
+
+
+def _asserts(frame: FrameType) -> bool:
+    """Tell whether a frame asks for the truth of what it asserts, which computes nothing."""
+    steps = [s for s in dis.get_instructions(frame.f_code) if s.offset >= frame.f_lasti]
+    jump, *after = (step for step in steps if step.opname != "TO_BOOL")
+    if jump.opname.endswith("IF_FALSE"):  # the first of several conditions
+        after = [step for step in after if step.offset == jump.argval]
+    return "JUMP" in jump.opname and after[0].opname == "LOAD_ASSERTION_ERROR"
+
+
+def _parts(node: fx.Node) -> int | None:
+    """Return how many tensors a split gives by its arguments alone, None where they do not tell."""
+    kind = getattr(node.target, "__name__", node.target)
+    named = (told for name, told in node.kwargs.items() if name in _SIZES)
+    told = node.args[1] if len(node.args) > 1 else next(named, None)
+    if kind in ("split", "split_with_sizes"):
+        return len(told) if isinstance(told, list | tuple) else None
+    return told if kind == "chunk" and type(told) is int else None
 
 
 def _leave_out_optional(network: nn.Module) -> None:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from compression.errors import UnsupportedTypeError
 from compression.graph import fold_batch_norm, place_of, trace
-from tests.support.functional import Net
+from compression.quantization import quantize_static
+from tests.support.functional import Net, asserted
 
 
 def relu_on_a_shortcut(net: Any, x: Tensor) -> Tensor:
@@ -120,3 +121,48 @@ def test_a_norm_behind_a_linear_layer_stays_for_it_may_read_tokens() -> None:
     net[1].running_mean.uniform_(-1, 1)  # type: ignore[union-attr,operator]
     for x in (torch.randn(4, 5), torch.randn(4, 8, 5)):
         assert torch.allclose(fold_batch_norm(net)(x), net(x), atol=1e-6)
+
+
+def halves(net: Any, x: Tensor) -> Tensor:
+    parts = list(net.a(x).chunk(2, 1))  # as Ultralytics' C2f has it
+    parts.extend(part.relu() for part in torch.split(net.b(x), [1, 2], dim=1))
+    two, one = map(torch.abs, x.split(split_size=[2, 1], dim=1))
+    return torch.cat([*parts, two * one], 1)
+
+
+@pytest.mark.parametrize("how", [halves, asserted])
+@torch.no_grad()
+def test_parts_are_iterated_and_sizes_asserted(how: Callable[[Any, Tensor], Tensor]) -> None:
+    net, x = network(how).eval(), torch.randn(2, 3, 4, 4)
+    assert torch.equal(trace(net)(x), net(x))
+
+
+def test_a_split_that_does_not_tell_its_parts_is_refused() -> None:
+    with pytest.raises(
+        UnsupportedTypeError, match=r"iterated\); torch.fx follows no branch or loop"
+    ):
+        trace(network(lambda net, x: torch.cat(list(net.a(x).unbind(1)), 0)))
+
+
+def test_a_wrapper_is_refused_by_what_holds_the_network() -> None:
+    net = network(relu_on_a_shortcut)
+    with pytest.raises(
+        UnsupportedTypeError, match=r"the network: DataParallel .* attribute module"
+    ):
+        trace(nn.DataParallel(net))
+    wrapped: Any = torch.compile(net)
+    with pytest.raises(UnsupportedTypeError, match=r"0: OptimizedModule .* attribute _orig_mod"):
+        trace(nn.Sequential(wrapped))
+
+
+def test_attention_is_placed_in_the_users_code() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.MultiheadAttention(4, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.a(x, x, x)
+
+    with pytest.raises(UnsupportedTypeError, match=r"at a \(test_tracing.py:\d+\)"):
+        quantize_static(Attends(), torch.randn(3, 5, 4))
