@@ -1,6 +1,7 @@
 """What has no integer arithmetic: computed on real numbers, between codes."""
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,42 @@ from compression.graph import place_of
 from compression.layers import copy_model
 from compression.quantization.codes import CodesOfSeveral
 from compression.quantization.functions import apply
+
+Path = tuple[int | str, ...]
+"""The indices and names that lead to one tensor among those that an operator gives."""
+
+_SEVERAL = {
+    "max", "min", "sort", "topk", "median", "kthvalue", "cummax", "cummin", "var_mean", "std_mean",
+    "attend",
+}  # fmt: skip
+_RECURRENT = {"LSTM", "GRU", "RNN"}
+"""What gives tuples, or may, by name: attention gives its weights, too."""
+OTHER = (
+    "static INT8 keeps tensors of real numbers only; let another module do what comes from there on, "
+    "or take quantize_dynamic or quantize_weights, which leave it as it is"
+)
+
+
+def tensors_of(node: fx.Node, layer: nn.Module | None) -> dict[fx.Node, Path]:
+    """Return the nodes that are the tensors of what an operator gives; itself, where that is one."""
+    kind = getattr(node.target, "__name__", node.target) if layer is None else type(layer).__name__
+    several = kind in _SEVERAL or kind in _RECURRENT
+    return dict(_items(node, (), kind in _RECURRENT) if several else ()) or {node: ()}
+
+
+def _items(node: fx.Node, path: Path, recurrent: bool) -> Iterator[tuple[fx.Node, Path]]:
+    """Yield what readers take of a tuple by numbers and names, nothing where one takes all of it.
+
+    Of a recurrent layer's states a layer's own is taken: the batch is not their first axis.
+    """
+    taken = (operator.getitem, getattr)
+    if not all(u.target in taken and type(u.args[1]) in (int, str) for u in node.users):
+        return
+    for user in node.users:
+        index: Any = user.args[1]
+        place = (*path, index)
+        inner = dict(_items(user, place, True) if recurrent and place != (0,) else ())
+        yield from (inner or {user: place}).items()
 
 
 class Slot:
@@ -26,10 +63,18 @@ class FloatOperator(nn.Module):
     """An operator of the float network, and what it is told besides its operands."""
 
     def __init__(
-        self, node: fx.Node, layer: nn.Module | None, constants: Mapping[fx.Node, Tensor]
+        self,
+        node: fx.Node,
+        layer: nn.Module | None,
+        constants: Mapping[fx.Node, Tensor],
+        path: Path = (),
     ) -> None:
-        """Take over a node's layer, function or method, and the constants that it reads."""
+        """Take over a node's layer, function or method, and the constants that it reads.
+
+        Of what it gives, `path` leads to the tensor that counts.
+        """
         super().__init__()
+        self.path = path
         self.layer = None if layer is None else copy_model(layer)
         self.target, self.place = node.target, place_of(node)
         operands: list[fx.Node] = []
@@ -56,12 +101,17 @@ class FloatOperator(nn.Module):
 
         args, kwargs = (fx.node.map_aggregate(part, given) for part in (self.args, self.kwargs))
         value = apply(self.target if self.layer is None else self.layer, args, kwargs)
+        for index in self.path:
+            value = getattr(value, index) if isinstance(index, str) else value[index]
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise UnsupportedTypeError(
-                f"{self.place}: only what gives one tensor of real numbers can stay in float, found "
-                f"{type(value).__name__}"
+                f"{self.place}: expected one tensor of real numbers, found {_about(value)}; {OTHER}"
             )
         return value
+
+
+def _about(value: Any) -> str:
+    return f"one of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 class InFloat(CodesOfSeveral):

@@ -7,11 +7,10 @@ import torch
 from torch import fx, nn
 
 from compression.errors import UnsupportedTypeError
-from compression.graph import place_of
 from compression.quantization import operators as op
 from compression.quantization import pointwise
 from compression.quantization.ends import check_ends, refused_output, returned
-from compression.quantization.fallback import FloatOperator
+from compression.quantization.fallback import FloatOperator, tensors_of
 from compression.quantization.interpolation import LINEAR
 from compression.quantization.joins import Joins
 from compression.quantization.layer import LAYERS
@@ -62,7 +61,7 @@ class _Planner(Joins):
             self.items.append(Input(node, self._name(f"quantize_{node.name}"), (node,)))
         elif node.op == "output":
             self._outputs(node)
-        elif node not in self.constants and node not in self.ends:
+        elif node not in self.constants and node not in self.ends and node not in self.inner:
             try:
                 self._operator(node)
             except UnsupportedTypeError:
@@ -91,15 +90,19 @@ class _Planner(Joins):
         )
 
     def _stay(self, node: fx.Node) -> None:
-        """Have a node computed in float."""
+        """Have a node computed in float, once for each tensor that is read of what it gives."""
         layer = self._layer_of(node)
-        operator = FloatOperator(node, layer, self.constants)
-        name = self._name(node.name if layer is None else str(node.target))
         operands: list[fx.Node] = []
         fx.node.map_arg((node.args, node.kwargs), operands.append)
         inputs = tuple(operand for operand in operands if operand not in self.constants)
-        self._round(node, self._take_clamp(node, node))
-        self.items.append(Float(node, name, inputs, operator))
+        for end, path in tensors_of(node, layer).items():
+            operator = FloatOperator(node, layer, self.constants, path)
+            name = self._name(node.name if layer is None else str(node.target))
+            self._round(end, self._take_clamp(end, end))
+            self.items.append(Float(end, name, inputs, operator))
+            while end is not node:
+                self.inner.add(end)
+                end = end.all_input_nodes[0]
 
     def _operator(self, node: fx.Node) -> None:
         layer, kind = self._layer_of(node), self._kind(node)
@@ -176,7 +179,8 @@ class _Planner(Joins):
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         if getattr(layer, "padding_mode", "zeros") != "zeros":
-            raise UnsupportedTypeError(f"{place_of(node)}: static INT8 pads with zeros only")
+            how = f" that pads by {layer.padding_mode}"
+            raise op.unknown_operator(node, type(layer), how)
         if len(node.args) + len(node.kwargs) != 1:
             raise op.unknown_operator(node, type(layer), " with an output size")
         operands, end = [node.all_input_nodes[0]], node

@@ -31,6 +31,7 @@ class Joins:
         self.codes: dict[fx.Node, str] = {}
         self.taken: dict[fx.Node, fx.Node] = {}  # a node -> the one that computes it too
         self.several: set[fx.Node] = set()  # nodes whose value is a tuple of tensors
+        self.inner: set[fx.Node] = set()  # what is read of an operator in float, computed with it
         self.roots: dict[fx.Node, fx.Node] = {}  # a node -> the first of the same value
         self.ends = containers(folded.graph)  # what reads a value to return it
 

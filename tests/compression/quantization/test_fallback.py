@@ -1,6 +1,7 @@
 """What has no integer arithmetic stays in float where it is asked to, and is named."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from compression.errors import UnsupportedTypeError
 from compression.integer import deploy, lacking, lower_onednn
 from compression.layers import left_out
+from compression.nested import tensors_in
 from compression.quantization import quantize_aware, quantize_static
 from compression.storage import load, save
 from compression.training import Split
@@ -119,7 +121,8 @@ def test_statistics_of_what_stays_follow_the_training() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
-    "several values": (lambda s, x: torch.max(s.a(x), 1)[0], "one tensor of real numbers"),
+    "several values": (lambda s, x: torch.max(s.a(x), 1), "one tensor of real numbers"),
+    "positions": (lambda s, x: torch.max(s.a(x), 1)[1] * 1.0, "one tensor of real numbers"),
     "whole numbers": (lambda s, x: F.relu(s.a(x).argmax(1)), "one tensor of real numbers|argmax"),
     "a size": (lambda s, x: s.a(x).cumsum(x.dim() - 3), "does not know the operator cumsum"),
     "an output of numbers": (lambda s, x: (s.a(x), x.shape), "found a size at '1'"),
@@ -133,3 +136,54 @@ def test_what_cannot_stay_is_refused(name: str) -> None:
     how, said = REFUSED[name]
     with pytest.raises(UnsupportedTypeError, match=said):
         quantize_static(Net(how, a=nn.Conv2d(3, 4, 1)), numbers(2, 3, 4, 4), fallback=True)
+
+
+def hidden(s: Any, x: Tensor) -> Tensor:
+    _, (h, _) = s.r(s.a(x).mean(3).transpose(1, 2))
+    return s.f(torch.cat([h[-2], h[-1]], 1))  # type: ignore[no-any-return]
+
+
+def cell(s: Any, x: Tensor) -> Tensor:
+    return s.f(s.r(s.a(x).flatten(2).transpose(1, 2))[1][0])  # type: ignore[no-any-return]
+
+
+def attended(s: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = s.a(x).flatten(2).transpose(1, 2)
+    return s.r(x, x, x)  # type: ignore[no-any-return]
+
+
+LSTM = partial(nn.LSTM, 8, 4, batch_first=True)
+PARTS: dict[str, tuple[Callable[[Any, Tensor], Any], Callable[[], nn.Module], int]] = {
+    "a value and its place": (lambda s, x: s.f(s.a(x).max(3)[0].amax(2)), nn.Identity, 2),
+    "by name": (lambda s, x: s.f(s.a(x).flatten(2).topk(2).values.mean(2)), nn.Identity, 1),
+    "sequences": (lambda s, x: s.r(s.a(x).mean(3).transpose(1, 2))[0], LSTM, 1),
+    "states": (hidden, partial(LSTM, bidirectional=True), 2),
+    "a cell": (
+        lambda s, x: s.f(s.r(s.a(x).flatten(2).transpose(1, 2))[1][0]),
+        partial(nn.GRU, 8, 8),
+        1,
+    ),
+    "weights of attention": (attended, partial(nn.MultiheadAttention, 8, 2, batch_first=True), 2),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+@torch.no_grad()
+def test_one_tensor_of_several_stays(name: str, tmp_path: Path) -> None:
+    from tests.support.tricky_nets import Net
+
+    how, make, count = PARTS[name]
+    torch.manual_seed(0)
+
+    def network() -> nn.Module:
+        return Net(how, a=nn.Conv2d(3, 8, 3, padding=1), r=make(), f=nn.Linear(8, 2)).eval()
+
+    net, x = network(), numbers(5, 3, 6, 4)
+    small = quantize_static(net, x, fallback=True)
+    assert len(left_out(small)) == count
+    for found, wanted in zip(tensors_in(small(x)), tensors_in(net(x)), strict=True):
+        assert (found - wanted).norm() <= 0.05 * wanted.norm()
+    save(small, tmp_path / "parts")
+    again = load(tmp_path / "parts", network)
+    for other, right in zip(tensors_in(again(x)), tensors_in(small(x)), strict=True):
+        assert torch.equal(other, right)
