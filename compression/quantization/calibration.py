@@ -47,6 +47,7 @@ class Activation:
         """Take in the activation (N, C, ...) of one batch."""
         if not value.numel():
             return
+        value = value.detach()  # of a parameter, too
         low, high = torch.aminmax(value)
         self.low = torch.minimum(self.low, low.float().cpu())
         self.high = torch.maximum(self.high, high.float().cpu())

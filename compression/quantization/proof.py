@@ -23,6 +23,11 @@ SAMPLES = 4
 TOLERANCE = 1e-3
 """Of the largest output: the same operators in the same order leave float32's own error only."""
 
+_WHOLE = (
+    "static INT8 is of real inputs; begin after what reads whole numbers, as an embedding does, or "
+    "take quantize_dynamic or quantize_weights"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -52,13 +57,13 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, S
     """
     network = copy_model(model).float().eval()
     inputs = batch.to(device_of(network)).float()
-    predict = cache(lambda: _outputs(network, inputs))
+    predict = cache(lambda: _outputs(network, inputs, batch.dtype))
     windows = shown_sizes(network, predict)
     traced = trace_in_float32(network, windows)
     check_ends(traced.graph)
     wanted = predict()
     with _row_shapes(traced) as shapes:
-        found = _outputs(traced, inputs)
+        found = _outputs(traced, inputs, batch.dtype)
     if structure_of(wanted) != structure_of(found):
         raise UnsupportedTypeError(
             f"{type(model).__name__}: its traced graph returns another structure than its forward, "
@@ -73,17 +78,18 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, S
     return traced, Shown(norms, windows)
 
 
-def _outputs(network: nn.Module, inputs: Tensor) -> object:
+def _outputs(network: nn.Module, inputs: Tensor, dtype: torch.dtype) -> object:
     try:
         return network(inputs[:SAMPLES].clone())
-    except RuntimeError:
+    except Exception:  # whatever a forward raises, which all inputs tell
         pass
     try:  # a batch of fixed size
         return network(inputs.clone())
     except Exception as error:  # whatever a forward raises for inputs that are not its own
+        whole = "" if dtype.is_floating_point else f" as real numbers, found {dtype}: {_WHOLE}"
         raise CompressionError(
             f"{type(network).__name__}: the network cannot take calibration inputs of shape "
-            f"{tuple(inputs.shape)} ({error})"
+            f"{tuple(inputs.shape)}{whole} ({error})"
         ) from error
 
 

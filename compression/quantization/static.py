@@ -1,6 +1,6 @@
 """Static INT8: plan a traced network on integer codes, calibrate it, then build it."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -14,11 +14,14 @@ from compression.modes import ExecutorModel
 from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, Precision, device_of, observe, ranges
+from compression.quantization.cast import CastModel
 from compression.quantization.equalization import correct_bias, equalize, unshare_layers
+from compression.quantization.fallback import OTHER
 from compression.quantization.fusion import fuse
 from compression.quantization.graph import plan_network
 from compression.quantization.plan import Float, Plan
 from compression.quantization.proof import Shown, trace_and_verify, trace_in_float32
+from compression.quantization.replacement import CodedLayer
 from compression.quantization.sharing import shared_ranges
 from compression.training import input_batches
 
@@ -39,6 +42,18 @@ class StaticQuantizedModel(ExecutorModel):
     def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs, in the float network's structure."""
         return self.network(inputs)
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> "StaticQuantizedModel":
+        """Move to another device; codes and scales keep their dtype: else they would change."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        super()._apply(moved, recurse)
+        return self
 
 
 def quantize_static(
@@ -115,7 +130,7 @@ def check_observed(plan: Plan, seen: Container[str]) -> None:
     for name, place in plan.rounded.items():
         if name not in seen:
             raise UnsupportedTypeError(
-                f"{place}, {name}: only what gives one tensor of real numbers can stay in float"
+                f"{place}, {name}: expected one tensor of real numbers, found something else; {OTHER}"
             )
 
 
@@ -136,6 +151,7 @@ def float_graph(
 
     Beside them stands what the first batch shows.
     """
+    check_float(model)
     compressible_layers(model)
     ranges({}, method)
     batches = input_batches(calibration)
@@ -143,6 +159,16 @@ def float_graph(
     traced, shown = trace_and_verify(model, first)
     folded = fuse(norms_as_convolutions(fold_row_norms(traced, shown.token_norms)))
     return folded, chain([first], batches), shown
+
+
+def check_float(model: nn.Module) -> None:
+    """Raise UnsupportedTypeError for a network, or a part of one, that is on codes or cast already."""
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if isinstance(module, CodedLayer | CastModel | ExecutorModel):
+            raise UnsupportedTypeError(
+                f"{name or 'the network'}: expected layers in float, found {type(module).__name__}, "
+                "which is compressed or deployed already; take the float network that it was made of"
+            )
 
 
 def empty_static(model: nn.Module, shown: Shown) -> StaticQuantizedModel:

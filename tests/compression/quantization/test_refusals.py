@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compression.errors import CompressionError
-from compression.quantization import quantize_static
+from compression.quantization import quantize_dynamic, quantize_static
 from tests.support.functional import Net
 
 
@@ -39,6 +39,18 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "an output that is a parameter": (lambda: Shifted(), "found a constant"),
     "randomness": (lambda: Net(drawn_at_random, a=conv(3, 3, 1)), "other outputs"),
     "no layer": (lambda: nn.Sequential(nn.ReLU()), "no compressible layer"),
+    "padding by another rule": (
+        lambda: nn.Sequential(conv(3, 3, 3, padding=1, padding_mode="circular")),
+        r"Conv2d that pads by circular at 0; .* quantize_static\(fallback=True\)",
+    ),
+    "an input by name": (
+        lambda: ByName(),
+        r"cannot take calibration inputs .* positional argument",
+    ),
+    "codes already": (
+        lambda: nn.Sequential(quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)))),
+        "0.1: expected layers in float, found DynamicQuantizedLinear, .* float network",
+    ),
     "infinite outputs": (block(lambda s, x: s.a(x) / 1e-45 / 1e-45), "NaN or infinite"),
 }
 
@@ -50,6 +62,15 @@ class TwoInputs(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.a(x) + y  # type: ignore[no-any-return]
+
+
+class ByName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = conv(3, 3, 1)
+
+    def forward(self, *, x: Tensor) -> Tensor:
+        return self.a(x)  # type: ignore[no-any-return]
 
 
 class Shifted(nn.Module):
@@ -83,3 +104,9 @@ def test_what_is_not_known_is_refused_by_name(name: str) -> None:
 def test_a_calibration_set_that_cannot_be_used_is_told(calibration: Any, match: str) -> None:
     with pytest.raises(CompressionError, match=match):
         quantize_static(conv(3, 3, 1), calibration)
+
+
+def test_whole_numbers_are_told_what_takes_them() -> None:
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 2))
+    with pytest.raises(CompressionError, match=r"found torch.int64: .* or take quantize_dynamic"):
+        quantize_static(net, torch.randint(0, 9, (4, 5)))

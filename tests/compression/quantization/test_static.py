@@ -1,5 +1,6 @@
 """Static INT8 on networks of other people: right, or refused by name, on every executor of the CPU."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,22 @@ def test_other_dtypes_of_networks_and_inputs(dtype: torch.dtype) -> None:
     for model in (small, deploy(small, x)):
         assert model(x).dtype == torch.float32
         assert (model(x) - wanted).norm() <= TOLERANCES["outputs"][0] * wanted.norm()
+
+
+@torch.no_grad()
+def test_codes_and_scales_outlive_another_dtype() -> None:
+    x = torch.randn(4, 3, 8, 8)
+    net = nn.Sequential(conv(3, 4, 3), nn.ReLU(), conv(4, 2, 3))
+    small = quantize_static(net, x)
+    wanted = small(x)
+    for change in (nn.Module.half, nn.Module.double, nn.Module.float):
+        assert torch.equal(change(small)(x), wanted)
+
+
+def test_calibration_warns_of_nothing() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    net = Net(lambda s, x: s.e(torch.cat([s.p.expand(x.shape[0], -1, -1), x], 1)), e=layer)
+    net.p = nn.Parameter(torch.randn(1, 1, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize_static(net.eval(), torch.randn(4, 3, 8), method="percentile", bias_correction=True)
