@@ -53,7 +53,7 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
         type(model).__name__,
         [_value("input", list(example.shape))],
         [_value(name, shape) for name, shape in builder.results],
-        builder.graph.constants,
+        builder.graph.read_constants(),
     )
     opset = [onnx.helper.make_opsetid("", OPSET)]
     proto = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
@@ -75,6 +75,15 @@ def _value(name: str, shape: list[int]) -> Any:
     from onnx import TensorProto, helper
 
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape[1:]])
+
+
+def _unsaid(layer: nn.Module) -> str:
+    if isinstance(layer, q.InFloat):
+        return (
+            f"the operator at {layer.operator.place} stays in float32 (fallback=True), and the file "
+            "holds codes only; end the network before it, or deploy it here"
+        )
+    return f"ONNX's QDQ form has no {type(layer).__name__}"
 
 
 class _Builder:
@@ -150,7 +159,7 @@ class _Builder:
             case q.ClampCodes():
                 self._same_codes(node, self._clamp(node, layer), node.args[0])
             case _:
-                raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(layer).__name__}")
+                raise UnsupportedTypeError(_unsaid(layer))
 
     def _read(self, source: Any) -> str:
         """Return the real numbers of a value: a DequantizeLinear of its own for each reader."""

@@ -48,6 +48,11 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
+    def read_constants(self) -> list[Any]:
+        """Return the constants that a node reads: an engine warns of others."""
+        read = {name for node in self.nodes for name in node.input}
+        return [constant for constant in self.constants if constant.name in read]
+
     def whole(self, *numbers: int) -> str:
         """Write whole numbers (int64), as shapes and axes are given."""
         return self.constant(np.array(numbers, np.int64))

@@ -152,3 +152,24 @@ def test_other_networks_are_refused_and_leave_no_file(tmp_path: Path) -> None:
         ):
             export_onnx(other, tmp_path / "model.onnx", x)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_constant_is_read(tmp_path: Path) -> None:
+    import onnx
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(4, 2, 1))
+    x = numbers(4, 3, 11, 11)
+    export_onnx(quantize_static(net.eval(), x), tmp_path / "net.onnx", x)
+    graph = onnx.load(str(tmp_path / "net.onnx")).graph
+    assert {c.name for c in graph.initializer} <= {
+        name for node in graph.node for name in node.input
+    }
+
+
+def test_what_stays_in_float_is_named(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
+    x = numbers(4, 3, 8, 8)
+    with pytest.raises(
+        UnsupportedTypeError, match=r"the operator at 1 stays in float32 .* deploy it"
+    ):
+        export_onnx(quantize_static(net.eval(), x, fallback=True), tmp_path / "net.onnx", x)
