@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 SLOW = (
     "no integer kernels here run the network ({}): the reference executor predicts the same, slower "
-    "than in float32; export_onnx writes a file that OpenVINO and ONNX Runtime run on other machines"
+    "than in float32; export_onnx writes most networks for OpenVINO and ONNX Runtime, which deploy "
+    "takes by name"
 )
 """What a user gets on a machine, or with a network, that no executor takes."""
 
@@ -50,6 +51,7 @@ def deploy(
     """
     if executor in (None, "native") and has_coded_layers(model):
         return _deploy_layers(model, example, executor, verify=verify)
+    check_example(model, example)
     place = _place(model, example, executor)
     if place is None or not isinstance(model, StaticQuantizedModel):
         return model
@@ -70,7 +72,9 @@ def deploy(
     else:
         lowered, name = model, "reference"
         if not left_out:
-            warnings.warn(SLOW.format("; ".join(refusals)), RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                SLOW.format("; ".join(dict.fromkeys(refusals))), RuntimeWarning, stacklevel=2
+            )
     if left_out:
         message = f"{'; '.join(left_out)}: the {name} executor runs instead"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -87,6 +91,14 @@ def _deploy_layers(
         message = f"{'; '.join(wrong)}: it runs as it was quantized instead"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     return lowered
+
+
+def check_example(model: nn.Module, example: Any) -> None:
+    """Raise UnsupportedTypeError for other than one tensor, where a network of codes wants one."""
+    if isinstance(model, StaticQuantizedModel) and not isinstance(example, Tensor):
+        raise UnsupportedTypeError(
+            f"the example must be one tensor of inputs (N, ...), found {type(example).__name__}"
+        )
 
 
 def _place(model: nn.Module, example: Tensor, executor: str | None) -> str | None:

@@ -103,6 +103,10 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "unet, bilinear": (lambda: UNet(lambda _: Larger("bilinear")), (4, 3, 12, 8)),
     "signals": (Signals, (4, 2, 32)),
     "volumes": (Volumes, (4, 2, 4, 8, 8)),
+    "volumes, transposed": (
+        lambda: nn.Sequential(nn.ConvTranspose3d(2, 4, 2, 2), nn.ReLU(), nn.Conv3d(4, 2, 3)),
+        (4, 2, 3, 4, 5),
+    ),
 }
 SEGMENTATION: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lraspp": (_lraspp, (2, 3, 48, 64)),

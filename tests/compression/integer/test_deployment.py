@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -117,13 +118,15 @@ def test_the_layer_that_disagrees_is_named(
 
 
 def test_a_refusal_is_no_disagreement(monkeypatch: Any, model: StaticQuantizedModel) -> None:
-    def refuse(*_: Any) -> nn.Module:
-        raise UnsupportedTypeError("no kernel for conv1")
+    def refuse(what: str, *_: Any) -> nn.Module:
+        raise UnsupportedTypeError(f"no kernel for {what}")
 
-    use(monkeypatch, native=refuse, onednn=refuse)
+    use(monkeypatch, native=partial(refuse, "conv1"), onednn=partial(refuse, "conv2"))
     found, (message,) = deployed(model)
     assert found is model
-    assert message.startswith("no integer kernels here run the network (no kernel for conv1; no ")
+    assert message.startswith(
+        "no integer kernels here run the network (no kernel for conv1; no kernel for conv2): "
+    )
     assert "slower than in float32; export_onnx" in message
     with pytest.raises(UnsupportedTypeError, match="no kernel for conv1"):
         deploy(model, images(), executor="native")
@@ -173,8 +176,16 @@ def test_what_cannot_be_lowered_stays_with_the_reference() -> None:
             return outputs
 
     fixed = quantize_static(Fixed().eval(), images()[:1])
-    with pytest.warns(RuntimeWarning, match="no integer kernels here run the network"):
+    with pytest.warns(RuntimeWarning, match="no integer kernels here run the network") as caught:
         assert deploy(fixed, images()[:1]) is fixed
+    assert str(caught[0].message).count("the batch is fixed at reshape") == 1
+
+
+@pytest.mark.parametrize("example", [(images(),), [images()], None, images().numpy()])
+def test_an_example_is_a_tensor(model: StaticQuantizedModel, example: Any) -> None:
+    for options in ({}, {"executor": "native"}, {"verify": False}):
+        with pytest.raises(UnsupportedTypeError, match=r"must be one tensor of inputs \(N, ...\)"):
+            deploy(model, example, **options)
 
 
 @pytest.mark.parametrize("executor", ["onnxruntime", "openvino"])
