@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from compression.channels import follow, free_channels, kept_reasons
-from compression.errors import CompressionError
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import preferred, try_executor
 from compression.layers import COMPRESSIBLE, TRANSPOSED, alteration, check_model, left_out
 from compression.quantization import StaticQuantizedModel, quantize_static
@@ -82,6 +82,10 @@ def explain(model: nn.Module, example: Tensor) -> Explanation:
     2      Linear  0 of 2                yes   ...its channels stay: they are the network's outputs
     """
     check_model(model)
+    if not isinstance(example, Tensor):
+        raise UnsupportedTypeError(
+            f"explain: expected one tensor of inputs (N, ...), found {type(example).__name__}"
+        )
     named = [(n, m) for n, m in model.named_modules() if isinstance(m, LAYERS)]
     if not named:
         kinds = ", ".join(sorted({type(m).__name__ for m in model.modules()}))

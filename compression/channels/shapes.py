@@ -49,8 +49,9 @@ def shapes_of(
         raise
     except Exception as error:  # whatever the user's code does with the example
         when = " in training; take one of the size that it is trained with" if training else ""
+        found = str(error).partition("\n\nWhile executing")[0]  # torch.fx adds the node
         raise CompressionError(
-            f"the network cannot take the example{when}: {failing_module(lent, error)}: {error}"
+            f"the network cannot take the example{when}: {failing_module(lent, error)}: {found}"
         ) from error
     nodes = zip(traced.graph.nodes, lent.graph.nodes, strict=True)
     return {node: shapes[twin] for node, twin in nodes if twin in shapes}

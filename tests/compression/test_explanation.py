@@ -124,3 +124,12 @@ def test_a_recurrent_layer_has_what_takes_it() -> None:
     takes = "quantize_dynamic and quantize_weights take it"
     assert [takes in found[name].reasons for name in ("first", "second")] == [True, False]
     assert not found["first"].int8
+
+
+def test_an_example_is_a_tensor_and_a_note_one_line() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with pytest.raises(UnsupportedTypeError, match=r"expected one tensor of inputs .* found tuple"):
+        explain(net, (torch.randn(2, 3, 8, 8),))  # type: ignore[arg-type]
+    notes = explain(net, torch.randn(2, 5, 8, 8)).notes
+    assert len(notes) == 2
+    assert not any("\n" in note for note in notes)
