@@ -10,16 +10,24 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.executors import EXECUTORS, device_of, lacking, preferred
 from compression.integer.layers import has_coded_layers, lower_layers
 from compression.integer.verification import Verification, first_line
-from compression.quantization import StaticQuantizedModel
+from compression.quantization import (
+    DynamicQuantizedLinear,
+    DynamicQuantizedRecurrent,
+    StaticQuantizedModel,
+)
 
 log = logging.getLogger(__name__)
 
 SLOW = (
     "no integer kernels here run the network ({}): the reference executor predicts the same, slower "
-    "than in float32; export_onnx writes most networks for OpenVINO and ONNX Runtime, which deploy "
-    "takes by name"
+    "than in float32; export_onnx writes most networks as a file that OpenVINO and ONNX Runtime run on "
+    "other machines"
 )
 """What a user gets on a machine, or with a network, that no executor takes."""
+SLOW_LAYERS = (
+    "no integer kernels here run layers of quantize_dynamic ({}): they predict the same, slower than "
+    "in float32"
+)
 
 
 def deploy(
@@ -84,9 +92,13 @@ def deploy(
 def _deploy_layers(
     model: nn.Module, example: Any, executor: str | None, *, verify: bool
 ) -> nn.Module:
-    if executor is not None and (reason := lacking(executor)):
+    reason = lacking("native")
+    if executor is not None and reason:
         raise CompressionError(reason)
     lowered, wrong = lower_layers(model, example, verify=verify)
+    kinds = DynamicQuantizedLinear | DynamicQuantizedRecurrent
+    if reason and any(isinstance(layer, kinds) for layer in lowered.modules()):
+        warnings.warn(SLOW_LAYERS.format(reason), RuntimeWarning, stacklevel=3)
     if wrong:
         message = f"{'; '.join(wrong)}: it runs as it was quantized instead"
         warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -30,12 +30,14 @@ TOLERANCES = {
 WITHOUT_VNNI = """
 import sys, torch
 from compression.integer import deploy, has_integer_kernels, lacking
-from compression.quantization import quantize_static
+from compression.quantization import quantize_dynamic, quantize_static
 from tests.support.nets import images, residual
 model = quantize_static(residual(), images())
 found = deploy(model, images())
 print(has_integer_kernels("cpu"), not lacking("native"), found is model)
 torch.save(found(images()), sys.argv[1])
+dynamic = quantize_dynamic(residual())
+assert torch.equal(deploy(dynamic, images())(images()), dynamic(images()))
 """
 
 
@@ -65,6 +67,7 @@ def test_a_cpu_whose_products_saturate_runs_the_reference(tmp_path: Path) -> Non
     assert said == ["False", "False", "True"], f"AVX2 has no exact integer kernel\n{run.stderr}"
     assert "no integer kernels here run the network" in run.stderr
     assert "its products saturate" in run.stderr, "what the machine lacks"
+    assert "run layers of quantize_dynamic (the native executor needs a C compiler" in run.stderr
     wanted = quantize_static(residual(), images())(images())
     found = torch.load(path, weights_only=True)
     # The ranges were found in float32 by another instruction set.
