@@ -118,7 +118,12 @@ class QuantizedLayer(nn.Module):
         weight = self.codes.float()
         low = self._linear(centred - 16 * high, weight, None).double()
         total = low + 16 * self._linear(high, weight, None).double()
-        return (total + bias.view(-1, *[1] * (0 if self.linear else total.ndim - 2))).float()
+        return (total + self._by_channel(bias, total)).float()
+
+    def _by_channel(self, values: Tensor, sums: Tensor) -> Tensor:
+        """Return a value per channel in the shape that goes with `sums`, of images or of one image."""
+        sides = 0 if self.linear or sums.ndim == 2 else self.codes.ndim - 2
+        return values.view(-1, *[1] * sides)
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.linear:
@@ -132,8 +137,7 @@ class QuantizedLayer(nn.Module):
     def forward(self, codes: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return the output's codes, or real numbers for the network's last layer."""
         sums = self.sums(codes)
-        rank = 0 if self.linear else sums.ndim - 2
-        outputs = sums.mul_(self.multiplier().view(-1, *[1] * rank))
+        outputs = sums.mul_(self._by_channel(self.multiplier(), sums))
         if (
             residual is not None
             and self.residual_scale is not None

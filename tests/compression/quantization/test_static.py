@@ -225,3 +225,13 @@ def test_calibration_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quantize_static(net.eval(), torch.randn(4, 3, 8), method="percentile", bias_correction=True)
+
+
+@torch.no_grad()
+def test_an_image_without_a_batch_is_scaled_by_its_channels() -> None:
+    x, net = (
+        torch.randn(3, 8, 8),
+        nn.Sequential(conv(3, 8, 3, padding=1), nn.ReLU(), conv(8, 8, 3, padding=1)),
+    )
+    net[0].weight *= torch.logspace(-1, 1, 8).view(-1, 1, 1, 1)  # type: ignore[operator]
+    assert (quantize_static(net, x)(x) - net(x)).norm() <= TOLERANCES["outputs"][0] * net(x).norm()
