@@ -1,9 +1,11 @@
 """Files that a run keeps for the next: locked while they are made, checked when they are read."""
 
+import glob
 import hashlib
 import io
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from compression.atomic import write_atomically
 from compression.errors import CompressionError
 
 LOCK_TIMEOUT_S = 12 * 3600
+RESUMABLE_S = 30 * 24 * 3600
+"""For so long a training that was killed may go on."""
 _MARK = b'"sha256":"'
 _DIGITS = 64
 _ZEROS = b"0" * _DIGITS
@@ -88,6 +92,37 @@ def read_state(path: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     return state
+
+
+def evict(folder: Path, name: str, most_bytes: int) -> None:
+    """Delete the NAME-*.safetensors that were used longest ago, until the others fit `most_bytes`.
+
+    What was used last says the time of modification. What stands beside one, its lock included, goes
+    with it; one that is locked stays. So does what a killed training goes on from, for a month. An
+    error is no reason to stop.
+    """
+    found = {suffix: list[tuple[float, int, Path]]() for suffix in (".safetensors", ".resume")}
+    for path in folder.glob(f"{glob.escape(name)}-*"):
+        with suppress(OSError):  # gone by now
+            if path.suffix in found and path.stem.rpartition("-")[0] == name:
+                found[path.suffix].append((path.stat().st_mtime, path.stat().st_size, path))
+    for modified, _, path in found[".resume"]:
+        if time.time() - modified > RESUMABLE_S:
+            _delete(path)
+    surplus = sum(size for _, size, _ in found[".safetensors"]) - most_bytes
+    for _, size, path in sorted(found[".safetensors"]):
+        if surplus > 0 and _delete(path, path.with_suffix(".json")):
+            surplus -= size
+
+
+def _delete(*paths: Path) -> bool:
+    """Delete the files of what is kept at one place, and its lock; tell whether that could be."""
+    held = f"{paths[0].with_suffix('.safetensors')}.lock"
+    with suppress(OSError, Timeout), FileLock(held, timeout=0):
+        for path in (*paths, Path(held)):
+            path.unlink(missing_ok=True)
+        return True
+    return False
 
 
 def _bytes_of(path: Path) -> bytes | None:

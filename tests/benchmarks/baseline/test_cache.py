@@ -3,18 +3,27 @@
 import errno
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from benchmarks.baseline import cache as files
 from benchmarks.baseline import cache_path, keep_baseline, training, weights_fingerprint
 from benchmarks.baseline import resume as resuming
-from benchmarks.baseline.cache import holds_weights, read_checked, write_checked, write_weights
+from benchmarks.baseline.cache import (
+    RESUMABLE_S,
+    evict,
+    holds_weights,
+    read_checked,
+    write_checked,
+    write_weights,
+)
 from compression.errors import CompressionError
 from tests.support.nets import RECIPE, residual
 from tests.support.workloads import CPU, TINY, tiny_data, train_baseline
@@ -146,3 +155,54 @@ def test_the_resume_file_makes_room_for_the_result(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "replace", failing_os_call("replace", errno.ENOSPC, lambda _: True))
     with pytest.raises(CompressionError, match="disk full"):
         train_baseline()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of five networks of 100 bytes, 1 used longest ago, and one of another name."""
+    for name in ("net-1", "net-2", "net-3", "net-4", "net-5", "net-224-0"):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(bytes(100))
+        path.with_suffix(".json").write_text("{}")
+        os.utime(path, (0, int(name[-1])))
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.safetensors"))
+
+
+def test_what_was_used_longest_ago_goes(folder: Path) -> None:
+    os.utime(folder / "net-1.safetensors")
+    evict(folder, "net", 300)
+    assert names(folder) == ["net-1", "net-224-0", "net-4", "net-5"]
+    assert sorted(path.stem for path in folder.glob("*.json")) == names(folder)
+    assert not list(folder.glob("*.lock"))
+
+
+def test_what_is_locked_or_cannot_be_deleted_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "net-2.safetensors":
+            raise PermissionError(path)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with FileLock(folder / "net-1.safetensors.lock"):
+        evict(folder, "net", 300)
+    assert names(folder) == ["net-1", "net-2", "net-224-0", "net-5"]
+
+
+def test_what_a_training_goes_on_from_stays_for_a_month(folder: Path) -> None:
+    now = time.time()
+    for name, age_s in {"new": 0.0, "old": 2 * RESUMABLE_S, "running": 2 * RESUMABLE_S}.items():
+        path = folder / f"net-{name}.resume"
+        path.write_bytes(bytes(100))
+        os.utime(path, (now, now - age_s))
+    with FileLock(folder / "net-running.safetensors.lock"):
+        evict(folder, "net", 0)
+    assert sorted(p.stem for p in folder.glob("*.resume")) == ["net-new", "net-running"]
+    assert names(folder) == ["net-224-0"]
