@@ -1,6 +1,5 @@
 """A technique's file, and what it took to make it."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +9,11 @@ import torch
 from torch import nn
 
 from benchmarks.baseline import Baseline, weights_fingerprint
-from benchmarks.machine.memory import PeakMemory
+from benchmarks.machine.cost import Meter
 from benchmarks.techniques import Technique
 from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
 from compression.layers import COMPRESSIBLE, left_out
 from compression.storage import contents, load, save
-from compression.training import EpochReport, correct_images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,16 +37,8 @@ def compress(technique: Technique, baseline: Baseline, path: Path) -> Artifact:
     """Compress the baseline, and store it at `path`; AssertionError where that changed the baseline."""
     before = weights_fingerprint(baseline.model)
     epochs: list[float] = []
-    reused_s: list[float] = []
-
-    def on_epoch(epoch: EpochReport) -> None:
-        epochs.append(correct_images(epoch.model, baseline.data.validation).float().mean().item())
-
-    with PeakMemory(baseline.device) as memory:
-        started = time.perf_counter()
-        watched = replace(baseline, on_epoch=on_epoch, on_reuse=reused_s.append)
-        model = technique.how(watched).eval()
-        seconds = time.perf_counter() - started + sum(reused_s)
+    with Meter(baseline.device) as meter:
+        model = technique.how(replace(baseline, on_epoch=epochs.append, meter=meter)).eval()
     if weights_fingerprint(baseline.model) != before:
         raise AssertionError(f"{technique} changed the baseline that it was given")
     save(model, path, entropy_coded=technique.entropy_coded)
@@ -57,8 +47,8 @@ def compress(technique: Technique, baseline: Baseline, path: Path) -> Artifact:
         path=path,
         factory=workload.student if technique.student else workload.network,
         fingerprint=weights_fingerprint(model),
-        seconds=seconds,
-        peak_memory_bytes=None if reused_s else memory.peak_bytes,  # which a training would move
+        seconds=meter.seconds,
+        peak_memory_bytes=meter.peak_bytes,
         account=_account(model, baseline, path),
         facts=_facts(technique, model, baseline) | ({"epoch_accuracy": epochs} if epochs else {}),
     )

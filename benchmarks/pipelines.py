@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.baseline import Baseline
 from benchmarks.calibration import calibration
+from benchmarks.kept import Training, trained
 from benchmarks.repairs import repaired
 from compression.accounting import count_macs
 from compression.channels import Criterion
@@ -24,6 +25,8 @@ from compression.training import Recipe, Split
 
 SCHEDULE_EPOCHS = 4
 """Of each schedule and of its controls: as many rounds fit."""
+PROBED = {"every": 3, "steps": 4}
+"""Options of schedules that a probe takes at most: pruned in turns within 4 steps, learned in 4."""
 
 
 def tune(b: Baseline, model: nn.Module) -> nn.Module:
@@ -51,7 +54,7 @@ def share_and_tune(b: Baseline, model: nn.Module, *, bit_cost: float) -> nn.Modu
     few = share_weights(model, num_clusters=32, bit_cost=bit_cost)
     images = b.data.train.take(b.workload.fine_tune_images)
     recipe = replace(b.workload.fine_tune, epochs=1)
-    return round_vectors(fine_tune_centroids(few, images, recipe))
+    return round_vectors(trained(b, Training(fine_tune_centroids, few, images, recipe)))
 
 
 def remove(
@@ -103,9 +106,9 @@ def train_small(b: Baseline, *, macs: float) -> nn.Module:
 
 def remove_softly(b: Baseline, *, macs: float) -> nn.Module:
     """Remove channels while the network trains, and train what is left."""
-    images, recipe = scheduled_training(b)
-    smaller = remove_channels_softly(b.model, example(b), images, recipe, macs=macs)
-    return train_smaller(b, recalibrate(b, smaller))
+    options = {"example": example(b), "macs": macs}
+    training = Training(remove_channels_softly, b.model, *scheduled_training(b), options)
+    return train_smaller(b, recalibrate(b, trained(b, training)))
 
 
 def example(b: Baseline) -> Tensor:
@@ -121,7 +124,8 @@ def sparse_training(b: Baseline) -> tuple[Split, Recipe]:
 
 def follow_schedule(b: Baseline, schedule: Callable[..., nn.Module], **options: Any) -> nn.Module:
     """Compress by a schedule while the network trains, and recalibrate."""
-    return recalibrate(b, schedule(b.model, *scheduled_training(b), **options))
+    training = Training(schedule, b.model, *scheduled_training(b), options, PROBED)
+    return recalibrate(b, trained(b, training))
 
 
 def learn(
@@ -154,18 +158,19 @@ def train_quantized(b: Baseline) -> nn.Module:
     rate = b.workload.fine_tune.learning_rate / 10
     recipe = replace(b.workload.fine_tune, epochs=1, learning_rate=rate)
     images = b.data.train.take(b.workload.fine_tune_images)
-    return quantize_aware(b.model, images, recipe, calibration(b))
+    options = {"calibration": list(calibration(b))}
+    return trained(b, Training(quantize_aware, b.model, images, recipe, options))
 
 
 def train_student(b: Baseline, *, temperature: float = 1.0, alpha: float) -> nn.Module:
     """Train the student by the workload's recipe; alpha 0 is the control, without a teacher."""
     torch.manual_seed(b.workload.student_recipe.seed)
-    return distill(
+    training = Training(
+        distill,
         b.workload.student().to(b.device),
-        b.model,
         b.data.train.take(b.workload.student_images),
         b.workload.student_recipe,
-        temperature=temperature,
-        alpha=alpha,
-        on_epoch=b.on_epoch,
+        {"teacher": b.model, "temperature": temperature, "alpha": alpha},
+        validation=b.data.validation,
     )
+    return trained(b, training)

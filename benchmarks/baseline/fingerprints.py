@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baseline.data import Data
+from benchmarks.baseline.data import Data, fingerprint_of
 from benchmarks.baseline.workload import Workload, name_of
+from compression.accounting import count_parameters
 from compression.errors import CompressionError
+from compression.layers import copy_model
+from compression.removal import remove_channels
 from compression.training import Recipe, Split, fit
 
 IMAGES = 64
@@ -21,8 +24,10 @@ IMAGES = 64
 DRAWS = 8
 """Augmentations of each image: 512 draws notice a probability that changed by 1%."""
 TRAINED_IMAGES = 4
-
-Repair = Callable[[Split, Recipe], nn.Module]
+LARGE = 4_000_000
+"""Parameters of a network whose probe is one of a narrower copy."""
+PROBED_EPOCHS = 4
+"""At most, of a training that is kept: two steps each."""
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -50,19 +55,64 @@ def training_fingerprint(workload: Workload, data: Data, recipe: Recipe) -> str:
     return digest.hexdigest()[:16]
 
 
-def repair_fingerprint(train: Split, recipe: Recipe, repair: Repair) -> str:
+def probe_fingerprint(train: Split, recipe: Recipe, work: Callable[[Split, Recipe], str]) -> str:
     """Hash what the code of a training does with these images (SHA-256, 16 hex digits).
 
-    `repair` trains a network of its own on the split by the recipe that it is given: its weights after
-    a few steps count, as in `training_fingerprint`.
+    `work` trains by a recipe on a split, both as short as in `training_fingerprint` but for more
+    epochs, and tells what came of it. What its code does only after more steps is not seen.
     """
     digest = hashlib.sha256()
-    train = train.to("cpu")
+    train, short = train.to("cpu"), _short(recipe)
+    epochs = max(short.epochs, min(recipe.epochs, PROBED_EPOCHS))
     with _reproducible(recipe.seed):
         for part in _images_seen(train):
             digest.update(part)
-        digest.update(weights_fingerprint(repair(_few(train), _short(recipe))).encode())
+        digest.update(work(few(train), replace(short, epochs=epochs)).encode())
     return digest.hexdigest()[:16]
+
+
+def value_fingerprint(value: Any) -> str:
+    """Hash what a training is given: networks, splits, tensors, sequences of them, and plain values."""
+    match value:
+        case nn.Module():
+            return weights_fingerprint(value)
+        case Split():
+            return fingerprint_of(value)
+        case Tensor():
+            about = f"{value.dtype}{tuple(value.shape)}".encode()
+            return hashlib.sha256(about + bytes(_octets(value))).hexdigest()[:16]
+        case list() | tuple():
+            return str([value_fingerprint(item) for item in value])
+    return name_of(value)
+
+
+def few(value: Any) -> Any:
+    """Return a few images of a split or batch, and a network, on the CPU; sequences of them alike."""
+    match value:
+        case nn.Module():
+            return copy_model(value).cpu()
+        case Split():
+            index = _spread(len(value), TRAINED_IMAGES)
+            return replace(value, images=value.images[index], labels=value.labels[index]).to("cpu")
+        case Tensor():
+            return value[:TRAINED_IMAGES].cpu()
+        case list() | tuple():
+            return [few(item) for item in value]
+    return value
+
+
+def narrow(model: nn.Module, images: Split) -> nn.Module:
+    """Return a copy of `model` on the CPU, with a tenth of its work where it is large and that can be.
+
+    A probe's steps are then as cheap as a small network's, and its layers are of the same kinds.
+    """
+    copied: nn.Module = few(model)
+    if count_parameters(copied) < LARGE:
+        return copied
+    try:
+        return remove_channels(copied, few(images).inputs(slice(0, 1)), macs=0.1)
+    except CompressionError:
+        return copied
 
 
 def _images_seen(train: Split) -> Iterator[bytes | memoryview]:
@@ -81,18 +131,13 @@ def _network_seen(workload: Workload, train: Split, recipe: Recipe) -> Iterator[
     torch.manual_seed(recipe.seed)
     model = workload.network()
     yield weights_fingerprint(model).encode()
-    few_images = _few(train)
+    few_images = few(train)
     yield from _outcome(lambda: model.eval()(few_images.inputs(slice(None))))
     try:
         fit(model, few_images, _short(recipe))
     except CompressionError as error:  # the training itself will report it
         yield str(error).encode()
     yield weights_fingerprint(model).encode()
-
-
-def _few(train: Split) -> Split:
-    few = _spread(len(train), TRAINED_IMAGES)
-    return replace(train, images=train.images[few], labels=train.labels[few])
 
 
 def _short(recipe: Recipe) -> Recipe:

@@ -17,9 +17,10 @@ from benchmarks.baseline.data import Data
 from benchmarks.baseline.fingerprints import training_fingerprint
 from benchmarks.baseline.training import train
 from benchmarks.baseline.workload import Workload, name_of
+from benchmarks.machine.cost import Meter
 from compression.errors import CheckpointError
 from compression.paths import cache_folder
-from compression.training import EpochReport, has_bfloat16
+from compression.training import has_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +29,16 @@ log = logging.getLogger(__name__)
 class Baseline:
     """The trained network in eval mode, and its data on the same device.
 
-    `on_epoch` watches the training of a technique that trains; `on_reuse` hears the seconds of one
-    that was done before.
+    `on_epoch` hears the accuracy of a student on the validation images after each epoch. `meter`
+    measures a technique: a training that was done before counts as what it took then.
     """
 
     model: nn.Module
     data: Data
     workload: Workload
     device: torch.device
-    on_epoch: Callable[[EpochReport], None] | None = None
-    on_reuse: Callable[[float], None] | None = None
+    on_epoch: Callable[[float], None] | None = None
+    meter: Meter | None = None
 
 
 def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:

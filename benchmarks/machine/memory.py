@@ -1,8 +1,10 @@
 """Peak memory of a piece of work, and what stays allocated on a GPU."""
 
+import ctypes
 import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -24,12 +26,8 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         """Reset the high-water mark."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self._start = torch.cuda.memory_allocated(self.device)
-        elif _CLEAR.exists():
-            _CLEAR.write_text("5")  # proc(5): resets the peak resident set size
-            self._start = _resident_bytes("VmRSS")
+        self._reset()
+        self._start = self._held()
         return self
 
     def __exit__(
@@ -39,10 +37,41 @@ class PeakMemory:
         trace: TracebackType | None,
     ) -> None:
         """Read the high-water mark."""
+        self._read()
+
+    @contextmanager
+    def instead(self) -> Iterator[list[int]]:
+        """Leave out what is done within: each peak that the list gets counts as if it stood there.
+
+        A peak is what work took beyond the bytes in use before it. Another PeakMemory may measure
+        within.
+        """
+        self._read()
+        held, peaks = self._held() - self._start, list[int]()
+        yield peaks
+        self._reset()
+        if self.peak_bytes is not None:
+            self.peak_bytes = max([self.peak_bytes, *(held + peak for peak in peaks)])
+
+    def _reset(self) -> None:
         if self.device.type == "cuda":
-            self.peak_bytes = torch.cuda.max_memory_allocated(self.device) - self._start
+            torch.cuda.reset_peak_memory_stats(self.device)
         elif _CLEAR.exists():
-            self.peak_bytes = max(0, _resident_bytes("VmHWM") - self._start)
+            _CLEAR.write_text("5")  # proc(5): resets the peak resident set size
+
+    def _held(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return _resident_bytes("VmRSS") if _CLEAR.exists() else 0
+
+    def _read(self) -> None:
+        if self.device.type == "cuda":
+            most = torch.cuda.max_memory_allocated(self.device)
+        elif _CLEAR.exists():
+            most = _resident_bytes("VmHWM")
+        else:
+            return
+        self.peak_bytes = max(self.peak_bytes or 0, most - self._start)
 
 
 def peak_memory_bytes(work: Callable[[], object], device: torch.device) -> int | None:
@@ -58,6 +87,12 @@ def allocated_bytes(device: torch.device) -> int:
         return 0
     gc.collect()  # a traced network is a cycle, and holds its weights until then
     return torch.cuda.memory_allocated(device)
+
+
+def return_freed() -> None:
+    """Give memory that was freed back to the system, where the C library can: it counts as resident."""
+    with suppress(OSError, AttributeError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident_bytes(field: str) -> int:

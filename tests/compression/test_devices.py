@@ -1,6 +1,7 @@
 """Techniques where model and images are on a GPU, pretended: nothing may mix devices."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,8 +50,9 @@ def step(
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=str)
 def test_a_technique_stays_on_its_device(
-    technique: Technique, monkeypatch: pytest.MonkeyPatch
+    technique: Technique, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("benchmarks.kept.cache_folder", lambda: tmp_path)
     for module in FITTING:
         monkeypatch.setattr(f"compression.{module}.fit", step)
     monkeypatch.setattr("compression.schedules.progress.feed_of", lambda *_: Feed())
