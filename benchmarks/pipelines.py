@@ -15,7 +15,7 @@ from benchmarks.repairs import repaired
 from compression.accounting import count_macs
 from compression.channels import Criterion
 from compression.clustering import fine_tune_centroids, share_weights
-from compression.distillation import distill
+from compression.distillation import Hinton, distill
 from compression.errors import CompressionError
 from compression.pruning import prune_l1_global
 from compression.quantization import quantize_aware, round_vectors
@@ -170,7 +170,7 @@ def train_student(b: Baseline, *, temperature: float = 1.0, alpha: float) -> nn.
         b.workload.student().to(b.device),
         b.data.train.take(b.workload.student_images),
         b.workload.student_recipe,
-        {"teacher": b.model, "temperature": temperature, "alpha": alpha},
+        {"teacher": b.model, "distillation": Hinton(temperature=temperature, alpha=alpha)},
         validation=b.data.validation,
     )
     return trained(b, training)

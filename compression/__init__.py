@@ -14,7 +14,14 @@ torch.Size([4, 2])
 from compression.accounting import count_macs
 from compression.architectures import Architecture
 from compression.clustering import fine_tune_centroids, share_weights
-from compression.distillation import distill
+from compression.distillation import (
+    AttentionTransfer,
+    Decoupled,
+    Dist,
+    Hinton,
+    Standardized,
+    distill,
+)
 from compression.errors import CompressionError
 from compression.explanation import explain
 from compression.integer import deploy, export_onnx
@@ -50,9 +57,14 @@ from compression.training import Recipe, Split, fit
 
 __all__ = [
     "Architecture",
+    "AttentionTransfer",
     "CompressionError",
+    "Decoupled",
+    "Dist",
+    "Hinton",
     "Recipe",
     "Split",
+    "Standardized",
     "cast",
     "contents",
     "count_macs",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.checks import is_whole
-from compression.distillation import taught
+from compression.distillation import HINTON, Distillation, taught
 from compression.errors import CompressionError
 from compression.layers import (
     CONVOLUTIONS,
@@ -189,16 +189,15 @@ def fine_tune(
     recipe: Recipe,
     *,
     teacher: nn.Module | None = None,
-    temperature: float = 4.0,
-    alpha: float = 0.5,
+    distillation: Distillation = HINTON,
     on_epoch: Callable[[EpochReport], None] | None = None,
     resume_from: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Return a copy trained on `train` by `recipe` whose zeros are those of `model`.
 
-    A `teacher`, as a rule the network before it was pruned, helps as in `distill`, by `temperature`
-    and its share `alpha`; `on_epoch` and `resume_from` are those of `fit`. Raises what `fit` and
-    `distill` raise. Han et al. 2015, arXiv:1506.02626.
+    A `teacher`, as a rule the network before it was pruned, helps as in `distill`, by the loss
+    `distillation`; `on_epoch` and `resume_from` are those of `fit`. Raises what `fit` and `distill`
+    raise. Han et al. 2015, arXiv:1506.02626.
 
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> whole, recipe = nn.Linear(8, 2), Recipe(epochs=1, batch_size=16, learning_rate=0.1)
@@ -207,7 +206,7 @@ def fine_tune(
     0.5
     """
     tuned = copy_model(model)
-    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+    with taught(tuned, teacher, train, recipe, distillation) as loss:
         fit(
             tuned,
             train,

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
-from compression.distillation import taught
+from compression.distillation import HINTON, Distillation, taught
 from compression.errors import CompressionError
 from compression.layers import copy_model, filters, unfilters
 from compression.quantization.build import build_network
@@ -89,8 +89,7 @@ def quantize_aware(
     fallback: bool = False,
     loss: Loss | None = None,
     teacher: nn.Module | None = None,
-    temperature: float = 4.0,
-    alpha: float = 0.5,
+    distillation: Distillation = HINTON,
 ) -> StaticQuantizedModel:
     """Return `model` as an INT8 network trained by `recipe` with its rounding in the loop.
 
@@ -99,9 +98,9 @@ def quantize_aware(
     with the trained weights: training and deployment round the same values, the weights that attention
     gives to tokens apart. With `fallback` an operator that is not known stays in float32, and trains
     so. `loss` is that of `fit`, which a network of several outputs needs. A
-    `teacher`, as a rule the float network, helps as in `distill`, by `temperature` and its share
-    `alpha`, in place of a loss. Raises what quantize_static, `fit` and `distill` raise. Bengio et al.
-    2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3.
+    `teacher`, as a rule the float network, helps as in `distill`, by the loss `distillation`, in place
+    of a `loss`. Raises what quantize_static, `fit` and `distill` raise. Bengio et al. 2013,
+    arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3.
 
     >>> x = torch.randn(32, 4)
     >>> train = Split(x, (x[:, 0] > 0).long(), prepare=lambda x: x)
@@ -120,7 +119,7 @@ def quantize_aware(
     check_observed(plan, seen)
     qparams = plan.qparams(shared_ranges(plan, ranges(seen, method)))
     rehearsal = _rehearsal(folded, qparams, plan).to(device_of(folded))
-    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as taught_loss:
+    with taught(rehearsal, teacher, train, recipe, distillation) as taught_loss:
         fit(rehearsal, train, recipe, loss=loss or taught_loss)
     _copy_trained(rehearsal, folded)
     plan = plan_network(folded, fallback=fallback)  # whose constants have been trained

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.channels import Choice, Criterion, check_fraction, choose, reach, scores_of
+from compression.distillation import HINTON, Distillation
 from compression.layers import copy_model
 from compression.narrow import BATCH_NORMS
 from compression.schedules import train_between
@@ -26,8 +27,7 @@ def remove_channels_softly(
     at_least: float = 0.1,
     seed: int = 0,
     teacher: nn.Module | None = None,
-    temperature: float = 4.0,
-    alpha: float = 0.5,
+    distillation: Distillation = HINTON,
 ) -> nn.Module:
     """Return a copy trained by `recipe` while channels fade, and without them at the end.
 
@@ -40,7 +40,7 @@ def remove_channels_softly(
 
     criterion    a norm or a distance of filters, as in remove_channels; "taylor" is none
     multiple_of, at_least, seed  as in remove_channels
-    teacher      helps as in `distill`, by `temperature` and its share `alpha`
+    teacher      helps as in `distill`, by the loss `distillation`
 
     Raises what `remove_channels`, `fit` and `distill` raise. He et al. 2018, arXiv:1808.06866.
 
@@ -70,9 +70,7 @@ def remove_channels_softly(
         gone.copy_(reach(now, cost, "macs", macs, total))
         zero_channels(now, gone)
 
-    trained = train_between(
-        model, train, recipe, fade, teacher=teacher, temperature=temperature, alpha=alpha
-    )
+    trained = train_between(model, train, recipe, fade, teacher=teacher, distillation=distillation)
     return replace(start, model=trained).cut(gone)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from compression.distillation import taught
+from compression.distillation import HINTON, Distillation, taught
 from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
 from compression.schedules.masks import Scope, check_removal, zero_share, zero_smallest
@@ -23,8 +23,7 @@ def prune_gradually(
     until: float = 0.5,
     scope: Scope = "global",
     teacher: nn.Module | None = None,
-    temperature: float = 4.0,
-    alpha: float = 0.5,
+    distillation: Distillation = HINTON,
 ) -> nn.Module:
     """Return a copy trained by `recipe` while the smallest `amount` of its weights goes to zero.
 
@@ -37,7 +36,7 @@ def prune_gradually(
     until    0 to 1; at 0 all goes before the training, as in prune_l1_global and fine_tune
     scope    "global" ranks the weights of all layers together, and leaves each layer one at least;
              "layer" removes `amount` of each layer
-    teacher  helps as in `distill`, by `temperature` and its share `alpha`
+    teacher  helps as in `distill`, by the loss `distillation`
 
     CompressionError for options out of these ranges, and where no weight of a layer would be left;
     raises what `fit` and `distill` raise. Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
@@ -53,7 +52,7 @@ def prune_gradually(
     pruned = copy_model(model)
     reached = weights(pruned)
     check_removal(reached, amount, scope)
-    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+    with taught(pruned, teacher, train, recipe, distillation) as loss:
         last = round(until * count_steps(pruned, train, recipe))
         after_step = remover(pruned, reached, amount=amount, every=every, last=last, scope=scope)
         fit(pruned, train, recipe, loss=loss, after_step=after_step)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from compression.distillation import taught
+from compression.distillation import HINTON, Distillation, taught
 from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
 from compression.schedules.masks import Scope, check_removal, zero_share, zero_smallest
@@ -23,8 +23,7 @@ def prune_iteratively(
     rounds: int = 5,
     scope: Scope = "global",
     teacher: nn.Module | None = None,
-    temperature: float = 4.0,
-    alpha: float = 0.5,
+    distillation: Distillation = HINTON,
 ) -> nn.Module:
     """Return a copy whose smallest weights were zeroed in `rounds`, each one followed by training.
 
@@ -38,7 +37,7 @@ def prune_iteratively(
     rounds   1 to the recipe's epochs
     scope    "global" ranks the weights of all layers together, and leaves each layer one at least;
              "layer" removes the same fraction of each layer
-    teacher  helps as in `distill`, by `temperature` and its share `alpha`
+    teacher  helps as in `distill`, by the loss `distillation`
 
     CompressionError for options out of these ranges, and where no weight of a layer would be left;
     raises what `fit` and `distill` raise. Han et al. 2015, arXiv:1506.02626; the equal fractions are
@@ -55,7 +54,7 @@ def prune_iteratively(
     reached = weights(pruned)
     check_removal(reached, amount, scope)
     shares = round_shares(zero_share(reached), amount, rounds)
-    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+    with taught(pruned, teacher, train, recipe, distillation) as loss:
         for share, part in zip(shares, round_recipes(recipe, rounds), strict=True):
             zero_smallest(reached, amount=share, scope=scope)
             fit(pruned, train, part, loss=loss, after_step=keep_zeros(pruned))

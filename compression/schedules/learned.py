@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compression.clustering.kmeans import Init, check_options, cluster
 from compression.clustering.networks import floating_weights, keep_sharing
-from compression.distillation import taught
+from compression.distillation import HINTON, Distillation, taught
 from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
 from compression.schedules.learning import Pace, learn
@@ -29,8 +29,7 @@ def learn_pruned(
     until: float = 0.5,
     scope: Scope = "global",
     teacher: nn.Module | None = None,
-    temperature: float = 4.0,
-    alpha: float = 0.5,
+    distillation: Distillation = HINTON,
 ) -> nn.Module:
     """Return a copy trained by `recipe` towards few nonzero weights, which it has at the end.
 
@@ -48,7 +47,7 @@ def learn_pruned(
              ends with theta, as in the paper, whose trainings have hundreds of epochs
     scope    "global" ranks the weights of all layers together, and leaves each layer one at least;
              "layer" removes `amount` of each layer
-    teacher  helps as in `distill`, by `temperature` and its share `alpha`
+    teacher  helps as in `distill`, by the loss `distillation`
 
     CompressionError for options out of these ranges, and where no weight of a layer would be left;
     raises what `fit` and `distill` raise. Carreira-Perpinan and Idelbayev, CVPR 2018, after
@@ -69,7 +68,7 @@ def learn_pruned(
         masks = largest_masks(values, amount=amount, scope=scope)
         return [value.masked_fill(~keep, 0) for value, keep in zip(values, masks, strict=True)]
 
-    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+    with taught(learned, teacher, train, recipe, distillation) as loss:
         learn(learned, train, recipe, loss, tensors, compress, pace, keep_zeros)
     record_left_out(learned, unreached_weights(learned, tensors))
     return learned
@@ -87,8 +86,7 @@ def learn_shared(
     growth: float = 2.0,
     until: float = 1.0,
     teacher: nn.Module | None = None,
-    temperature: float = 4.0,
-    alpha: float = 0.5,
+    distillation: Distillation = HINTON,
 ) -> nn.Module:
     """Return a copy trained by `recipe` towards few values per layer, which it has at the end.
 
@@ -100,7 +98,7 @@ def learn_shared(
     init          where the first k-means starts: "linear", "density" or "random", by recipe.seed
     steps         1 to the optimizer steps that they divide; mu, growth and until as in learn_pruned,
                   but for the default of until: shared values need no training behind theta
-    teacher       helps as in `distill`, by `temperature` and its share `alpha`
+    teacher       helps as in `distill`, by the loss `distillation`
 
     CompressionError for options out of these ranges; raises what `fit` and `distill` raise.
     Carreira-Perpinan and Idelbayev 2017, arXiv:1707.04319.
@@ -115,7 +113,7 @@ def learn_shared(
     pace, learned = Pace(steps, mu, growth, until), copy_model(model)
     tensors = list(floating_weights(learned).values())
     compress = codebooks([t.detach() == 0 for t in tensors], num_clusters, init, recipe.seed)
-    with taught(teacher, train, recipe, temperature=temperature, alpha=alpha) as loss:
+    with taught(learned, teacher, train, recipe, distillation) as loss:
         learn(learned, train, recipe, loss, tensors, compress, pace, keep_sharing)
     record_left_out(learned, unreached_weights(learned, tensors))
     return learned

@@ -32,9 +32,7 @@ CALLS: dict[str, Verb] = {
     "cast": lambda m: c.cast(m, torch.float16),
     "count_macs": lambda m: c.count_macs(m, images(1)),
     "deploy": of(lambda m: c.quantize_static(m, images()), lambda m: c.deploy(m, images(1))),
-    "distill": lambda m: c.distill(
-        m, residual(seed=1), split(), RECIPE, temperature=2.0, alpha=0.5
-    ),
+    "distill": lambda m: c.distill(m, residual(seed=1), split(), RECIPE),
     "explain": lambda m: c.explain(m, images(1)),
     "fine_tune": lambda m: c.fine_tune(m, split(), RECIPE),
     "fine_tune_centroids": of(
@@ -96,7 +94,7 @@ def test_the_network_is_as_it_was(name: str, training: bool) -> None:
 def test_a_teacher_is_as_it_was() -> None:
     teacher = residual(seed=1).train()
     with untouched(teacher):
-        c.distill(residual(), teacher, split(), RECIPE, temperature=2.0, alpha=0.5)
+        c.distill(residual(), teacher, split(), RECIPE)
 
 
 def test_writing_a_file_leaves_the_network(tmp_path: Path) -> None:

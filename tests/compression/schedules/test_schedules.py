@@ -1,6 +1,5 @@
 """What holds for each schedule: inputs, seeds, teachers, and networks as people write them."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compression.clustering import fine_tune_centroids, share_weights
+from compression.distillation import Hinton
 from compression.errors import CompressionError
 from compression.layers import left_out
 from compression.pruning import fine_tune, sparsity
@@ -59,18 +59,11 @@ def test_a_teacher_changes_the_weights_and_stays_and_without_a_share_it_does_not
     assert not taught.training or name == "aware"
     assert all(p.grad is None for p in [*model.parameters(), *teacher.parameters()])
     with untouched(teacher):
-        unheard = TAUGHT[name](residual(), TRAIN, SHORT, teacher=teacher, alpha=0)
+        unheard = TAUGHT[name](
+            residual(), TRAIN, SHORT, teacher=teacher, distillation=Hinton(alpha=0)
+        )
     alone = TAUGHT[name](residual(), TRAIN, SHORT)
     assert fingerprint(unheard) == fingerprint(alone) != fingerprint(taught)
-
-
-@pytest.mark.parametrize("name", TAUGHT)
-def test_options_of_a_teacher_are_checked_without_one_too(name: str) -> None:
-    for options in ({"alpha": 1.5}, {"temperature": 0}):
-        with pytest.raises(CompressionError, match=next(iter(options))):
-            TAUGHT[name](residual(), TRAIN, SHORT, **options)
-    defaults = {n: p.default for n, p in inspect.signature(fine_tune).parameters.items()}
-    assert (defaults["teacher"], defaults["temperature"], defaults["alpha"]) == (None, 4.0, 0.5)
 
 
 def tied() -> nn.Module:

@@ -101,7 +101,7 @@ def test_every_technique_that_trains_takes_a_view() -> None:
     assert changed(fine_tune(Viewed(), data, ONE), Viewed().state_dict())
     for student, teacher in ((Viewed(), Viewed()), (nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
                                                     Viewed())):  # fmt: skip
-        distill(student, teacher, data, ONE, temperature=2.0, alpha=0.5)
+        distill(student, teacher, data, ONE)
     quantized = quantize_aware(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval(),
         data, ONE, data.images,

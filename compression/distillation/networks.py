@@ -1,0 +1,48 @@
+"""A student that learns from a teacher."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from compression.distillation.taught import HINTON, Distillation, taught
+from compression.layers import check_module, copy_model
+from compression.training import EpochReport, Recipe, Split, fit
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    train: Split,
+    recipe: Recipe,
+    *,
+    distillation: Distillation = HINTON,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> nn.Module:
+    """Return a copy of `student` trained on `train` by `recipe` with the teacher's help.
+
+    distillation  what the student learns: Hinton(temperature=..., alpha=...), Standardized(),
+                  Decoupled(), Dist() or AttentionTransfer(layers)
+    on_epoch      runs after every epoch
+
+    The teacher sees the same augmented inputs (Beyer et al. 2022, arXiv:2106.05237), in eval mode and
+    without gradients; its buffers do not change and its training flag is restored. It may be what
+    `deploy` returned of its INT8 form, which answers faster. A teacher that is much stronger helps
+    more as a checkpoint of a shorter training (Cho and Hariharan 2019, arXiv:1910.01348), or by an
+    assistant of a size between: distill twice (Mirzadeh et al. 2020, arXiv:1902.03393). Raises
+    CompressionError where student, teacher and labels do not go together, and what `fit` raises.
+    Hinton et al. 2015, arXiv:1503.02531.
+
+    >>> import torch
+    >>> from compression import Hinton
+    >>> train = Split(torch.randn(32, 4), torch.arange(32) % 2, prepare=lambda x: x)
+    >>> recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.1)
+    >>> teacher, student = nn.Linear(4, 2), nn.Linear(4, 2, bias=False)
+    >>> loss = Hinton(temperature=4.0, alpha=0.5)
+    >>> distill(student, teacher, train, recipe, distillation=loss)
+    Linear(in_features=4, out_features=2, bias=False)
+    """
+    check_module(teacher)
+    learner = copy_model(student)
+    with taught(learner, teacher, train, recipe, distillation) as loss:
+        fit(learner, train, recipe, loss=loss, on_epoch=on_epoch)
+    return learner
