@@ -10,6 +10,7 @@ import torch
 from benchmarks.baseline import Baseline
 from benchmarks.techniques import TECHNIQUES, Technique
 from compression.accounting import count_macs, count_nonzeros, count_parameters
+from compression.distillation import Decoupled, Dist, Hinton, Standardized
 from compression.integer import TritonModel, lower_triton
 from compression.integer.triton.config import DEFAULT
 from compression.integer.triton.launch import Launch
@@ -22,7 +23,7 @@ from tests.support.pretend_cuda import CUDA, WAITS, OnCuda, pretend_cuda
 from tests.support.workloads import WITH_STUDENT, tiny_data
 
 FITTING = (
-    *("pruning.networks", "clustering.networks", "distillation", "quantization.qat"),
+    *("pruning.networks", "clustering.networks", "distillation.networks", "quantization.qat"),
     *("schedules.epochs", "schedules.gradual", "schedules.iterative", "schedules.learning"),
 )
 
@@ -83,6 +84,20 @@ def test_a_prediction_never_waits_for_the_device(kind: str) -> None:
         # on a CPU a float16 network computes in float32
         assert torch.allclose(found.cpu(), wanted, atol=0.05)
         assert len(WAITS) == 1, "the copy to the CPU"
+
+
+@pytest.mark.parametrize("loss", [Hinton(), Standardized(), Decoupled(), Dist()], ids=repr)
+def test_a_loss_of_a_teacher_never_waits_for_the_device(loss: Any) -> None:
+    torch.manual_seed(0)
+    student, teacher, labels = torch.randn(4, 5), torch.randn(4, 5), torch.tensor([1, 4, -100, 0])
+    wanted = loss(student, teacher, labels)
+    with pretend_cuda(), torch.no_grad():
+        there = [x.to(CUDA) for x in (student, teacher, labels)]
+        WAITS.clear()
+        found = loss(*there)
+        assert isinstance(found, OnCuda)
+        assert WAITS == []
+        assert torch.isclose(found.cpu(), wanted)
 
 
 @pytest.mark.parametrize("option", ["percentile", "equalization", "bias_correction"])

@@ -52,6 +52,11 @@ def test_a_step_of_training(program: Program) -> None:
     techniques.trained(program)
 
 
+@drawn(classifier=True)
+def test_a_step_with_a_teacher(program: Program) -> None:
+    techniques.taught(program)
+
+
 @drawn(0.1)
 def test_networks_in_other_formats(program: Program) -> None:
     dtypes.in_formats(program)

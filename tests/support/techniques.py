@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from compression.accounting import count_macs
 from compression.clustering import share_weights
+from compression.distillation import Decoupled, Dist, Standardized, distill
 from compression.errors import CompressionError
 from compression.graph import fold_batch_norm
 from compression.layers import left_out
@@ -31,6 +33,7 @@ from tests.support.program import Program
 from tests.support.refusals import RefusedError, attempt
 
 AMOUNT, CLUSTERS = 0.5, 4
+ONE_STEP = Recipe(epochs=1, batch_size=4, learning_rate=1e-3)
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 Technique = Callable[[nn.Module, Program], nn.Module]
 
@@ -224,9 +227,21 @@ def trained(program: Program) -> None:
     net = program.build()
     images, labels = program.inputs(5)[0], torch.arange(5) % 4
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    recipe = Recipe(epochs=1, batch_size=4, learning_rate=1e-3)
-    attempt("fit", program, lambda: fit(net, Split(images, labels, lambda t: t), recipe))
+    attempt("fit", program, lambda: fit(net, Split(images, labels, lambda t: t), ONE_STEP))
     after = dict(net.named_parameters())
     assert list(after) == list(before)
     assert all(bool(torch.isfinite(p).all()) for p in after.values())
     assert any(not torch.equal(p, before[name]) for name, p in after.items())
+
+
+def taught(program: Program) -> None:
+    """A step with a teacher changes the student's copy alone, by whichever loss of logits."""
+    train = Split(program.inputs(5)[0], torch.arange(5) % 4, lambda t: t)
+    student, teacher = program.build(), program.build().train()
+    before = dict(student.named_parameters())
+    for loss in (Standardized(), Decoupled(), Dist()):
+        teach = partial(distill, student, teacher, train, ONE_STEP, distillation=loss)
+        with untouched(student), untouched(teacher):
+            after = dict(attempt("fit", program, teach).named_parameters())
+        assert all(bool(torch.isfinite(p).all()) for p in after.values()), repr(loss)
+        assert any(not torch.equal(p, before[name]) for name, p in after.items()), repr(loss)
