@@ -37,8 +37,8 @@ def standardized_divergence(
 
     Neither the size of the student's logits nor of the teacher's counts. Logits (N, classes, ...),
     labels (N, ...), ignored positions, masked classes and errors as in `distillation_loss`. Sun et
-    al. 2024, arXiv:2403.01427; the deviation is that of the paper, where its code has K - 1 for the
-    K classes.
+    al. 2024, arXiv:2403.01427, whose code divides the squares by one less than the classes for the
+    deviation, where this divides by the classes.
 
     >>> student, teacher = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[10.0, 20.0, 40.0]])
     >>> loss = standardized_divergence(student, teacher, torch.tensor([2]), temperature=2.0)

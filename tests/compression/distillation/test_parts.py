@@ -27,7 +27,7 @@ def logits(seed: int, size: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
 
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([0.01, 1.0, 10.0, 1000.0]))
 def test_the_parts_of_decoupled_are_those_of_the_divergence(seed: int, size: float) -> None:
-    """KL = target part + (1 - p of the label) non-target part: equation 7 of the paper."""
+    """KL = target part + (1 - p of the label) non-target part."""
     student, teacher, labels = logits(seed, size)
     first, second = decoupled_parts(student, teacher, labels)
     log_p, log_q = F.log_softmax(teacher, 1), F.log_softmax(student, 1)
