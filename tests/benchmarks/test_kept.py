@@ -17,7 +17,7 @@ from benchmarks.baseline import Baseline, weights_fingerprint
 from benchmarks.kept import Training, trained
 from benchmarks.technique import Technique
 from benchmarks.techniques import BY_NAME
-from compression.distillation import distill
+from compression.distillation import Hinton, distill
 from compression.errors import CheckpointError
 from compression.layers import left_out, record_left_out
 from compression.pruning import fine_tune
@@ -173,11 +173,12 @@ def test_other_validation_images_have_other_accuracies(b: Baseline, done: list[s
     assert done == ["distill", "distill"]
 
 
-def test_another_student_or_teacher_trains_again(b: Baseline, done: list[str]) -> None:
-    for teacher, student in ((b.model, 0), (b.model, 1), (residual(1), 1)):
-        options = {"teacher": teacher, "temperature": 4.0, "alpha": 0.5}
+def test_another_student_teacher_or_loss_trains_again(b: Baseline, done: list[str]) -> None:
+    cases = ((b.model, 0, 4.0), (b.model, 1, 4.0), (residual(1), 1, 4.0), (residual(1), 1, 3.0))
+    for teacher, student, temperature in cases:
+        options = {"teacher": teacher, "distillation": Hinton(temperature=temperature)}
         trained(b, Training(distill, mlp(student), b.data.train, RECIPE, options))
-    assert len(done) == 3
+    assert len(done) == len(cases)
 
 
 def test_a_training_that_is_kept_makes_room(

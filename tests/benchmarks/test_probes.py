@@ -11,7 +11,8 @@ from torch import nn
 from benchmarks.baseline import Baseline, fingerprints, weights_fingerprint
 from benchmarks.kept import Training, trained
 from benchmarks.techniques import BY_NAME
-from compression import clustering, distillation, quantization, schedules
+from compression import clustering, quantization, schedules
+from compression.distillation import hinton
 from compression.errors import CompressionError
 from compression.pruning import fine_tune
 from tests.support.nets import RECIPE, residual
@@ -44,8 +45,8 @@ CHANGES: dict[str, tuple[Any, str, Any]] = {
         lambda f: lambda w, axis: f(w * 0.9, axis=axis),
     ),
     "pruned-shared-coded": (clustering.networks, "keep_sharing", lambda _: lambda _: lambda: None),
-    "student": (distillation, "distillation_loss", twice),
-    "distilled": (distillation, "distillation_loss", twice),
+    "student": (hinton, "distillation_loss", twice),
+    "distilled": (hinton, "distillation_loss", twice),
 }
 
 
