@@ -70,7 +70,8 @@ INLINE void finish_pixels(const struct ending *ending, const struct panel *panel
 
 /* A panel of M tiles times a slice of N vectors of channels, of V that lie side by side in weights. */
 INLINE void multiply_pair(const struct step *s, const struct reading *from, const struct panel *panel,
-                     const struct slice *slice, struct ahead *ahead, int V, const int M, const int N) {
+                          const struct slice *slice, struct ahead *ahead, int V, const int M,
+                          const int N) {
     _Alignas(64) int32_t sums[PANEL * 2 * LANES];
     multiply_tiles(from, panel, slice->weights, s->bias + slice->channel, ahead, sums, V, M, N);
     const struct ending ending = ending_of(s, slice, N);
@@ -123,9 +124,7 @@ static void convolution_amx(const struct step *s, const struct step *next, int i
         const struct slice slice = slice_of(s, i);
         const int pairs = (slice.end - slice.channel + 2 * LANES - 1) / (2 * LANES);
         const int64_t asks = panels < 2 ? 0 : panels * windows.count * pairs;
-        struct ahead ahead = {0};
-        if (i + 1 < part.last) ahead = ahead_of(s, i + 1, asks);
-        else if (next) ahead = ahead_of(next, part_of(next, images, thread, threads).first, asks);
+        struct ahead ahead = ahead_after(s, next, part, i, images, thread, threads, asks);
         multiply_part(s, &from, images, part, &slice, &ahead);
     }
     release_tiles();

@@ -85,7 +85,7 @@ INLINE int rows_in_place(const uint8_t *const *x, int64_t apart, int *row, int R
 /* Add a tile of pixels from pixel `index` on, of so many that are left: those in place, where they are many
    and all rows begin before the last pixel of all; else the next ones. Return how many. */
 INLINE int add_tile(const struct step *s, int64_t index, int64_t left, int images,
-                     const struct slice *slice, struct panel *panel) {
+                    const struct slice *slice, struct panel *panel) {
     const int m = panel->tiles++, first = panel->first[m], R = left < TILE ? (int)left : TILE;
     const uint8_t **x = panel->x + first;
     int *row = panel->row + first;
