@@ -86,7 +86,7 @@ class Workload:
         parts = [self.name, name_of(self.network), name_of(start)]
         recipe = dataclasses.asdict(self.recipe_on(device))
         # Fields newer than the saved runs are left out where they are unused: fingerprints stay.
-        for newer in ("cutout", "compiled"):
+        for newer in ("cutout", "compiled", "views"):
             if not recipe[newer]:
                 del recipe[newer]
         text = json.dumps([*parts, recipe], sort_keys=True)

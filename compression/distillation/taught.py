@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from compression.distillation.answers import Remembered
 from compression.distillation.attention import AttentionTransfer, OfLogits
 from compression.distillation.hinton import Hinton
 from compression.distillation.logits import as_labels, check_numbers, check_shapes
@@ -62,9 +63,12 @@ def _loss(
 ) -> Loss:
     """Return the loss of logits, labels and inputs, with the teacher's logits of the same inputs.
 
-    The teacher runs where anything listens to it.
+    The teacher runs where anything listens to it; where only its logits count, once per batch that
+    the recipe shows again.
     """
     teach = _teacher(teacher, recipe)
+    if recipe.repeats and distance is None:
+        teach = Remembered(teach)
     heard = not isinstance(of_logits, Hinton) or of_logits.alpha > 0
     looked_at = False
 

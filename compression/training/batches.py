@@ -47,7 +47,9 @@ def batches(
     """
     feed = feed or Feed()
     # A generator per epoch: an epoch that is resumed after a kill sees the same batches.
-    generator = torch.Generator(train.images.device).manual_seed(seed_of(recipe, epoch))
+    generator = torch.Generator(train.images.device).manual_seed(
+        seed_of(recipe, recipe.view(epoch))
+    )
     order = torch.randperm(len(train), generator=generator, device=train.images.device)
     size = recipe.coarse_sizes[epoch] if epoch < len(recipe.coarse_sizes) else None
     for index in feed.parts(order, recipe.batch_size):

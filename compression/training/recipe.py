@@ -21,6 +21,8 @@ class Recipe:
     coarse_sizes  pixels that images are resized to, one number for each of the first epochs: cheaper,
                   for a convolutional network with a global pool (progressive resizing, fast.ai 2018)
     cutout        side in pixels of the square that each input loses (DeVries and Taylor 2017)
+    views         epochs whose batches are drawn anew; later ones see theirs again in turn, so that a
+                  teacher answers each batch once (Shen and Xing 2022, arXiv:2112.01528). 0: all epochs
     compiled      torch.compile makes the steps on CUDA: choose a batch size that divides the images,
                   since each shape is compiled once
 
@@ -44,6 +46,7 @@ class Recipe:
     seed: int = 0
     cutout: int = 0
     compiled: bool = False
+    views: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot be followed."""
@@ -53,8 +56,10 @@ class Recipe:
                 raise CompressionError(f"recipe: {field} must be at least 1, found {value!r}")
         if not is_whole(self.seed):
             raise CompressionError(f"recipe: seed must be an integer, found {self.seed!r}")
-        if not is_whole(self.cutout) or self.cutout < 0:
-            raise CompressionError(f"recipe: cutout must be 0 or more, found {self.cutout!r}")
+        for field in ("cutout", "views"):
+            value = getattr(self, field)
+            if not is_whole(value) or value < 0:
+                raise CompressionError(f"recipe: {field} must be 0 or more, found {value!r}")
         for field, (fits, wanted) in _NUMBERS.items():
             value = getattr(self, field)
             if not (isinstance(value, int | float) and math.isfinite(value) and fits(value)):
@@ -81,6 +86,15 @@ class Recipe:
         """Return an epoch's work on images of `size` pixels as a fraction of a full one's."""
         coarse = epoch < len(self.coarse_sizes)
         return min(1.0, (self.coarse_sizes[epoch] / size) ** 2) if coarse else 1.0
+
+    def view(self, epoch: int) -> int:
+        """Return the epoch whose batches `epoch` sees: itself, or the one that it repeats."""
+        return epoch % self.views if self.views else epoch
+
+    @property
+    def repeats(self) -> bool:
+        """Tell whether a batch is seen twice."""
+        return 0 < self.views < self.epochs
 
 
 _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {

@@ -116,7 +116,7 @@ def test_a_state_of_something_else_is_refused(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", [
     {"warmup": 1.0}, {"momentum": -0.1}, {"weight_decay": float("nan")}, {"label_smoothing": 2.0},
-    {"seed": 0.5}, {"batch_size": True}, {"coarse_sizes": (6.5,)},
+    {"seed": 0.5}, {"batch_size": True}, {"coarse_sizes": (6.5,)}, {"views": -1}, {"cutout": 0.5},
 ])  # fmt: skip
 def test_numbers_that_no_optimizer_can_use_are_refused(options: dict[str, Any]) -> None:
     (field,) = options
