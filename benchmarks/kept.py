@@ -162,7 +162,8 @@ def _train(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train now, on from `resume` where it is there, and return the network and what is told of it."""
     state = None if resume is None else read_resume(resume, log.info)
-    before_s, accuracies = state["seconds"] if state else 0.0, list[float]()
+    before_s = state["seconds"] if state else 0.0
+    accuracies: list[float] = state["epoch_accuracy"] if state else []
     keeper = Keeper(resume, f"training {resume and resume.stem}", log.info)
 
     def seconds() -> float:
@@ -172,7 +173,8 @@ def _train(
         if training.validation is not None:
             correct = correct_images(epoch.model, training.validation)
             accuracies.append(correct.float().mean().item())
-        keeper.keep(replace(epoch, state=lambda: {**epoch.state(), "seconds": seconds()}))
+        told = {"seconds": seconds(), "epoch_accuracy": accuracies}
+        keeper.keep(replace(epoch, state=lambda: {**epoch.state(), **told}))
 
     watched = training.resumable or training.validation is not None
     watch: dict[str, Any] = {"on_epoch": after_epoch} if watched else {}

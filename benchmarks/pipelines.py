@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from benchmarks.baseline import Baseline
 from benchmarks.calibration import calibration
 from benchmarks.kept import Training, trained
-from benchmarks.repairs import repaired
+from benchmarks.repairs import quick_teacher, repaired, with_teacher_deployed
 from compression.accounting import count_macs
 from compression.channels import Criterion
 from compression.clustering import fine_tune_centroids, share_weights
-from compression.distillation import Hinton, distill
+from compression.distillation import AttentionTransfer, Distillation, Hinton, distill
 from compression.errors import CompressionError
 from compression.pruning import prune_l1_global
 from compression.quantization import quantize_aware, round_vectors
@@ -25,6 +26,8 @@ from compression.training import Recipe, Split
 
 SCHEDULE_EPOCHS = 4
 """Of each schedule and of its controls: as many rounds fit."""
+ALONE = Hinton(alpha=0.0)
+"""What a student learns without a teacher."""
 PROBED = {"every": 3, "steps": 4}
 """Options of schedules that a probe takes at most: pruned in turns within 4 steps, learned in 4."""
 
@@ -162,15 +165,26 @@ def train_quantized(b: Baseline) -> nn.Module:
     return trained(b, Training(quantize_aware, b.model, images, recipe, options))
 
 
-def train_student(b: Baseline, *, temperature: float = 1.0, alpha: float) -> nn.Module:
-    """Train the student by the workload's recipe; alpha 0 is the control, without a teacher."""
-    torch.manual_seed(b.workload.student_recipe.seed)
+def train_student(
+    b: Baseline, distillation: Distillation, *, seed: int = 0, teacher: nn.Module | None = None
+) -> nn.Module:
+    """Train the student by the workload's recipe; ALONE is the control, which hears no teacher.
+
+    The baseline teaches, or another network in its place, as INT8 unless its layers are watched.
+    """
+    recipe = replace(b.workload.student_recipe, seed=b.workload.student_recipe.seed + seed)
+    torch.manual_seed(recipe.seed)
+    whole, watched = teacher or b.model, isinstance(distillation, AttentionTransfer)
     training = Training(
-        distill,
+        partial(with_teacher_deployed, distill),
         b.workload.student().to(b.device),
         b.data.train.take(b.workload.student_images),
-        b.workload.student_recipe,
-        {"teacher": b.model, "distillation": Hinton(temperature=temperature, alpha=alpha)},
+        recipe,
+        {
+            "teacher": whole if watched else quick_teacher(b, whole),
+            "distillation": distillation,
+        },
+        resumable=True,
         validation=b.data.validation,
     )
     return trained(b, training)

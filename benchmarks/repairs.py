@@ -1,5 +1,7 @@
-"""Trainings that repair what a technique did."""
+"""Trainings that repair what a technique did, and the teacher that helps."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -18,23 +20,29 @@ def repaired(
     b: Baseline, model: nn.Module, images: Split, recipe: Recipe, *, taught: bool = False
 ) -> nn.Module:
     """Return a fine-tuned copy of `model`, zeros kept; the baseline teaches where it is asked to."""
-    options = {"teacher": _teacher(b)} if taught else {}
-    how = fine_tune_taught if taught else fine_tune
+    options = {"teacher": quick_teacher(b, b.model)} if taught else {}
+    how = partial(with_teacher_deployed, fine_tune) if taught else fine_tune
     return trained(b, Training(how, model, images, recipe, options, resumable=True))
 
 
-def fine_tune_taught(
-    model: nn.Module, train: Split, recipe: Recipe, *, teacher: nn.Module, **watch: Any
+def with_teacher_deployed(
+    verb: Callable[..., nn.Module],
+    model: nn.Module,
+    train: Split,
+    recipe: Recipe,
+    *,
+    teacher: nn.Module,
+    **options: Any,
 ) -> nn.Module:
-    """Fine-tune with a teacher, which integer kernels run where it is an INT8 network."""
+    """Train by `verb` with a teacher, which integer kernels run where it is an INT8 network."""
     image = train.inputs(slice(0, 1)).to(next(model.parameters()).device)
-    return fine_tune(model, train, recipe, teacher=deploy(teacher, image), **watch)
+    return verb(model, train=train, recipe=recipe, teacher=deploy(teacher, image), **options)
 
 
-def _teacher(b: Baseline) -> nn.Module:
-    """Return the baseline, or its INT8 copy where kernels run it: faster, and as good a teacher."""
+def quick_teacher(b: Baseline, model: nn.Module) -> nn.Module:
+    """Return `model`, or its INT8 copy where kernels run it: faster, and as good a teacher."""
     try:
-        quantized = quantize_static(b.model, calibration(b))
+        quantized = quantize_static(model, calibration(b))
     except CompressionError:  # an operator that stays in float
-        return b.model
-    return b.model if deploy(quantized, next(calibration(b))) is quantized else quantized
+        return model
+    return model if deploy(quantized, next(calibration(b))) is quantized else quantized

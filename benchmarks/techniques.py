@@ -9,6 +9,7 @@ import torch
 from benchmarks.calibration import calibration
 from benchmarks.machine.kernels import INTEGER_KERNELS
 from benchmarks.pipelines import (
+    ALONE,
     follow_schedule,
     learn,
     prune_and_share,
@@ -33,6 +34,7 @@ from benchmarks.technique import (
     targets,
 )
 from compression.clustering import share_weights
+from compression.distillation import Hinton
 from compression.integer import lacking, native, preferred
 from compression.pruning import (
     prune_l1_global,
@@ -227,15 +229,15 @@ TECHNIQUES = (
               targets(size=0.51, drop_digits=0.01, drop_cifar10=0.005),
               claims=CUDA_ONLY, channels_last=True),
     Technique("student",
-              lambda b: train_student(b, alpha=0.0),
+              lambda b: train_student(b, ALONE),
               targets(size=0.122, speed_up=1.0),
               student=True),
     Technique("distilled",
-              lambda b: train_student(b, temperature=4.0, alpha=0.5),
+              lambda b: train_student(b, Hinton(temperature=4.0, alpha=0.5)),
               targets(size=0.122, drop_digits=0.03, speed_up=1.0),
               student=True),
     Technique("distilled-paper-t0.01",
-              lambda b: train_student(b, temperature=0.01, alpha=0.5),
+              lambda b: train_student(b, Hinton(temperature=0.01, alpha=0.5)),
               targets(size=0.122, speed_up=1.0),
               student=True, left_out_on=TOO_EASY),
 )

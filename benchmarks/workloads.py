@@ -9,6 +9,9 @@ from compression.training import Recipe
 
 __all__ = ["WORKLOADS", "Data", "Workload", "resolve"]
 
+STAGES = {"2": "layer1", "6": "layer2", "10": "layer3"}
+"""The five-layer student's activations, and the blocks of a ResNet at such a stride."""
+
 DIGITS = Workload(
     name="digits",
     network=networks.resnet18_10,
@@ -16,6 +19,7 @@ DIGITS = Workload(
     recipe=Recipe(epochs=16, batch_size=64, learning_rate=0.05),
     fine_tune=Recipe(epochs=2, batch_size=64, learning_rate=0.01),
     student=networks.five_layer_cnn,
+    student_layers=STAGES,
     student_recipe=Recipe(epochs=5, batch_size=64, learning_rate=0.02),
     sparse=Recipe(epochs=1, batch_size=64, learning_rate=0.02),
     schedule_images=256,
@@ -81,7 +85,10 @@ CIFAR10 = Workload(
         epochs=1, batch_size=128, learning_rate=0.01, warmup=0.1, precision="bfloat16"
     ),
     student=networks.five_layer_cnn,
-    student_recipe=Recipe(epochs=6, batch_size=128, learning_rate=0.05, precision="bfloat16"),
+    student_layers=STAGES,
+    student_recipe=Recipe(
+        epochs=30, batch_size=128, learning_rate=0.05, precision="bfloat16", views=10
+    ),
     sparse=Recipe(epochs=1, batch_size=128, learning_rate=0.02, warmup=0.1, precision="bfloat16"),
     removal={
         0.5: Recipe(epochs=4, batch_size=128, learning_rate=0.01, warmup=0.1),
@@ -91,7 +98,6 @@ CIFAR10 = Workload(
     cuda_removal={0.5: CIFAR10_CUDA_REMOVAL},
     fine_tune_images=6_400,
     sparse_images=12_000,
-    student_images=10_000,
     calibration_images=512,
 )
 
@@ -119,6 +125,7 @@ CIFAR10_PAPER = Workload(
         precision="bfloat16",
     ),
     student=networks.five_layer_cnn,
+    student_layers=STAGES,
     student_recipe=Recipe(
         epochs=10,
         batch_size=128,

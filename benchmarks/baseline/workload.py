@@ -29,6 +29,8 @@ class Workload:
     - `removal`: trains a network that lost channels, taught by the baseline; a recipe by the share of
       the multiply-accumulates that is left, of which the nearest counts; `fine_tune` by default.
       `cuda_removal`, where it is given, trains it on a GPU.
+    - `student_layers`: the layers of the student that learn where those of `network` are active, as
+      AttentionTransfer takes them; the sweep of losses has such a row where they are given.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
       images, since fewer pixels may cost it accuracy.
@@ -44,6 +46,7 @@ class Workload:
     pretrained: Callable[[], nn.Module] | None = None
     fine_tune_images: int | None = None
     student_images: int | None = None
+    student_layers: Mapping[str, str] = field(default_factory=dict)
     sparse: Recipe | None = None
     sparse_images: int | None = None
     schedule_images: int | None = None

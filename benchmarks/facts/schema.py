@@ -89,6 +89,8 @@ FACTS: Mapping[str, Fact] = {
     "bit_cost": Fact(QUANTITY, "squared error per bit", "the price of a bit in clustering", _ROWS),
     "temperature": Fact(POSITIVE, "", "of the softmax in distillation", _ROWS),
     "alpha": Fact(SHARE, "", "the teacher's weight in the loss of distillation", _ROWS),
+    "lesson": Fact(TEXT, "", "the loss or teacher that a student learns by", _ROWS),
+    "seed": Fact(COUNT, "", "added to the recipe's seed: of weights and order", _ROWS),
     # Files.
     "stored_bytes": Fact(POSITIVE_COUNT, "byte", "the saved file", _SIZES),
     "baseline_stored_bytes": Fact(POSITIVE_COUNT, "byte", "the baseline's saved file", _SIZES),

@@ -9,6 +9,7 @@ from benchmarks.facts.record import Facts
 from benchmarks.report.columns import interval, parts, significant
 from benchmarks.report.engines import engine_times, engines
 from benchmarks.report.layers import layers
+from benchmarks.report.lessons import lessons
 from benchmarks.report.linear import linear
 from benchmarks.report.rows import Row, rows
 from benchmarks.report.table import markdown, render_groups, render_notes
@@ -212,6 +213,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
     "engines": (("latency",), engines),
     "engine-times": (("latency",), engine_times),
     "layers": (("layers",), layers),
+    "lessons": (("accuracy",), lessons),
     "linear": (("latency",), linear),
     "networks": (("latency",), networks),
     "removal": (("removal",), removal),

@@ -40,5 +40,5 @@ def _digest(tensor: Tensor) -> bytes:
     lying = tensor.detach().permute(inner_last).contiguous().view(-1)  # no copy of a dense tensor
     about = f"{tensor.dtype} {tuple(tensor.shape)} {tensor.stride()} {tensor.device}"
     digest = hashlib.blake2b(about.encode(), digest_size=16)
-    digest.update(lying.view(torch.uint8).cpu().numpy())
+    digest.update(lying.view(torch.uint8).cpu().numpy().data)
     return digest.digest()

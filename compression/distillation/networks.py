@@ -1,6 +1,7 @@
 """A student that learns from a teacher."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -17,18 +18,21 @@ def distill(
     *,
     distillation: Distillation = HINTON,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    resume_from: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Return a copy of `student` trained on `train` by `recipe` with the teacher's help.
 
     distillation  what the student learns: Hinton(temperature=..., alpha=...), Standardized(),
                   Decoupled(), Dist() or AttentionTransfer(layers)
     on_epoch      runs after every epoch
+    resume_from   what the state() of an EpochReport gave, to go on after its epoch
 
     The teacher sees the same augmented inputs (Beyer et al. 2022, arXiv:2106.05237), in eval mode and
     without gradients; its buffers do not change and its training flag is restored. It may be what
-    `deploy` returned of its INT8 form, which answers faster. A teacher that is much stronger helps
-    more as a checkpoint of a shorter training (Cho and Hariharan 2019, arXiv:1910.01348), or by an
-    assistant of a size between: distill twice (Mirzadeh et al. 2020, arXiv:1902.03393). Raises
+    `deploy` returned of its INT8 form, which answers faster. Where the recipe has `views`, it answers
+    each batch once, unless its layers are watched. A teacher that is much stronger helps more as a
+    checkpoint of a shorter training (Cho and Hariharan 2019, arXiv:1910.01348), or by an assistant of
+    a size between: distill twice (Mirzadeh et al. 2020, arXiv:1902.03393). Raises
     CompressionError where student, teacher and labels do not go together, and what `fit` raises.
     Hinton et al. 2015, arXiv:1503.02531.
 
@@ -44,5 +48,5 @@ def distill(
     check_module(teacher)
     learner = copy_model(student)
     with taught(learner, teacher, train, recipe, distillation) as loss:
-        fit(learner, train, recipe, loss=loss, on_epoch=on_epoch)
+        fit(learner, train, recipe, loss=loss, on_epoch=on_epoch, resume_from=resume_from)
     return learner

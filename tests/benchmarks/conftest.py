@@ -1,6 +1,7 @@
 """Each test keeps trainings in a folder of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def noted(training: Training, device: torch.device, resume: Any) -> tuple[nn.Module, Any]:
         if len(training.images) > 4:
-            functions.append(training.how.__name__)
+            verb = training.how.args[0] if isinstance(training.how, partial) else training.how
+            functions.append(verb.__name__)
         return train(training, device, resume)
 
     monkeypatch.setattr(kept, "_train", noted)

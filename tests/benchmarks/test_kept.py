@@ -161,7 +161,7 @@ def test_an_epochs_accuracy_is_told_again(b: Baseline) -> None:
     heard: list[list[float]] = []
     for _ in range(2):
         heard.append([])
-        pipelines.train_student(replace(b, on_epoch=heard[-1].append), alpha=0.0)
+        pipelines.train_student(replace(b, on_epoch=heard[-1].append), pipelines.ALONE)
     assert heard[0] == heard[1]
     assert len(heard[0]) == RECIPE.epochs
 
@@ -169,7 +169,7 @@ def test_an_epochs_accuracy_is_told_again(b: Baseline) -> None:
 def test_other_validation_images_have_other_accuracies(b: Baseline, done: list[str]) -> None:
     for validation in (b.data.validation, b.data.test):
         data = replace(b.data, validation=validation)
-        pipelines.train_student(replace(b, data=data), alpha=0.0)
+        pipelines.train_student(replace(b, data=data), pipelines.ALONE)
     assert done == ["distill", "distill"]
 
 

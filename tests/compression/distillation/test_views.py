@@ -71,7 +71,9 @@ def test_what_is_remembered_teaches_bit_for_bit_as_what_is_asked_again(
 ) -> None:
     teacher = residual(seed=1)
     remembered = c.distill(residual(), teacher, TRAIN, RECIPE, distillation=distillation)
-    room = import_module("compression.distillation.taught")  # the package has a function of its name
+    room = import_module(
+        "compression.distillation.taught"
+    )  # the package has a function of its name
     monkeypatch.setattr(room, "Remembered", lambda teach: teach)
     asked = asking(teacher)
     again = c.distill(residual(), teacher, TRAIN, RECIPE, distillation=distillation)
