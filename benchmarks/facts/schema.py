@@ -169,6 +169,8 @@ FACTS: Mapping[str, Fact] = {
     "images_per_s": Fact(POSITIVE, "image/s", "in the median epoch", _TRAINING),
     "epochs": Fact(POSITIVE_COUNT, "", "that were trained", _TRAINING),
     "compiled": Fact(FLAG, "", "by torch.compile", _TRAINING),
+    "views": Fact(COUNT, "epoch", "whose batches are drawn anew; 0: all", _TRAINING),
+    "epoch_ratio": Fact(POSITIVE, "", "an epoch's time / that of one without a teacher", _TRAINING),
     # Channels that an engine removes from one of torchvision's networks.
     "macs_left": Fact(SHARE, "share of the network's", "MACs that are left", _REMOVAL, nullable=True),
     "as_zeros": Fact(FLAG, "", "the outputs are those of zeros for what went", _REMOVAL, nullable=True),
