@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.baseline import Baseline
 from benchmarks.calibration import calibration
 from benchmarks.kept import Training, trained
-from benchmarks.repairs import quick_teacher, repaired, with_teacher_deployed
+from benchmarks.repairs import by_baseline, quick_teacher, repaired, with_teacher_deployed
 from compression.accounting import count_macs
 from compression.channels import Criterion
 from compression.clustering import fine_tune_centroids, share_weights
@@ -32,32 +32,39 @@ PROBED = {"every": 3, "steps": 4}
 """Options of schedules that a probe takes at most: pruned in turns within 4 steps, learned in 4."""
 
 
-def tune(b: Baseline, model: nn.Module) -> nn.Module:
+def tune(b: Baseline, model: nn.Module, *, taught: bool = False) -> nn.Module:
     """Fine-tune by the workload's recipe, zeros kept."""
     images = b.data.train.take(b.workload.fine_tune_images)
-    return repaired(b, model, images, b.workload.fine_tune)
+    return repaired(b, model, images, b.workload.fine_tune, taught=taught)
 
 
-def prune_and_train(b: Baseline, amount: float) -> nn.Module:
+def prune_and_train(b: Baseline, amount: float, *, taught: bool = False) -> nn.Module:
     """Prune globally, and train what is left by the workload's recipe for a sparse network."""
-    return repaired(b, prune_l1_global(b.model, amount=amount), *sparse_training(b))
+    pruned = prune_l1_global(b.model, amount=amount)
+    return repaired(b, pruned, *sparse_training(b), taught=taught)
 
 
-def prune_and_share(b: Baseline, *, amount: float, bit_cost: float) -> nn.Module:
+def prune_and_share(
+    b: Baseline, *, amount: float, bit_cost: float, taught: bool = False
+) -> nn.Module:
     """Prune, train, share weights at a price per bit, train what is shared, round the rest.
 
     Deep Compression's pipeline (Han et al. 2016, arXiv:1510.00149) with an entropy-constrained
     codebook.
     """
-    return share_and_tune(b, prune_and_train(b, amount), bit_cost=bit_cost)
+    pruned = prune_and_train(b, amount, taught=taught)
+    return share_and_tune(b, pruned, bit_cost=bit_cost, taught=taught)
 
 
-def share_and_tune(b: Baseline, model: nn.Module, *, bit_cost: float) -> nn.Module:
+def share_and_tune(
+    b: Baseline, model: nn.Module, *, bit_cost: float, taught: bool = False
+) -> nn.Module:
     """Share weights at a price per bit, train what is shared, round the rest."""
     few = share_weights(model, num_clusters=32, bit_cost=bit_cost)
     images = b.data.train.take(b.workload.fine_tune_images)
     recipe = replace(b.workload.fine_tune, epochs=1)
-    return round_vectors(trained(b, Training(fine_tune_centroids, few, images, recipe)))
+    training = Training(fine_tune_centroids, few, images, recipe)
+    return round_vectors(trained(b, by_baseline(b, training) if taught else training))
 
 
 def remove(
@@ -153,7 +160,7 @@ def recalibrate(b: Baseline, model: nn.Module) -> nn.Module:
     return recalibrate_batch_norm(model, calibration(b))
 
 
-def train_quantized(b: Baseline) -> nn.Module:
+def train_quantized(b: Baseline, *, taught: bool = False) -> nn.Module:
     """Train with the rounding in the loop, one epoch of the workload's recipe of fine-tuning.
 
     At a tenth of its rate: with batch norm folded nothing bounds what a step does.
@@ -162,7 +169,8 @@ def train_quantized(b: Baseline) -> nn.Module:
     recipe = replace(b.workload.fine_tune, epochs=1, learning_rate=rate)
     images = b.data.train.take(b.workload.fine_tune_images)
     options = {"calibration": list(calibration(b))}
-    return trained(b, Training(quantize_aware, b.model, images, recipe, options))
+    training = Training(quantize_aware, b.model, images, recipe, options)
+    return trained(b, by_baseline(b, training) if taught else training)
 
 
 def train_student(

@@ -1,6 +1,7 @@
 """Trainings that repair what a technique did, and the teacher that helps."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,15 @@ def repaired(
     b: Baseline, model: nn.Module, images: Split, recipe: Recipe, *, taught: bool = False
 ) -> nn.Module:
     """Return a fine-tuned copy of `model`, zeros kept; the baseline teaches where it is asked to."""
-    options = {"teacher": quick_teacher(b, b.model)} if taught else {}
-    how = partial(with_teacher_deployed, fine_tune) if taught else fine_tune
-    return trained(b, Training(how, model, images, recipe, options, resumable=True))
+    training = Training(fine_tune, model, images, recipe, resumable=True)
+    return trained(b, by_baseline(b, training) if taught else training)
+
+
+def by_baseline(b: Baseline, training: Training) -> Training:
+    """Return the training with the baseline for a teacher."""
+    how = partial(with_teacher_deployed, training.how)
+    options = {**training.options, "teacher": quick_teacher(b, b.model)}
+    return replace(training, how=how, options=options)
 
 
 def with_teacher_deployed(
