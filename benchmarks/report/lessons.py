@@ -1,4 +1,4 @@
-"""What a student learns by each loss and teacher, over several seeds."""
+"""What a student learns by each loss and teacher, over several seeds, and what teachers cost."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -55,3 +55,18 @@ def interval_of(gains: Sequence[float]) -> str:
         return f"{middle:+.2f}"
     half = T_95[min(len(gains), len(T_95) + 1) - 2] * stdev(gains) / len(gains) ** 0.5
     return f"{middle:+.2f} ({middle - half:+.2f} to {middle + half:+.2f})"
+
+
+def teachers(facts: Sequence[Facts]) -> str:
+    """Return what a student's epoch takes with each teacher, in seconds and beside one without."""
+    head = ["teacher", "s per epoch", "images/s", "epochs without a teacher"]
+    lines = [
+        [
+            fact["technique"].removeprefix("teacher-").replace("-", ", "),
+            f"{fact['seconds']:.1f}",
+            f"{fact['images_per_s']:,.0f}",
+            f"{fact['epoch_ratio']:.2f}",
+        ]
+        for fact in facts
+    ]
+    return markdown([head, *lines])

@@ -9,7 +9,7 @@ from benchmarks.facts.record import Facts
 from benchmarks.report.columns import interval, parts, significant
 from benchmarks.report.engines import engine_times, engines
 from benchmarks.report.layers import layers
-from benchmarks.report.lessons import lessons
+from benchmarks.report.lessons import lessons, teachers
 from benchmarks.report.linear import linear
 from benchmarks.report.rows import Row, rows
 from benchmarks.report.table import markdown, render_groups, render_notes
@@ -219,5 +219,6 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
     "removal": (("removal",), removal),
     "storage": (("storage-speed", "storage-memory"), storage),
     "student": (("latency",), student),
+    "teachers": (("training",), teachers),
 }
 """The kinds beside the parts of a run's table: the metrics that each shows, and how."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from benchmarks.report.lessons import T_95, lessons
+from benchmarks.report.lessons import T_95, lessons, teachers
 from compression.errors import CompressionError
 
 CONTROL = [0.84, 0.85, 0.86]
@@ -51,3 +51,10 @@ def test_one_seed_has_no_interval_and_no_seed_of_both_no_gain() -> None:
 def test_a_run_without_the_control_is_refused() -> None:
     with pytest.raises(CompressionError, match="no row of the control, alone"):
         lessons(facts_of(dist=CONTROL))
+
+
+def test_a_teacher_costs_so_many_epochs_without_one() -> None:
+    fact = {"seconds": 42.0, "images_per_s": 50_000 / 42, "epoch_ratio": 1.2}
+    text = teachers([{**fact, "technique": "teacher-int8-remembered"}])
+    cells = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
+    assert cells == ["int8, remembered", "42.0", "1,190", "1.20"]
