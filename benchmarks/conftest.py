@@ -21,9 +21,17 @@ from benchmarks.baseline import (
 )
 from benchmarks.facts.record import Facts, facts_of
 from benchmarks.gate.plugin import SUITE
-from benchmarks.options import WORKLOAD, devices, place_of, training_kind
+from benchmarks.options import (
+    WORKLOAD,
+    asks_for_times,
+    devices,
+    is_verbose,
+    place_of,
+    training_kind,
+)
 from benchmarks.parameters import parametrize
-from benchmarks.report.rows import rows
+from benchmarks.report.brief import brief
+from benchmarks.report.rows import SHOWN, rows
 from benchmarks.report.table import render
 from benchmarks.session import end_on_error, line_printer, suite_facts
 from benchmarks.techniques import BY_NAME, TECHNIQUES, Technique
@@ -31,6 +39,7 @@ from benchmarks.workloads import Workload
 from compression.errors import CompressionError
 from compression.storage import load_checkpoint
 
+MORE = "-v adds what each file is made of, weights, MACs, seconds, times, and layers left out"
 ArtifactOf = Callable[[Technique, torch.device], Artifact]
 EvaluationOf = Callable[[Technique, torch.device], dict[str, Any]]
 
@@ -186,6 +195,13 @@ def evaluation_of(
         process.close()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -> list[Any] | None:
+    """Leave pytest-benchmark no group to print where our table shows all, unless it is asked for."""
+    shown = all(entry["extra_info"].get("metric") in SHOWN for entry in benchmarks)
+    return [] if shown and not asks_for_times(config) else None
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the table, and write the figures where they are asked for."""
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
@@ -194,8 +210,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not facts:
         return
     terminalreporter.section(f"compression: {facts[0]['workload']} ({facts[0]['data']})", sep="=")
-    for line in render(rows(facts)).splitlines():
+    found, verbose = rows(facts), is_verbose(config)
+    for line in (render(found) if verbose else brief(found)).splitlines():
         terminalreporter.line(line)
+    if not verbose:
+        terminalreporter.line(MORE)
     folder = config.getoption("--figures")
     if folder is not None:
         _write_figures(terminalreporter, facts, folder)

@@ -6,15 +6,32 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from benchmarks.gate.scope import arguments
 from benchmarks.machine.device import device_name
 from benchmarks.workloads import Workload
 
 WORKLOAD = pytest.StashKey[Workload]()
+OF_TIMES = (
+    *(f"--benchmark-{o}" for o in ("columns", "sort", "group-by", "name", "time-unit", "verbose")),
+    "--benchmark-histogram", "--benchmark-cprofile",
+)  # fmt: skip
+"""Options of pytest-benchmark that are about the table of times that it prints."""
 
 
 def devices(config: pytest.Config) -> list[str]:
     """Return the devices asked for, in order."""
     return list(dict.fromkeys(config.getoption("--device") or ["cpu"]))
+
+
+def is_verbose(config: pytest.Config) -> bool:
+    """Tell whether all that is known is to be printed (-v)."""
+    return config.get_verbosity() > 0
+
+
+def asks_for_times(config: pytest.Config) -> bool:
+    """Tell whether pytest-benchmark's own table is asked for: by its options, or by -v."""
+    given = {a.partition("=")[0] for a in arguments(config, of_project=False)}
+    return is_verbose(config) or not given.isdisjoint(OF_TIMES)
 
 
 def place_of(kind: str) -> torch.device:

@@ -62,17 +62,17 @@ def _quality(rows: list[Row], names: Cells) -> Groups:
         size, accuracy = row.size, row.accuracy
         quality.append(
             [
-                _number(size, "stored_bytes", MIB),
+                number(size, "stored_bytes", MIB),
                 _share(size),
-                _number(accuracy, "accuracy", 0.01),
-                _number(accuracy, "drop", 0.01, "+.2f"),
+                number(accuracy, "accuracy", 0.01),
+                number(accuracy, "drop", 0.01, "+.2f"),
                 _count(size, "parameters"),
                 _count(size, "nonzeros"),
             ]
         )
         met = "-" if not row.met else "yes" if all(row.met) else "NO"
         long = row.cost.get("seconds", 0) >= 100
-        cost.append([_count(size, "macs"), _number(row.cost, "seconds", 1, f".{1 - long}f"), met])
+        cost.append([_count(size, "macs"), number(row.cost, "seconds", 1, f".{1 - long}f"), met])
     return [names, quality, cost]
 
 
@@ -84,7 +84,7 @@ def _files(rows: list[Row], names: Cells) -> Groups:
     cells = [[f"{kind} KiB" for kind in kinds]]
     for row in rows:
         contents = row.size.get("contents", {})
-        cells.append([_number(contents, kind, KIB, ",.1f") for kind in kinds])
+        cells.append([number(contents, kind, KIB, ",.1f") for kind in kinds])
     return [names, cells]
 
 
@@ -112,7 +112,7 @@ def _cuda_speed(rows: list[Row], timing: str) -> Groups:
         cells = [[f"{batch} ms", "speed ±95%"]]
         for row in rows:
             fact = row.latency.get((timing, batch), {})
-            cells.append([_milliseconds(fact), _half_interval(fact)])
+            cells.append([_milliseconds(fact), half_interval(fact)])
         groups.append(cells)
     return groups
 
@@ -147,7 +147,7 @@ def _energy(row: Row, batch: int) -> str:
     return significant(known[0]) if known else "-"
 
 
-def _half_interval(facts: Facts) -> str:
+def half_interval(facts: Facts) -> str:
     """Return the speed-up and how far the farther end of its interval is."""
     if not facts:
         return "-"
@@ -155,7 +155,8 @@ def _half_interval(facts: Facts) -> str:
     return f"{value:.2f} ±{max(high - value, value - low):.2f}"
 
 
-def _number(facts: Facts, key: str, unit: float, form: str = ".2f") -> str:
+def number(facts: Facts, key: str, unit: float, form: str = ".2f") -> str:
+    """Return a fact in a unit, a dash where it is not known."""
     return format(facts[key] / unit, form) if facts.get(key) is not None else "-"
 
 

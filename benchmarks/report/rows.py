@@ -7,6 +7,10 @@ from typing import Any
 from benchmarks.facts.record import Facts
 
 METRICS = ("size", "accuracy", "cost")
+SHOWN = (*METRICS, "latency", "training")
+"""What a row of a table shows; other metrics have tables of their own."""
+PROMISES = {"accuracy": "drop", "latency": "speed"}
+"""By metric, what its target is about, where that is another word."""
 
 
 @dataclass(slots=True)
@@ -14,7 +18,8 @@ class Row:
     """The facts of one technique on one device; a metric that did not run is empty.
 
     `unclaimed` says why it has no latency to claim: "simulated" or "size only"; else it is empty.
-    `left_out` names the layers that the technique did not compress, where the run recorded them.
+    `left_out` names the layers that the technique did not compress, where the run recorded them, and
+    `missed` what it promised and did not reach.
     """
 
     device: str
@@ -25,6 +30,7 @@ class Row:
     cost: Facts = field(default_factory=dict)
     latency: dict[tuple[str, int], Facts] = field(default_factory=dict)
     met: list[bool] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
     in_float: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
     left_out_count: int = 0
@@ -46,8 +52,7 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
             setattr(row, fact["metric"], fact)
         row.in_float |= set(fact.get("in_float", ()))
         _note_left_out(row, fact.get("left_out", ()))
-        if fact.get("target_met") is not None:
-            row.met.append(bool(fact["target_met"]))
+        _note_target(row, fact)
     return sorted(table.values(), key=lambda row: (row.device, row.technique != "baseline"))
 
 
@@ -55,6 +60,15 @@ def _unclaimed(fact: Facts) -> str:
     if fact["simulated"]:
         return "simulated"
     return "size only" if fact.get("size_only") else ""
+
+
+def _note_target(row: Row, fact: Facts) -> None:
+    if fact.get("target_met") is None:
+        return
+    row.met.append(bool(fact["target_met"]))
+    promise = PROMISES.get(fact["metric"], str(fact["metric"]))
+    if not fact["target_met"] and promise not in row.missed:
+        row.missed.append(promise)
 
 
 def _note_left_out(row: Row, found: Any) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from benchmarks.facts.record import Facts
+from benchmarks.report.brief import brief
 from benchmarks.report.columns import interval, parts, significant
 from benchmarks.report.engines import engine_times, engines
 from benchmarks.report.layers import layers
@@ -17,8 +18,9 @@ from compression.accounting import count_macs, count_parameters
 from compression.architectures import Architecture
 from compression.errors import CompressionError
 
-PARTS = ("quality", "files", "speed", "wall", "event", "graph", "card", "notes")
-"""The parts of a run's table: those of columns.parts in its order, then the sentences."""
+PARTS = ("quality", "files", "speed", "wall", "event", "graph", "card", "notes", "brief")
+"""The parts of a run's table: those of columns.parts in its order, the sentences, and all in brief."""
+TEXTS = {"notes": render_notes, "brief": brief}
 DO = ("save", "load")
 STORAGE_FORMS = {"mb_per_s": ".0f", "model_sizes": ".2f"}
 STORAGE_HEADS = {"storage-speed": "MB/s", "storage-memory": "memory"}
@@ -35,8 +37,8 @@ def run_table(facts: Sequence[Facts], kinds: Sequence[str], names: Sequence[str]
 
 
 def _part(chosen: list[Row], kind: str) -> str:
-    if kind == "notes":
-        return render_notes(chosen)
+    if kind in TEXTS:
+        return TEXTS[kind](chosen)
     return render_groups(parts(chosen)[PARTS.index(kind)])
 
 

@@ -34,16 +34,25 @@ def suite(cache: Path, *options: str) -> str:
     return run.stdout
 
 
-def test_the_table_has_a_line_a_technique(history: tuple[Path, str]) -> None:
-    lines = history[1].splitlines()
-    assert any(line.startswith("technique ") and "% base" in line for line in lines)
+def test_a_run_ends_with_a_line_a_technique_and_no_other_table(history: tuple[Path, str]) -> None:
+    lines = history[1].partition("compression: tiny (noise)")[2].splitlines()
     saved = json.loads(history[0].read_text())["benchmarks"]
-    facts = next(e["extra_info"] for e in saved if e["name"] == "test_size[cpu-l1-global-60]")
-    share = 100 * facts["stored_bytes"] / facts["baseline_stored_bytes"]
-    row = next(line.split() for line in lines if line.startswith("l1-global-60 "))
-    assert row[2] == f"{share:.1f}"
-    simulated = [line for line in lines if line.startswith("float16") and "simulated" in line]
-    assert len(simulated) == 1
+    facts = next(e["extra_info"] for e in saved if e["name"] == "test_accuracy[cpu-l1-global-60]")
+    (row,) = [line.split() for line in lines if line.startswith("l1-global-60 ")]
+    assert row[2:4] == [f"{100 * facts['accuracy']:.2f}", f"{100 * facts['drop']:+.2f}"]
+    (simulated,) = [line for line in lines if line.startswith("float16 ")]
+    assert "simulated" in simulated
+    assert "Name (time in" not in history[1]
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("option", ["-v", "--benchmark-sort=mean", "--benchmark-columns=min"])
+def test_a_table_of_times_is_printed_where_it_is_asked_for(
+    cache: Path, history: tuple[Path, str], option: str
+) -> None:
+    out = suite(cache, "-k", "test_cost and cpu-float16", option)
+    assert "Name (time in" in out
+    assert ("% base" in out) == (option == "-v"), "which prints all blocks of the other table too"
 
 
 def test_the_json_says_what_its_numbers_depend_on(history: tuple[Path, str]) -> None:

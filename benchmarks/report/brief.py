@@ -1,0 +1,74 @@
+"""The table that a run ends with: one line per technique."""
+
+from benchmarks.report.columns import Groups, half_interval, number
+from benchmarks.report.rows import Row
+from benchmarks.report.table import render_groups
+
+MIB = 2**20
+MOST = 3
+"""Names of rows in a sentence."""
+MOST_MISSED = 2
+"""Promises in a cell."""
+
+
+def brief(rows: list[Row], *, width: int = 100) -> str:
+    """Return a line per technique: file, accuracy, speed-up with its interval, missed targets.
+
+    Each device has a block, whose lines are at most `width` wide. On a GPU the speed-up is that of the
+    wall clock. A row that knows none of these is left out.
+    """
+    known = [row for row in rows if row.size or row.accuracy or row.cost or row.latency]
+    kinds = dict.fromkeys(row.device for row in known)
+    blocks = [
+        render_groups(_groups([row for row in known if row.device == kind], kind), width=width)
+        for kind in kinds
+    ]
+    return "\n".join(["\n\n".join(blocks), *_noisy(known)])
+
+
+def some(names: list[str]) -> str:
+    """Return the first names, and how many there are where more are left."""
+    if len(names) <= MOST:
+        return ", ".join(names)
+    return f"{', '.join(names[:MOST])} and {len(names) - MOST} more"
+
+
+def ends(rows: list[Row]) -> list[int]:
+    """Return the smallest and the largest batch that the rows were timed at."""
+    batches = {batch for row in rows for timing, batch in row.latency if timing == "wall"}
+    return sorted({min(batches), max(batches)}) if batches else []
+
+
+def _groups(rows: list[Row], kind: str) -> Groups:
+    head = "technique" if kind == "cpu" else f"technique ({kind})"
+    quality = [["MiB", "acc %", "drop pt"]]
+    for row in rows:
+        quality.append(
+            [
+                number(row.size or row.accuracy, "stored_bytes", MIB),
+                number(row.accuracy, "accuracy", 0.01),
+                number(row.accuracy, "drop", 0.01, "+.2f"),
+            ]
+        )
+    speeds = [
+        [[f"speed at {batch}"], *([_speed(row, batch)] for row in rows)] for batch in ends(rows)
+    ]
+    targets = [["target"], *([_target(row)] for row in rows)]
+    return [[[head], *([row.technique] for row in rows)], quality, *speeds, targets]
+
+
+def _speed(row: Row, batch: int) -> str:
+    return row.unclaimed or half_interval(row.latency.get(("wall", batch), {}))
+
+
+def _target(row: Row) -> str:
+    if not row.missed:
+        return "yes" if row.met else "-"
+    more = len(row.missed) - MOST_MISSED  # in a line of their own they would be a second table
+    return f"NO {' '.join(row.missed[:MOST_MISSED])}{f' +{more}' * (more > 0)}"
+
+
+def _noisy(rows: list[Row]) -> list[str]:
+    """Return the sentence on times that are no evidence, where there are some."""
+    names = [row.technique for row in rows if any(f.get("noisy") for f in row.latency.values())]
+    return [f"times of a busy machine, no evidence: {some(names)}"] if names else []
