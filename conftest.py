@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from benchmarks.machine.cuda_flags import describe_cuda
-from benchmarks.options import WORKLOAD, devices
+from benchmarks.options import BUDGET, WORKLOAD, batch_sizes, devices
+from benchmarks.report.budget import RULE, Limit, parse_budget
 from benchmarks.workloads import resolve
 from compression.errors import CompressionError
 
@@ -42,6 +43,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--baseline", type=Path, metavar="CHECKPOINT", help="instead of training one")
     group.addoption("--num-threads", type=int, help="torch's threads; default: cores / workers")
+    group.addoption(
+        "--budget",
+        metavar="PARTS",
+        help='print the best row within e.g. "file=3MiB latency=2ms drop=1pt", latency@64=20ms, '
+        f"accuracy=90%%, each optional: {RULE}",
+    )
     group.addoption("--figures", type=Path, metavar="DIR", help="write figures 2, 6 and Pareto")
 
 
@@ -81,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[WORKLOAD] = resolve(config.getoption("--workload"))
     except CompressionError as error:
         raise pytest.UsageError(f"--workload: {error}") from error
+    config.stash[BUDGET] = _budget(config)
     figures = config.getoption("--figures")
     if figures is not None:
         from benchmarks.report.figures import make_folder  # matplotlib costs half a second
@@ -89,6 +97,25 @@ def pytest_configure(config: pytest.Config) -> None:
             make_folder(figures)
         except CompressionError as error:
             raise pytest.UsageError(str(error)) from error
+
+
+def _budget(config: pytest.Config) -> tuple[Limit, ...]:
+    """Return the limits of --budget, none without it."""
+    text = config.getoption("--budget")
+    if text is None:
+        return ()
+    batches = batch_sizes(config)
+    try:
+        budget = parse_budget(text)
+        for limit in budget:
+            if limit.batch not in {None, *batches}:
+                raise CompressionError(
+                    f"{limit.given}: expected a batch of {' or '.join(map(str, batches))}, which "
+                    f"{config.stash[WORKLOAD].name} is timed at, found {limit.batch}"
+                )
+    except CompressionError as error:
+        raise pytest.UsageError(f"--budget: {error}") from error
+    return budget
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -22,6 +22,7 @@ from benchmarks.baseline import (
 from benchmarks.facts.record import Facts, facts_of
 from benchmarks.gate.plugin import SUITE
 from benchmarks.options import (
+    BUDGET,
     WORKLOAD,
     asks_for_times,
     devices,
@@ -31,6 +32,7 @@ from benchmarks.options import (
 )
 from benchmarks.parameters import parametrize
 from benchmarks.report.brief import brief
+from benchmarks.report.budget import choose
 from benchmarks.report.rows import SHOWN, rows
 from benchmarks.report.table import render
 from benchmarks.session import end_on_error, line_printer, suite_facts
@@ -215,9 +217,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(line)
     if not verbose:
         terminalreporter.line(MORE)
+    _print_choice(terminalreporter, facts, config)
     folder = config.getoption("--figures")
     if folder is not None:
         _write_figures(terminalreporter, facts, folder)
+
+
+def _print_choice(terminalreporter: Any, facts: list[Facts], config: pytest.Config) -> None:
+    """Print the best row within --budget, where it is given."""
+    budget = config.stash[BUDGET]
+    if budget:
+        terminalreporter.section(f"budget: {' '.join(limit.given for limit in budget)}", sep="-")
+        for line in choose(facts, budget).lines():
+            terminalreporter.line(line)
 
 
 def _write_figures(terminalreporter: Any, facts: list[Facts], folder: Path) -> None:

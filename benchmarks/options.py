@@ -8,9 +8,11 @@ import torch
 
 from benchmarks.gate.scope import arguments
 from benchmarks.machine.device import device_name
+from benchmarks.report.budget import Limit
 from benchmarks.workloads import Workload
 
 WORKLOAD = pytest.StashKey[Workload]()
+BUDGET = pytest.StashKey[tuple[Limit, ...]]()
 OF_TIMES = (
     *(f"--benchmark-{o}" for o in ("columns", "sort", "group-by", "name", "time-unit", "verbose")),
     "--benchmark-histogram", "--benchmark-cprofile",
@@ -32,6 +34,13 @@ def asks_for_times(config: pytest.Config) -> bool:
     """Tell whether pytest-benchmark's own table is asked for: by its options, or by -v."""
     given = {a.partition("=")[0] for a in arguments(config, of_project=False)}
     return is_verbose(config) or not given.isdisjoint(OF_TIMES)
+
+
+def batch_sizes(config: pytest.Config) -> list[int]:
+    """Return the batches that the run's latencies are of, on any of its devices."""
+    workload = config.stash[WORKLOAD]
+    of = {"cpu": workload.batch_sizes, "cuda": workload.cuda_batch_sizes}
+    return sorted({batch for device in devices(config) for batch in of[device]})
 
 
 def place_of(kind: str) -> torch.device:

@@ -1,12 +1,9 @@
 """The table that a run ends with: one line per technique."""
 
-from benchmarks.report.columns import Groups, half_interval, number
+from benchmarks.report.columns import MIB, Groups, half_interval, listed, number
 from benchmarks.report.rows import Row
 from benchmarks.report.table import render_groups
 
-MIB = 2**20
-MOST = 3
-"""Names of rows in a sentence."""
 MOST_MISSED = 2
 """Promises in a cell."""
 
@@ -24,13 +21,6 @@ def brief(rows: list[Row], *, width: int = 100) -> str:
         for kind in kinds
     ]
     return "\n".join(["\n\n".join(blocks), *_noisy(known)])
-
-
-def some(names: list[str]) -> str:
-    """Return the first names, and how many there are where more are left."""
-    if len(names) <= MOST:
-        return ", ".join(names)
-    return f"{', '.join(names[:MOST])} and {len(names) - MOST} more"
 
 
 def ends(rows: list[Row]) -> list[int]:
@@ -71,4 +61,4 @@ def _target(row: Row) -> str:
 def _noisy(rows: list[Row]) -> list[str]:
     """Return the sentence on times that are no evidence, where there are some."""
     names = [row.technique for row in rows if any(f.get("noisy") for f in row.latency.values())]
-    return [f"times of a busy machine, no evidence: {some(names)}"] if names else []
+    return [listed("times of a busy machine, no evidence", names)] if names else []

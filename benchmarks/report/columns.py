@@ -1,6 +1,8 @@
 """The table's columns: quality, files, speed on a CPU, and time, memory and energy on a GPU."""
 
 import math
+from collections.abc import Sequence
+from textwrap import shorten
 
 from benchmarks.facts.record import Facts
 from benchmarks.report.rows import Row
@@ -48,6 +50,12 @@ def notes(row: Row) -> list[str]:
 def _some(found: set[str]) -> str:
     names = sorted(found)
     return f"{len(names)} ({', '.join(names[:3])}{', ...' if names[3:] else ''})"
+
+
+def listed(what: str, names: Sequence[str], *, width: int = 100) -> str:
+    """Return a line that says how many names there are, and as many of them as it has room for."""
+    line = f"{what} ({len(names)}): {', '.join(names)}"
+    return shorten(line, width, placeholder=" ...", break_on_hyphens=False)
 
 
 def _names(rows: list[Row], several: bool) -> Cells:

@@ -33,6 +33,11 @@ MISTAKES = {
     ),
     "damaged history": (["--benchmark-compare={tmp}/bad.safetensors"], "not a JSON file"),
     "threads": (["--num-threads", "0"], "at least 1, found 0"),
+    "budget": (["--budget", "file=3MB"], "--budget: file: expected a number and one of MiB, KiB,"),
+    "batch of a budget": (
+        ["--budget", "latency@64=2ms"],
+        "latency@64=2ms: expected a batch of 1 or 32, which digits is timed at, found 64",
+    ),
     "data root": (["--workload", "cifar10", "--data-root", "/nowhere"], "/nowhere: no such folder"),
     "architecture": (
         ["--workload", "tests.support.workloads:TINY", "--baseline", "{tmp}/bad.safetensors"],

@@ -21,8 +21,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def history(cache: Path) -> tuple[Path, str]:
     """Return the JSON of a run and what it printed."""
     path = cache / "run.json"
-    out = suite(cache, "-k", ROWS, f"--benchmark-json={path}", "--figures", str(cache / "figures"))
-    return path, out
+    options = [f"--benchmark-json={path}", "--figures", str(cache / "figures")]
+    return path, suite(cache, "-k", ROWS, *options, "--budget", "file=1GiB latency@4=1us drop=99pt")
 
 
 def suite(cache: Path, *options: str) -> str:
@@ -44,6 +44,13 @@ def test_a_run_ends_with_a_line_a_technique_and_no_other_table(history: tuple[Pa
     assert "simulated" in simulated
     assert "Name (time in" not in history[1]
     assert max(map(len, lines)) <= 100
+
+
+def test_a_budget_is_judged_after_the_table(history: tuple[Path, str]) -> None:
+    lines = history[1].partition("- budget: file=1GiB latency@4=1us drop=99pt -")[2].splitlines()
+    assert lines[1] == "best: no row keeps to all of it"
+    assert "out, latency@4 above 1us (4): baseline, l1-global-60, static-int8," in lines[2]
+    assert lines[3] == "out, no latency, simulated (1): float16"
 
 
 @pytest.mark.parametrize("option", ["-v", "--benchmark-sort=mean", "--benchmark-columns=min"])
