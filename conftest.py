@@ -74,6 +74,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options before anything long begins."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if "PYTEST_XDIST_WORKER" in os.environ or config.getoption("dist", "no") != "no":
+        config.option.benchmark_disable = True  # or the plugin says so below the last line
     threads = config.getoption("--num-threads")
     if threads is not None and threads < 1:
         raise pytest.UsageError(f"--num-threads must be at least 1, found {threads}")

@@ -19,29 +19,24 @@ from benchmarks.baseline import (
     trainable_workload,
     weights_fingerprint,
 )
+from benchmarks.ending import print_changes, print_choice, print_table
 from benchmarks.facts.record import Facts, facts_of
 from benchmarks.gate.plugin import SUITE
 from benchmarks.options import (
-    BUDGET,
     WORKLOAD,
     asks_for_times,
     devices,
-    is_verbose,
     place_of,
     training_kind,
 )
 from benchmarks.parameters import parametrize
-from benchmarks.report.brief import brief
-from benchmarks.report.budget import choose
-from benchmarks.report.rows import SHOWN, rows
-from benchmarks.report.table import render
+from benchmarks.report.rows import SHOWN
 from benchmarks.session import end_on_error, line_printer, suite_facts
 from benchmarks.techniques import BY_NAME, TECHNIQUES, Technique
 from benchmarks.workloads import Workload
 from compression.errors import CompressionError
 from compression.storage import load_checkpoint
 
-MORE = "-v adds what each file is made of, weights, MACs, seconds, times, and layers left out"
 ArtifactOf = Callable[[Technique, torch.device], Artifact]
 EvaluationOf = Callable[[Technique, torch.device], dict[str, Any]]
 
@@ -205,31 +200,18 @@ def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the table, and write the figures where they are asked for."""
+    """Print what the run measured, and write the figures where they are asked for."""
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
     order = {name: i for i, name in enumerate(BY_NAME)}
     facts = sorted(facts_of(reports), key=lambda fact: order.get(fact["technique"], 0))
     if not facts:
         return
-    terminalreporter.section(f"compression: {facts[0]['workload']} ({facts[0]['data']})", sep="=")
-    found, verbose = rows(facts), is_verbose(config)
-    for line in (render(found) if verbose else brief(found)).splitlines():
-        terminalreporter.line(line)
-    if not verbose:
-        terminalreporter.line(MORE)
-    _print_choice(terminalreporter, facts, config)
+    print_table(terminalreporter, facts, config)
+    print_changes(terminalreporter, facts, config)
+    print_choice(terminalreporter, facts, config)
     folder = config.getoption("--figures")
     if folder is not None:
         _write_figures(terminalreporter, facts, folder)
-
-
-def _print_choice(terminalreporter: Any, facts: list[Facts], config: pytest.Config) -> None:
-    """Print the best row within --budget, where it is given."""
-    budget = config.stash[BUDGET]
-    if budget:
-        terminalreporter.section(f"budget: {' '.join(limit.given for limit in budget)}", sep="-")
-        for line in choose(facts, budget).lines():
-            terminalreporter.line(line)
 
 
 def _write_figures(terminalreporter: Any, facts: list[Facts], folder: Path) -> None:

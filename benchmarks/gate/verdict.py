@@ -145,6 +145,7 @@ class Gate:
             if here.get(k) != there.get(k)
         )
 
+    @pytest.hookimpl(trylast=True)  # below every table
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print one line per failure, then the verdict."""
         if self.config.option.collectonly:

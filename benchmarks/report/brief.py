@@ -1,7 +1,7 @@
 """The table that a run ends with: one line per technique."""
 
 from benchmarks.report.columns import MIB, Groups, half_interval, listed, number
-from benchmarks.report.rows import Row
+from benchmarks.report.rows import Row, ends
 from benchmarks.report.table import render_groups
 
 MOST_MISSED = 2
@@ -21,12 +21,6 @@ def brief(rows: list[Row], *, width: int = 100) -> str:
         for kind in kinds
     ]
     return "\n".join(["\n\n".join(blocks), *_noisy(known)])
-
-
-def ends(rows: list[Row]) -> list[int]:
-    """Return the smallest and the largest batch that the rows were timed at."""
-    batches = {batch for row in rows for timing, batch in row.latency if timing == "wall"}
-    return sorted({min(batches), max(batches)}) if batches else []
 
 
 def _groups(rows: list[Row], kind: str) -> Groups:

@@ -56,6 +56,12 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
     return sorted(table.values(), key=lambda row: (row.device, row.technique != "baseline"))
 
 
+def ends(rows: list[Row]) -> list[int]:
+    """Return the smallest and the largest batch that the rows were timed at."""
+    batches = {batch for row in rows for timing, batch in row.latency if timing == "wall"}
+    return sorted({min(batches), max(batches)}) if batches else []
+
+
 def _unclaimed(fact: Facts) -> str:
     if fact["simulated"]:
         return "simulated"

@@ -92,15 +92,33 @@ def test_the_same_commit_passes_its_own_gate(cache: Path, history: tuple[Path, s
         f"--benchmark-compare={history[0]}",
         "--benchmark-compare-fail=min:1000000%",
     )
-    assert "0 regressions, 0 not usable" in out
-    assert "gate: 10 of " in out
+    below = out.partition(f"- then and now: {history[0]} -")[2]
+    table, _, verdict = below.partition(f"- gate: {history[0]} -")
+    row = next(line.split() for line in table.splitlines() if line.startswith("static-int8 "))
+    assert row[1] == row[2] != "-", "bytes"
+    assert row[3] == row[4] != "-", "accuracy"
+    lines = [line for line in verdict.splitlines()[1:] if line]
+    assert lines[-2].startswith("gate: 10 of ")
+    assert lines[-2].endswith(" compared, 0 regressions, 0 not usable")
+    assert "10 passed" in lines[-1]
+    assert out.count("regressions") == 1
+    assert "Name (time in" not in out, "the plugin's comparison of seconds"
+
+
+def test_another_workload_is_compared_with_nothing(cache: Path, history: tuple[Path, str]) -> None:
+    path = cache / "other.json"
+    path.write_text(history[0].read_text().replace('"workload": "tiny"', '"workload": "large"'))
+    out = suite(cache, "-k", "test_cost and cpu-float16", f"--benchmark-compare={path}")
+    assert "nothing is compared: it is of large (noise)" in out
+    assert "now" not in out.partition("then and now")[2].partition("nothing is compared")[2]
 
 
 def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
-    out = suite(cache, "-n", "2", "-v", "-k", f"(accuracy or size) and ({ROWS})")
+    compare = f"--benchmark-compare={history[0]}"
+    out = suite(cache, "-n", "2", "-v", "-k", f"(accuracy or size) and ({ROWS})", compare)
     rows = [
         line
-        for line in out.splitlines()
+        for line in out.partition("- then and now: ")[0].splitlines()
         if line.startswith(("baseline ", "l1-g", "static-", "float16"))
     ]
     assert len(rows) == 10, "five of quality, five of files"
@@ -109,6 +127,8 @@ def test_workers_share_the_rows(cache: Path, history: tuple[Path, str]) -> None:
     by_row = {row: {worker for worker, _, other in ran if other == row} for _, _, row in ran}
     assert {len(workers) for workers in by_row.values()} == {1}, "each row is compressed once"
     assert "min left" not in out, "the baseline comes from the cache"
+    assert re.search(r"^technique +bytes +now +acc % +now$", out, re.MULTILINE), "compared, too"
+    assert "automatically disabled" not in out
 
 
 def test_a_workload_leaves_out_the_rows_that_tell_nothing_on_it() -> None:

@@ -172,7 +172,7 @@ def test_it(benchmark):
 
 
 class Probe:
-    """Reads at the session's end what verdict.py reads of pytest-benchmark."""
+    """Reads at the session's end what verdict.py and benchmarks/ending.py read of pytest-benchmark."""
 
     def __init__(self) -> None:
         self.seen: dict[str, Any] = {}
@@ -187,7 +187,10 @@ class Probe:
             "entry": (entry.fullname, entry.has_error, entry["mean"], entry.extra_info),
             "check": (check.field, check.threshold, type(check).__name__),
             "fails": bool(check.fails(entry, {"mean": 1.0})),
-            "compared": [list(found) for found in plugin.compared_mapping.values()],
+            "compared": [
+                {name: then["extra_info"] for name, then in found.items()}
+                for found in plugin.compared_mapping.values()
+            ],
         }
         plugin.performance_regressions.clear()
 
@@ -210,5 +213,5 @@ def test_canary_on_the_plugins_internals(
         "entry": (name, False, 2.0, {"fact": 1}),
         "check": ("mean", 50, "PercentageRegressionCheck"),
         "fails": True,
-        "compared": [[name]],
+        "compared": [{name: {"fact": 1}}],
     }
