@@ -1,6 +1,6 @@
 """The table that a run ends with: one line per technique."""
 
-from benchmarks.report.columns import MIB, Groups, half_interval, listed, number
+from benchmarks.report.columns import Groups, half_interval, listed, mebibytes, number
 from benchmarks.report.rows import Row, ends
 from benchmarks.report.table import render_groups
 
@@ -29,7 +29,7 @@ def _groups(rows: list[Row], kind: str) -> Groups:
     for row in rows:
         quality.append(
             [
-                number(row.size or row.accuracy, "stored_bytes", MIB),
+                mebibytes((row.size or row.accuracy).get("stored_bytes")),
                 number(row.accuracy, "accuracy", 0.01),
                 number(row.accuracy, "drop", 0.01, "+.2f"),
             ]

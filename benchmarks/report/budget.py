@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.facts.record import Facts
-from benchmarks.report.columns import MIB, listed, significant
+from benchmarks.report.columns import in_bytes, listed, significant
 from benchmarks.report.rows import Row, rows
 from compression.errors import CompressionError
 
@@ -65,7 +65,7 @@ class Candidate:
     def __str__(self) -> str:
         """Return the name and what is known."""
         times = [f"{significant(ms)} ms at {n}" for n, ms in sorted(self.latency_ms.items())]
-        file = "" if self.file_bytes is None else f"{self.file_bytes / MIB:.2f} MiB"
+        file = "" if self.file_bytes is None else in_bytes(self.file_bytes)
         drop = "" if self.drop is None else f"drop {100 * self.drop:+.2f} pt"
         return f"{self.name}: {', '.join(filter(None, [file, drop, *times]))}"
 

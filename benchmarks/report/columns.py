@@ -8,6 +8,8 @@ from benchmarks.facts.record import Facts
 from benchmarks.report.rows import Row
 
 KIB, MIB = 2**10, 2**20
+LEAST_MIB = 0.1
+"""What is less would have one digit in MiB, or none."""
 TIMINGS = ("wall", "event", "graph")
 
 Cells = list[list[str]]
@@ -70,7 +72,7 @@ def _quality(rows: list[Row], names: Cells) -> Groups:
         size, accuracy = row.size, row.accuracy
         quality.append(
             [
-                number(size, "stored_bytes", MIB),
+                mebibytes(size.get("stored_bytes")),
                 _share(size),
                 number(accuracy, "accuracy", 0.01),
                 number(accuracy, "drop", 0.01, "+.2f"),
@@ -166,6 +168,20 @@ def half_interval(facts: Facts) -> str:
 def number(facts: Facts, key: str, unit: float, form: str = ".2f") -> str:
     """Return a fact in a unit, a dash where it is not known."""
     return format(facts[key] / unit, form) if facts.get(key) is not None else "-"
+
+
+def mebibytes(count: int | None) -> str:
+    """Return a column's number of MiB, of few bytes in KiB with the unit; a dash without any."""
+    return "-" if count is None else in_bytes(count).removesuffix(" MiB")
+
+
+def in_bytes(count: int) -> str:
+    """Return a number of bytes in MiB, or in KiB where it is small, with its unit.
+
+    >>> in_bytes(1_218_176), in_bytes(9_000)
+    ('1.16 MiB', '8.8 KiB')
+    """
+    return f"{count / MIB:.2f} MiB" if count >= LEAST_MIB * MIB else f"{count / KIB:.1f} KiB"
 
 
 def _milliseconds(facts: Facts) -> str:

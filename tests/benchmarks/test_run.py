@@ -38,7 +38,7 @@ def test_a_run_ends_with_a_line_a_technique_and_no_other_table(history: tuple[Pa
     lines = history[1].partition("compression: tiny (noise)")[2].splitlines()
     saved = json.loads(history[0].read_text())["benchmarks"]
     facts = next(e["extra_info"] for e in saved if e["name"] == "test_accuracy[cpu-l1-global-60]")
-    (row,) = [line.split() for line in lines if line.startswith("l1-global-60 ")]
+    (row,) = [re.split(r"  +", line) for line in lines if line.startswith("l1-global-60 ")]
     assert row[2:4] == [f"{100 * facts['accuracy']:.2f}", f"{100 * facts['drop']:+.2f}"]
     (simulated,) = [line for line in lines if line.startswith("float16 ")]
     assert "simulated" in simulated

@@ -96,6 +96,14 @@ def test_a_latency_is_that_of_the_smallest_batch_unless_one_is_named() -> None:
     assert names(chosen("latency=5ms latency@64=200ms drop=9pt")) == ["distilled"]
 
 
+def test_a_small_file_is_told_in_kibibytes() -> None:
+    facts = [*point("tiny", 890, 3.0, 9_000), *point("small", 880, 3.0, 900_000)]
+    assert chosen("drop=9pt", facts).lines() == [
+        "best: tiny: 8.8 KiB, drop +1.00 pt, 3.00 ms at 1",
+        "runner-up: small: 0.86 MiB, drop +2.00 pt, 3.00 ms at 1",
+    ]
+
+
 def test_a_row_without_a_latency_to_claim_keeps_to_no_limit_of_one() -> None:
     facts = [*point("timed", 890, 3.0, 10), *point("sized", 895, 1.0, 9, size_only=True)[:1]]
     facts += point("acted", 899, 1.0, 9, simulated=True)[:1]

@@ -1,10 +1,12 @@
 """The table of a run: every technique has its row, and what no cell has room for a sentence."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.report.brief import brief
 from benchmarks.report.figures import write_figures
 from benchmarks.report.rows import rows
 from benchmarks.report.table import render, render_markdown
@@ -47,13 +49,11 @@ def facts(
     found: list[dict[str, Any]] = []
     for i, technique in enumerate(techniques):
         base = common(technique, device)
-        size: dict[str, Any] = {"stored_bytes": 44_000_000 - 1_500_000 * i}
+        size: dict[str, Any] = {"stored_bytes": max(10**6, 44_000_000 - 1_500_000 * i)}
         size |= {"baseline_stored_bytes": 44_000_000, "contents": CONTENTS}
         counts = {"parameters": 11_181_642, "nonzeros": 4_500_000, "macs": 37_016_576}
         found.append({**base, "metric": "size", **size, **counts})
-        found.append(
-            {**base, **accuracy_facts(i), "stored_bytes": max(10**6, size["stored_bytes"])}
-        )
+        found.append({**base, **accuracy_facts(i), "stored_bytes": size["stored_bytes"]})
         found.append({**base, "metric": "cost", "seconds": 1.25})
         if not base["simulated"]:
             for batch in (1, 64):
@@ -76,6 +76,20 @@ def test_every_technique_has_its_row_and_no_line_is_too_wide() -> None:
     assert "1.50 (1.25-1.75)" in text
     assert "values KiB  index KiB  codebook KiB  metadata KiB" in text
     assert "42,959.0        2.0           0.5           7.3" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "cell"),
+    [(382_083, "0.36"), (104_858, "0.10"), (104_857, "102.4 KiB"), (5_272, "5.1 KiB"), (None, "-")],
+)
+def test_a_small_file_is_told_in_kibibytes(count: int | None, cell: str) -> None:
+    known = facts(techniques=TECHNIQUES[:1])
+    one = [f for f in known if f["metric"] == "size"]
+    fact = {k: v for k, v in one[0].items() if k != "contents"} | {"stored_bytes": count}
+    if count is None:
+        fact = known[-1]
+    for text in (render(rows([fact])), brief(rows([fact]))):
+        assert re.split(r"  +", text.splitlines()[2])[1] == cell
 
 
 def test_a_simulated_row_claims_no_latency() -> None:
