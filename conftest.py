@@ -19,7 +19,7 @@ import torch
 from benchmarks.machine.cuda_flags import describe_cuda
 from benchmarks.options import BUDGET, WORKLOAD, batch_sizes, devices
 from benchmarks.report.budget import RULE, Limit, parse_budget
-from benchmarks.workloads import resolve
+from benchmarks.workloads import DIGITS, DIGITS_QUICK, resolve
 from compression.errors import CompressionError
 
 pytest_plugins = ["pytester", "benchmarks.gate.plugin"]
@@ -35,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the suite's own options."""
     group = parser.getgroup("compression")
     group.addoption("--workload", default="digits", metavar="NAME|package.module:attribute")
+    group.addoption(
+        "--quick",
+        action="store_true",
+        help=f"--workload {DIGITS_QUICK.name}: a small network, few rows and rounds, about a minute",
+    )
     group.addoption(
         "--device", action="append", choices=["cpu", "cuda"], help="may be given twice; default cpu"
     )
@@ -86,6 +91,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if checkpoint is not None and not checkpoint.is_file():
         found = "expected a file, found a folder" if checkpoint.is_dir() else "no such file"
         raise pytest.UsageError(f"--baseline {checkpoint}: {found}")
+    if config.getoption("--quick"):
+        if config.getoption("--workload") not in (DIGITS.name, DIGITS_QUICK.name):
+            raise pytest.UsageError(
+                f"--quick is --workload {DIGITS_QUICK.name}, found --workload "
+                f"{config.getoption('--workload')} besides: drop one of them"
+            )
+        config.option.workload = DIGITS_QUICK.name
     try:
         config.stash[WORKLOAD] = resolve(config.getoption("--workload"))
     except CompressionError as error:

@@ -6,12 +6,14 @@ import pytest
 
 from benchmarks.facts.record import Facts
 from benchmarks.gate.evidence import damage
-from benchmarks.options import BUDGET, is_verbose
+from benchmarks.options import BUDGET, devices, is_verbose
+from benchmarks.parameters import measured
 from benchmarks.report.brief import brief
 from benchmarks.report.budget import choose
 from benchmarks.report.changes import changes
 from benchmarks.report.rows import SHOWN, rows
 from benchmarks.report.table import render
+from benchmarks.workloads import DIGITS, DIGITS_QUICK
 
 MORE = "-v adds what each file is made of, weights, MACs, seconds, times, and layers left out"
 NEEDED = ("device", "technique", "simulated", "workload", "data")
@@ -25,6 +27,8 @@ def print_table(reporter: Any, facts: list[Facts], config: pytest.Config) -> Non
         _print(reporter, render(rows(facts)))
     else:
         _print(reporter, f"{brief(rows(facts))}\n{MORE}")
+    if facts[0]["workload"] == DIGITS_QUICK.name:
+        reporter.line(_left_out(config))
 
 
 def print_changes(reporter: Any, facts: list[Facts], config: pytest.Config) -> None:
@@ -47,6 +51,14 @@ def print_choice(reporter: Any, facts: list[Facts], config: pytest.Config) -> No
     if budget:
         reporter.section(f"budget: {' '.join(limit.given for limit in budget)}", sep="-")
         _print(reporter, "\n".join(choose(facts, budget).lines()))
+
+
+def _left_out(config: pytest.Config) -> str:
+    """Return the sentence on what a quick look leaves out."""
+    kind = devices(config)[0]
+    few, whole = (len([*measured(workload, kind)]) for workload in (DIGITS_QUICK, DIGITS))
+    what = f"{few} of {whole} rows, five layers in place of ResNet-18, few rounds, no targets"
+    return f"a quick look: {what}"
 
 
 def _about(fact: Facts) -> str:

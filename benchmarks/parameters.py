@@ -1,11 +1,13 @@
 """The parameters of the benchmarks: a test's id is device, technique, batch size and timing."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from benchmarks.options import WORKLOAD, devices
-from benchmarks.techniques import SWEEP, TECHNIQUES, Technique
+from benchmarks.techniques import BY_NAME, SWEEP, TECHNIQUES, Technique
+from benchmarks.workloads import Workload
 
 TIMINGS = {"cpu": ("wall",), "cuda": ("wall", "event", "graph")}
 
@@ -20,8 +22,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     pairs = [
         (device, technique)
         for device in devices(config)
-        for technique in (*TECHNIQUES, *(marker.args[0] if marker else ()))
-        if device in technique.claims and config.stash[WORKLOAD].name not in technique.left_out_on
+        for technique in measured(config.stash[WORKLOAD], device, marker.args[0] if marker else ())
     ]
     if "batch_size" not in metafunc.fixturenames:
         metafunc.parametrize("place, case", [_parameter(*pair) for pair in pairs])
@@ -35,6 +36,23 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         for timing in TIMINGS[device]
     ]
     metafunc.parametrize("place, case, batch_size, timing", rows)
+
+
+def measured(
+    workload: Workload, device: str, points: Iterable[Technique] = ()
+) -> Iterator[Technique]:
+    """Yield the techniques, and of the sweep's points those, that are measured of a workload."""
+    unknown = set(workload.rows) - BY_NAME.keys()
+    if unknown:
+        known = "benchmarks/techniques.py"
+        pytest.fail(
+            f"workload {workload.name}: expected rows of {known}, found {', '.join(sorted(unknown))}",
+            pytrace=False,
+        )
+    for technique in (*TECHNIQUES, *points):
+        asked = not workload.rows or technique.name in workload.rows
+        if asked and device in technique.claims and workload.name not in technique.left_out_on:
+            yield technique
 
 
 def _parameter(

@@ -1,4 +1,4 @@
-"""The four built-in workloads, and how yours is found."""
+"""The built-in workloads, and how yours is found."""
 
 import dataclasses
 import importlib
@@ -25,6 +25,18 @@ DIGITS = Workload(
     schedule_images=256,
     batch_sizes=(1, 32),
 )
+
+DIGITS_QUICK = dataclasses.replace(
+    DIGITS,
+    name="digits-quick",
+    network=networks.five_layer_cnn,
+    recipe=DIGITS.student_recipe,
+    rows=(
+        *("baseline", "l1-global-60", "channels-50-tuned", "static-int8", "int4-weights"),
+        *("shared-16", "pruned-shared-coded", "bfloat16"),
+    ),
+)
+"""A look at each kind of technique, on the student as the baseline."""
 
 DIGITS_224 = dataclasses.replace(
     DIGITS,
@@ -137,7 +149,7 @@ CIFAR10_PAPER = Workload(
     ),
 )
 
-WORKLOADS = {workload.name: workload for workload in (DIGITS, DIGITS_224, CIFAR10, CIFAR10_PAPER)}
+WORKLOADS = {w.name: w for w in (DIGITS, DIGITS_224, CIFAR10, CIFAR10_PAPER, DIGITS_QUICK)}
 
 
 def resolve(name: str) -> Workload:

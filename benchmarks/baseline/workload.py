@@ -32,6 +32,7 @@ class Workload:
     - `student_layers`: the layers of the student that learn where those of `network` are active, as
       AttentionTransfer takes them; the sweep of losses has such a row where they are given.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
+    - `rows`: the names of the techniques that are measured; all by default.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
       images, since fewer pixels may cost it accuracy.
     """
@@ -58,6 +59,7 @@ class Workload:
     cuda_batch_sizes: tuple[int, ...] = (1, 128, 1024)
     cuda_recipe: Recipe | None = None
     coarse_for: Callable[[], nn.Module] | None = None
+    rows: tuple[str, ...] = ()
 
     def recipe_on(self, device: torch.device | str) -> Recipe:
         """Return the baseline's recipe on a device."""

@@ -33,6 +33,10 @@ MISTAKES = {
     ),
     "damaged history": (["--benchmark-compare={tmp}/bad.safetensors"], "not a JSON file"),
     "threads": (["--num-threads", "0"], "at least 1, found 0"),
+    "quick": (
+        ["--quick", "--workload", "cifar10"],
+        "--quick is --workload digits-quick, found --workload cifar10 besides: drop one of them",
+    ),
     "budget": (["--budget", "file=3MB"], "--budget: file: expected a number and one of MiB, KiB,"),
     "batch of a budget": (
         ["--budget", "latency@64=2ms"],
@@ -90,6 +94,7 @@ FINGERPRINTS = {  # of saved runs and cached baselines: a change costs every use
     "digits": "f0149c2a57ac8221",
     "digits-224": "a2209b2b247c1448",
     "cifar10": "881456c3504bd3ae",
+    "digits-quick": "a520d56256d8cabf",
     "cifar10-paper": "536a94c664dd75da",
 }
 

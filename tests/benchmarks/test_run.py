@@ -2,11 +2,15 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.parameters import measured
+from benchmarks.techniques import BY_NAME, TECHNIQUES
+from benchmarks.workloads import DIGITS, DIGITS_QUICK
 from tests.support.runs import run_pytest
 
 ROWS = "baseline or l1-global-60 or static-int8 or cpu-float16"
@@ -137,6 +141,22 @@ def test_a_workload_leaves_out_the_rows_that_tell_nothing_on_it() -> None:
         run = run_pytest("benchmarks/test_size.py", *options.split(), "--workload", workload)
         found = [line for line in run.stdout.splitlines() if "::test_size[cpu-distilled" in line]
         assert len(found) == rows, run.stdout
+
+
+def test_a_quick_look_has_few_rows_and_another_workload() -> None:
+    options = ["-p", "no:cacheprovider", "--collect-only", "-q", "--quick"]
+    run = run_pytest("benchmarks/test_size.py", *options)
+    found = re.findall(r"::test_size\[cpu-(.+)\]", run.stdout)
+    assert sorted(found) == sorted(DIGITS_QUICK.rows)
+    assert {"baseline", "static-int8"} < set(found) < set(BY_NAME)
+    assert DIGITS_QUICK.name != DIGITS.name, "by which the gate compares neither with the other"
+    assert not any(technique.target(DIGITS_QUICK.name).size for technique in TECHNIQUES)
+
+
+def test_an_unknown_row_of_a_workload_is_named() -> None:
+    workload = replace(DIGITS_QUICK, rows=("baseline", "l2-global"))
+    with pytest.raises(pytest.fail.Exception, match=r"expected rows of .*, found l2-global"):
+        [*measured(workload, "cpu")]
 
 
 NO_CARD = """
