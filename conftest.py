@@ -47,7 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--data-root", type=Path, help="CIFAR-10: torchvision's layout or image folders"
     )
     group.addoption("--baseline", type=Path, metavar="CHECKPOINT", help="instead of training one")
-    group.addoption("--num-threads", type=int, help="torch's threads; default: cores / workers")
+    group.addoption(
+        "--num-threads",
+        type=int,
+        help="torch's threads; default: cores / workers. On a CPU another number trains another "
+        "baseline, and all rows of it anew: sums depend on it",
+    )
     group.addoption(
         "--budget",
         metavar="PARTS",
