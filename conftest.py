@@ -9,6 +9,8 @@ if sys.version_info >= (3, 14):
         "(PEP 784), which this project's would shadow"
     )
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import hypothesis
 import pytest
 import torch
 
+from benchmarks.baseline.data import ROOTS
 from benchmarks.machine.cuda_flags import describe_cuda
 from benchmarks.options import BUDGET, WORKLOAD, batch_sizes, devices
 from benchmarks.report.budget import RULE, Limit, parse_budget
@@ -83,6 +86,40 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options before anything long begins."""
+    _set_threads(config)
+    if "cuda" in devices(config) and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: this machine has no CUDA device that torch can use")
+    checkpoint = config.getoption("--baseline")
+    if checkpoint is not None and not checkpoint.is_file():
+        found = "expected a file, found a folder" if checkpoint.is_dir() else "no such file"
+        raise pytest.UsageError(f"--baseline {checkpoint}: {found}")
+    with _refused("--workload: "):
+        config.stash[WORKLOAD] = workload = resolve(_workload_name(config))
+    root, check_root = config.getoption("--data-root"), ROOTS.get(workload.data)
+    with _refused():
+        if root is not None and check_root is not None:
+            check_root(root)
+    with _refused("--budget: "):
+        config.stash[BUDGET] = _budget(config)
+    figures = config.getoption("--figures")
+    if figures is not None:
+        from benchmarks.report.figures import make_folder  # matplotlib costs half a second
+
+        with _refused():  # now, not after hours of measuring
+            make_folder(figures)
+
+
+@contextmanager
+def _refused(option: str = "") -> Iterator[None]:
+    """Make a mistake on the command line a usage error."""
+    try:
+        yield
+    except CompressionError as error:
+        raise pytest.UsageError(f"{option}{error}") from error
+
+
+def _set_threads(config: pytest.Config) -> None:
+    """Share the cores among the workers, which time nothing."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if "PYTEST_XDIST_WORKER" in os.environ or config.getoption("dist", "no") != "no":
         config.option.benchmark_disable = True  # or the plugin says so below the last line
@@ -90,50 +127,31 @@ def pytest_configure(config: pytest.Config) -> None:
     if threads is not None and threads < 1:
         raise pytest.UsageError(f"--num-threads must be at least 1, found {threads}")
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // workers))
-    if "cuda" in devices(config) and not torch.cuda.is_available():
-        raise pytest.UsageError("--device cuda: this machine has no CUDA device that torch can use")
-    checkpoint = config.getoption("--baseline")
-    if checkpoint is not None and not checkpoint.is_file():
-        found = "expected a file, found a folder" if checkpoint.is_dir() else "no such file"
-        raise pytest.UsageError(f"--baseline {checkpoint}: {found}")
-    if config.getoption("--quick"):
-        if config.getoption("--workload") not in (DIGITS.name, DIGITS_QUICK.name):
-            raise pytest.UsageError(
-                f"--quick is --workload {DIGITS_QUICK.name}, found --workload "
-                f"{config.getoption('--workload')} besides: drop one of them"
-            )
-        config.option.workload = DIGITS_QUICK.name
-    try:
-        config.stash[WORKLOAD] = resolve(config.getoption("--workload"))
-    except CompressionError as error:
-        raise pytest.UsageError(f"--workload: {error}") from error
-    config.stash[BUDGET] = _budget(config)
-    figures = config.getoption("--figures")
-    if figures is not None:
-        from benchmarks.report.figures import make_folder  # matplotlib costs half a second
 
-        try:  # now, not after hours of measuring
-            make_folder(figures)
-        except CompressionError as error:
-            raise pytest.UsageError(str(error)) from error
+
+def _workload_name(config: pytest.Config) -> str:
+    """Return what --workload names, or --quick in its place."""
+    name: str = config.getoption("--workload")
+    if config.getoption("--quick"):
+        if name not in (DIGITS.name, DIGITS_QUICK.name):
+            raise pytest.UsageError(
+                f"--quick is --workload {DIGITS_QUICK.name}, found --workload {name} besides: drop one "
+                "of them"
+            )
+        name = config.option.workload = DIGITS_QUICK.name
+    return name
 
 
 def _budget(config: pytest.Config) -> tuple[Limit, ...]:
     """Return the limits of --budget, none without it."""
-    text = config.getoption("--budget")
-    if text is None:
-        return ()
-    batches = batch_sizes(config)
-    try:
-        budget = parse_budget(text)
-        for limit in budget:
-            if limit.batch not in {None, *batches}:
-                raise CompressionError(
-                    f"{limit.given}: expected a batch of {' or '.join(map(str, batches))}, which "
-                    f"{config.stash[WORKLOAD].name} is timed at, found {limit.batch}"
-                )
-    except CompressionError as error:
-        raise pytest.UsageError(f"--budget: {error}") from error
+    text, batches = config.getoption("--budget"), batch_sizes(config)
+    budget = () if text is None else parse_budget(text)
+    for limit in budget:
+        if limit.batch not in {None, *batches}:
+            raise CompressionError(
+                f"{limit.given}: expected a batch of {' or '.join(map(str, batches))}, which "
+                f"{config.stash[WORKLOAD].name} is timed at, found {limit.batch}"
+            )
     return budget
 
 

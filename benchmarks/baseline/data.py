@@ -1,6 +1,7 @@
 """The images: scikit-learn's digits, and CIFAR-10 from a folder or from torchvision's download."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.baseline.images import read_folder
+from benchmarks.baseline.roots import check_cifar10_root, refuse_root
 from compression.errors import CompressionError
 from compression.paths import cache_folder
 from compression.training import Split
@@ -138,10 +140,7 @@ def _digits(data_root: Path | None, *, size: int | None = None) -> Data:
     from sklearn.datasets import load_digits
 
     if data_root is not None:
-        raise CompressionError(
-            "the digits are embedded and read no folder: drop --data-root, or pass "
-            "--workload cifar10"
-        )
+        refuse_root(data_root)
     digits = load_digits()
     pixels = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) * (255 / 16)
     pixels = F.interpolate(pixels, size=32, mode="bilinear").round().to(torch.uint8)
@@ -192,16 +191,10 @@ def read_cifar10(data_root: Path | None) -> tuple[Images, Images, str]:
     """
     if data_root is None:
         return *_torchvision_cifar10(cache_folder() / "data", download=True), "CIFAR-10"
-    if not data_root.is_dir():
-        raise CompressionError(f"--data-root {data_root}: no such folder")
+    check_cifar10_root(data_root)
     if (data_root / "cifar-10-batches-py").is_dir():
         return *_torchvision_cifar10(data_root, download=False), "CIFAR-10"
-    if (data_root / "train").is_dir() and (data_root / "test").is_dir():
-        return _cifar10_folders(data_root)
-    raise CompressionError(
-        f"--data-root {data_root}: expected torchvision's cifar-10-batches-py, or image folders "
-        "train/CLASS and test/CLASS; found neither"
-    )
+    return _cifar10_folders(data_root)
 
 
 def _cifar10_folders(root: Path) -> tuple[Images, Images, str]:
@@ -229,3 +222,12 @@ def _torchvision_cifar10(root: Path, *, download: bool) -> tuple[Images, Images]
         for part in parts
     )
     return train, test
+
+
+ROOTS: Mapping[Callable[[Path | None], Data], Callable[[Path], None]] = {
+    load_digits_32: refuse_root,
+    load_digits_224: refuse_root,
+    load_cifar10: check_cifar10_root,
+    load_cifar10_paper: check_cifar10_root,
+}
+"""What each of our loaders asks of --data-root; another's may even write to it."""

@@ -43,6 +43,11 @@ MISTAKES = {
         "latency@64=2ms: expected a batch of 1 or 32, which digits is timed at, found 64",
     ),
     "data root": (["--workload", "cifar10", "--data-root", "/nowhere"], "/nowhere: no such folder"),
+    "data root of digits": (["--data-root", "benchmarks"], "are embedded and read no folder: drop"),
+    "data root of others": (
+        ["--workload", "cifar10", "--data-root", "benchmarks"],
+        "--data-root benchmarks: expected torchvision's cifar-10-batches-py, or image folders",
+    ),
     "architecture": (
         ["--workload", "tests.support.workloads:TINY", "--baseline", "{tmp}/bad.safetensors"],
         "expected a safetensors file",
@@ -59,6 +64,8 @@ def test_a_mistake_is_one_clear_error(name: str, tmp_path: Path) -> None:
     assert run.returncode == pytest.ExitCode.USAGE_ERROR, run.stdout + run.stderr
     assert message in run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
+    if name != "architecture":  # of the checkpoint, which is read with the images
+        assert "collected" not in run.stdout, "told before anything is imported"
 
 
 def test_a_technique_that_cannot_be_carried_out_says_why_without_a_traceback(
