@@ -94,7 +94,9 @@ def pytest_configure(config: pytest.Config) -> None:
         found = "expected a file, found a folder" if checkpoint.is_dir() else "no such file"
         raise pytest.UsageError(f"--baseline {checkpoint}: {found}")
     with _refused("--workload: "):
-        config.stash[WORKLOAD] = workload = resolve(_workload_name(config))
+        config.stash[WORKLOAD] = workload = resolve(
+            _workload_name(config), config.invocation_params.dir
+        )
     root, check_root = config.getoption("--data-root"), ROOTS.get(workload.data)
     with _refused():
         if root is not None and check_root is not None:

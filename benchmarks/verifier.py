@@ -40,7 +40,7 @@ def main() -> None:
     """Serve until the requests end: the path of a file, and whether it holds the student."""
     options = parse_options()
     torch.set_num_threads(options.num_threads)
-    workload = resolve(options.workload)
+    workload = resolve(options.workload, Path.cwd())
     device = torch.device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -2,6 +2,10 @@
 
 import dataclasses
 import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from benchmarks.baseline import Data, Workload, data, networks
 from compression.errors import CompressionError
@@ -152,8 +156,11 @@ CIFAR10_PAPER = Workload(
 WORKLOADS = {w.name: w for w in (DIGITS, DIGITS_224, CIFAR10, CIFAR10_PAPER, DIGITS_QUICK)}
 
 
-def resolve(name: str) -> Workload:
-    """Return a workload by its name or as package.module:attribute."""
+def resolve(name: str, folder: Path | None = None) -> Workload:
+    """Return a workload by its name or as package.module:attribute, whose module may lie in `folder`.
+
+    CompressionError says what is wrong with another name, with a module, or with what it holds.
+    """
     if name in WORKLOADS:
         return WORKLOADS[name]
     module_name, colon, attribute = name.partition(":")
@@ -162,7 +169,8 @@ def resolve(name: str) -> Workload:
             f"unknown workload {name!r}: choose {', '.join(WORKLOADS)}, or package.module:attribute"
         )
     try:
-        workload = getattr(importlib.import_module(module_name), attribute)
+        with _importable(folder):
+            workload = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # of the user's module, whatever it does
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise CompressionError(f"workload {name!r} cannot be imported: {kind}{error}") from error
@@ -172,3 +180,14 @@ def resolve(name: str) -> Workload:
             f"found {type(workload).__name__}"
         )
     return workload
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """Let modules be imported from `folder` too, after all other places."""
+    before = [*sys.path]
+    sys.path += [str(folder)] if folder else []
+    try:
+        yield
+    finally:
+        sys.path[:] = before

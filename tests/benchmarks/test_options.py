@@ -1,6 +1,7 @@
 """A user's mistakes on the command line: one clear error, exit status 4, no traceback of ours."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from compression.errors import CompressionError
 from compression.storage import load_checkpoint
 from compression.training.recipe import rate_of
 from tests.support.fake_cuda import LET_THROUGH
-from tests.support.runs import run_pytest
+from tests.support.places import ROOT
+from tests.support.runs import run_program, run_pytest
 from tests.support.workloads import TINY
 
 MISTAKES = {
@@ -95,6 +97,36 @@ def test_workloads_resolve_by_name_and_by_attribute() -> None:
     assert resolve("tests.support.workloads:TINY").name == TINY.name
     with pytest.raises(CompressionError, match=r"must be a benchmarks.workloads.Workload"):
         resolve("tests.support.workloads:RECIPE")
+
+
+MINE = """
+from dataclasses import replace
+from tests.support.workloads import TINY
+
+MINE = replace(TINY, name="mine", rows=("baseline", "float16"))
+"""
+ELSEWHERE = """
+import os, sys, pytest
+from tests.support.forking import QUIET
+
+os.chdir(sys.argv.pop(1))
+raise SystemExit(pytest.main([*QUIET, *sys.argv[1:]]))
+"""
+
+
+def test_a_module_where_pytest_is_started_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_project_of_mine.py").write_text(MINE)
+    name, before = "a_project_of_mine:MINE", [*sys.path]
+    with pytest.raises(CompressionError, match="No module named 'a_project_of_mine'"):
+        resolve(name)
+    assert resolve(name, tmp_path).name == "mine"
+    assert sys.path == before, "for that import only"
+    chosen = [str(ROOT / "benchmarks/test_cost.py"), "--workload", name, "--collect-only", "-q"]
+    run = run_program(ELSEWHERE, tmp_path, *chosen, "-p", "no:cacheprovider")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("::test_cost[") == 2
 
 
 FINGERPRINTS = {  # of saved runs and cached baselines: a change costs every user a training
