@@ -1,6 +1,7 @@
 """Session fixtures: the trained baseline on each device, and each technique's file, made once."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from benchmarks.options import (
 )
 from benchmarks.parameters import parametrize
 from benchmarks.report.rows import SHOWN
-from benchmarks.session import end_on_error, line_printer, suite_facts
+from benchmarks.session import end_on_error, line_printer, minutes, suite_facts
 from benchmarks.techniques import BY_NAME, TECHNIQUES, Technique
 from benchmarks.workloads import Workload
 from compression.errors import CompressionError
@@ -132,16 +133,20 @@ def baseline_on(
 
 @pytest.fixture(scope="session")
 def artifact_of(
-    tmp_path_factory: pytest.TempPathFactory, baseline_on: Callable[[torch.device], Baseline]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    baseline_on: Callable[[torch.device], Baseline],
 ) -> ArtifactOf:
     """Return a function that compresses the baseline by a technique, once per session and device."""
     folder = tmp_path_factory.mktemp("models")
 
     @cache
     def attempt(technique: Technique, device: torch.device) -> Artifact | Exception:
-        baseline = baseline_on(device)
+        baseline, path = baseline_on(device), folder / f"{device.type}-{technique}.safetensors"
         try:
-            return compress(technique, baseline, folder / f"{device.type}-{technique}.safetensors")
+            step = minutes(request.config, f"{technique}, compression")
+            with step.watched():
+                return compress(technique, replace(baseline, note=step.note), path)
         except Exception as error:  # kept: each of its tests would train again
             return error
 
@@ -176,7 +181,8 @@ def evaluation_of(
     def get(technique: Technique, device: torch.device) -> dict[str, Any]:
         artifact = artifact_of(technique, device)
         try:
-            answer = processes[device].ask(path=str(artifact.path), student=technique.student)
+            with minutes(request.config, f"{technique}, accuracy").watched():
+                answer = processes[device].ask(path=str(artifact.path), student=technique.student)
         except CompressionError as error:
             if not processes[device].is_alive:  # killed, for want of memory say: the next needs one
                 processes[device].close()

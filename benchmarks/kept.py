@@ -45,6 +45,7 @@ class Training:
     - `probed`: options of so many steps, and the most of each in a probe, which takes few steps.
     - `resumable`: `how` takes `on_epoch` and `resume_from`, and goes on where it was killed.
     - `validation`: images whose accuracy is told after each epoch; then `how` takes `on_epoch`.
+    - `note`: hears after each epoch how far it is, where `how` takes `on_epoch`.
     """
 
     how: Callable[..., nn.Module]
@@ -55,6 +56,7 @@ class Training:
     probed: Mapping[str, int] = field(default_factory=dict)
     resumable: bool = False
     validation: Split | None = None
+    note: Callable[[str], object] = log.debug
 
     def run(self, **watch: Any) -> nn.Module:
         """Train now."""
@@ -98,7 +100,8 @@ def trained(b: Baseline, training: Training) -> nn.Module:
     checkpoint gets the cores that are free. The cost is that of the training, whenever it was done.
     """
     with (b.meter or Meter(b.device)).instead() as count:
-        model, notes = _obtain(_place(b, training), training, b.device)
+        place, told = _place(b, training), replace(training, note=b.note)
+        model, notes = _obtain(place, told, b.device)
         count(notes["seconds"], notes["peak_bytes"])
     if b.on_epoch is not None:
         for accuracy in notes["epoch_accuracy"]:
@@ -170,6 +173,8 @@ def _train(
         return before_s + time.perf_counter() - started
 
     def after_epoch(epoch: EpochReport) -> None:
+        left_s = (epoch.epochs - epoch.epoch - 1) * epoch.seconds
+        training.note(f"epoch {epoch.epoch + 1}/{epoch.epochs}, about {left_s / 60:.1f} min left")
         if training.validation is not None:
             correct = correct_images(epoch.model, training.validation)
             accuracies.append(correct.float().mean().item())

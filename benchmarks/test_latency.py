@@ -9,6 +9,7 @@ from benchmarks.deployment import memory_format, prepare_model, require_kernels,
 from benchmarks.facts.record import record
 from benchmarks.gate.plugin import KEY
 from benchmarks.machine.cuda_flags import autotune
+from benchmarks.session import Minutes, minutes
 from benchmarks.techniques import TIMED, Technique
 from benchmarks.timing.attempts import measure_speed_up
 from benchmarks.timing.batch import repeat_images
@@ -45,6 +46,7 @@ def measure(
     timing: str,
     device: torch.device,
     workload: Workload,
+    step: Minutes,
     **options: Any,
 ) -> tuple[Pairs, dict[str, Any], bool | None]:
     """Time the two predictions in pairs, again where the first time says little."""
@@ -52,7 +54,10 @@ def measure(
 
     def attempt(number: int) -> Pairs:
         pair = timers(predictions, timing, device)  # a graph holds its memory until the end
-        return interleave(*pair, seed=number, budget_s=budget_s, warmup_s=warmup_s)
+        step.note(f"attempt {number + 1}")
+        return interleave(
+            *pair, seed=number, budget_s=budget_s, warmup_s=warmup_s, after_pair=step.tick
+        )
 
     return measure_speed_up(attempt, **options)
 
@@ -90,8 +95,9 @@ def test_latency(
     limit = technique.speed_up_on(device.type, workload.name)
     predictions = [prediction(baseline, images), prediction(model, own)]
     options = {"target": limit, "then": history_of(request)}
+    step = minutes(request.config, f"{technique}, batch {batch_size}")
     with autotune(device):
-        pairs, facts, met = measure(predictions, timing, device, workload, **options)
+        pairs, facts, met = measure(predictions, timing, device, workload, step, **options)
         smallest = batch_size == min(workload.cuda_batch_sizes)
         facts |= memory | card_facts(predictions[1], images, timing=timing, smallest=smallest)
     replay(benchmark, pairs.technique_s)

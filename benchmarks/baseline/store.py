@@ -30,7 +30,8 @@ class Baseline:
     """The trained network in eval mode, and its data on the same device.
 
     `on_epoch` hears the accuracy of a student on the validation images after each epoch. `meter`
-    measures a technique: a training that was done before counts as what it took then.
+    measures a technique: a training that was done before counts as what it took then. `note` hears how
+    far a training is.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Baseline:
     device: torch.device
     on_epoch: Callable[[float], None] | None = None
     meter: Meter | None = None
+    note: Callable[[str], object] = log.debug
 
 
 def cache_path(workload: Workload, data: Data, device: torch.device) -> Path:

@@ -61,6 +61,7 @@ def interleave(
     budget_s: float,
     max_pairs: int = MAX_PAIRS,
     warmup_s: float = 0.0,
+    after_pair: Callable[[], object] = lambda: None,
 ) -> Pairs:
     """Time the two in pairs, in random order within a pair: 80, or fewer when the budget is spent.
 
@@ -68,6 +69,7 @@ def interleave(
     - At least 12 in any case, and a wider interval then says so.
     - The first three, and those of the first `warmup_s`, warm up and are dropped.
     - Preempted pairs are replaced by others while patience lasts.
+    - `after_pair` is called between pairs, which it must not disturb.
     """
     if max_pairs < 1:
         raise CompressionError(f"max_pairs must be at least 1, found {max_pairs}")
@@ -84,6 +86,7 @@ def interleave(
                 break
             pair = _time_pair(baseline, technique, read, baseline_first=random.random() < 0.5)
             all_pairs.append(pair)
+            after_pair()
             if not pair.preempted:
                 kept.append(pair)
                 kept_s += pair.baseline_s + pair.technique_s

@@ -45,6 +45,13 @@ def b() -> Baseline:
     return Baseline(residual(), tiny_data(), WITH_STUDENT, CPU)
 
 
+def test_a_training_notes_how_far_it_is_and_a_kept_one_nothing(b: Baseline) -> None:
+    for told in (["epoch 1/2, about 0.0 min left", "epoch 2/2, about 0.0 min left"], []):
+        notes: list[str] = []
+        BY_NAME["l1-unstructured-60-tuned"].how(replace(b, note=notes.append))
+        assert notes == told
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_the_next_process_finds_each_training(
     b: Baseline, row: str, done: list[str], new_process: Callable[[], None], tmp_path: Path
