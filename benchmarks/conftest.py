@@ -20,7 +20,7 @@ from benchmarks.baseline import (
     trainable_workload,
     weights_fingerprint,
 )
-from benchmarks.ending import print_changes, print_choice, print_table
+from benchmarks.ending import print_changes, print_choice, print_table, shows_all
 from benchmarks.facts.record import Facts, facts_of
 from benchmarks.gate.plugin import SUITE
 from benchmarks.options import (
@@ -31,7 +31,6 @@ from benchmarks.options import (
     training_kind,
 )
 from benchmarks.parameters import parametrize
-from benchmarks.report.rows import SHOWN
 from benchmarks.session import end_on_error, line_printer, minutes, suite_facts
 from benchmarks.techniques import BY_NAME, TECHNIQUES, Technique
 from benchmarks.workloads import Workload
@@ -201,8 +200,7 @@ def evaluation_of(
 @pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -> list[Any] | None:
     """Leave pytest-benchmark no group to print where our table shows all, unless it is asked for."""
-    shown = all(entry["extra_info"].get("metric") in SHOWN for entry in benchmarks)
-    return [] if shown and not asks_for_times(config) else None
+    return [] if shows_all(benchmarks) and not asks_for_times(config) else None
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

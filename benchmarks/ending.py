@@ -1,10 +1,12 @@
 """What a run prints at its end: its table, what changed since a saved run, the best row in a budget."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
 from benchmarks.facts.record import Facts
+from benchmarks.facts.schema import FACTS
 from benchmarks.gate.evidence import damage
 from benchmarks.options import BUDGET, devices, is_verbose
 from benchmarks.parameters import measured
@@ -16,17 +18,26 @@ from benchmarks.report.table import render
 from benchmarks.workloads import DIGITS, DIGITS_QUICK
 
 MORE = "-v adds what each file is made of, weights, MACs, seconds, times, and layers left out"
-NEEDED = ("device", "technique", "simulated", "workload", "data")
-"""What a saved entry must say of itself, beside its metric, to be shown beside this run's."""
+NEEDED, TIMED = ("device", "technique", "simulated", "workload", "data"), ("timing", "batch_size")
+"""What a saved entry must say of itself to be shown beside this run's, and one of a latency besides."""
+COMPARED = ("metric", "sweep", "stored_bytes", "accuracy", "speed_up")
+
+
+def shows_all(entries: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether the table shows what each of pytest-benchmark's entries is about."""
+    return all(entry["extra_info"].get("metric") in SHOWN for entry in entries)
 
 
 def print_table(reporter: Any, facts: list[Facts], config: pytest.Config) -> None:
     """Print a line per technique, or all that is known of each with -v."""
+    verbose = is_verbose(config)
+    table = render(rows(facts)) if verbose else brief(rows(facts))
+    if not table:
+        return
     reporter.section(f"compression: {_about(facts[0])}", sep="=")
-    if is_verbose(config):
-        _print(reporter, render(rows(facts)))
-    else:
-        _print(reporter, f"{brief(rows(facts))}\n{MORE}")
+    _print(reporter, table)
+    if not verbose:
+        reporter.line(MORE)
     if facts[0]["workload"] == DIGITS_QUICK.name:
         reporter.line(_left_out(config))
 
@@ -35,7 +46,7 @@ def print_changes(reporter: Any, facts: list[Facts], config: pytest.Config) -> N
     """Print this run beside what --benchmark-compare names: bytes, accuracy and speed-up."""
     compared = config._benchmarksession.compared_mapping  # type: ignore[attr-defined]
     for path, entries in (compared or {}).items():
-        then = [fact for entry in entries.values() if _is_usable(fact := entry.get("extra_info"))]
+        then = [fact for entry in entries.values() if (fact := _usable(entry.get("extra_info")))]
         reporter.section(f"then and now: {path}", sep="-")
         if not then:
             reporter.line("nothing is compared: it has no entry of this suite")
@@ -65,12 +76,14 @@ def _about(fact: Facts) -> str:
     return f"{fact['workload']} ({fact['data']})"
 
 
-def _is_usable(fact: Any) -> bool:
-    """Tell whether a saved entry is of this suite, and undamaged."""
+def _usable(fact: Any) -> Facts | None:
+    """Return what is shown of a saved entry; None where it is not of this suite, or damaged."""
     if not isinstance(fact, dict) or fact.get("metric") not in SHOWN or damage(fact):
-        return False
-    timed = ("timing", "batch_size") if fact["metric"] == "latency" else ()
-    return all(name in fact for name in (*NEEDED, *timed))
+        return None
+    needed = (*NEEDED, *(TIMED if fact["metric"] == "latency" else ()))
+    if not all(name in fact and FACTS[name].holds(fact[name]) for name in needed):
+        return None
+    return {name: fact[name] for name in (*needed, *COMPARED) if name in fact}
 
 
 def _print(reporter: Any, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.facts.record import Facts
 
 METRICS = ("size", "accuracy", "cost")
-SHOWN = (*METRICS, "latency", "training")
+SHOWN = (*METRICS, "latency")
 """What a row of a table shows; other metrics have tables of their own."""
 PROMISES = {"accuracy": "drop", "latency": "speed"}
 """By metric, what its target is about, where that is another word."""

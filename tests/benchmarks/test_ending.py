@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.ending import print_changes, print_table
+from benchmarks.ending import print_changes, print_table, shows_all
 from tests.support.made_up import default_run
 
 
@@ -30,6 +30,20 @@ def test_a_quick_look_says_what_it_leaves_out(
     assert reporter.lines[-1].startswith("a quick look: 8 of ") == said
 
 
+def test_a_run_of_other_metrics_has_no_table(pytestconfig: pytest.Config) -> None:
+    reporter = Lines()
+    print_table(reporter, [fact | {"metric": "layers"} for fact in default_run()], pytestconfig)
+    assert pytestconfig.get_verbosity() > 0 or reporter.lines == []
+
+
+def test_what_the_table_does_not_show_keeps_pytest_benchmark_s_own() -> None:
+    shown = [{"extra_info": fact} for fact in default_run()]
+    assert shows_all(shown)
+    for metric in ("training", "layers", "storage-speed", None):
+        assert not shows_all([*shown, {"extra_info": {"metric": metric}}]), metric
+    assert not shows_all([{"extra_info": {}}])
+
+
 class Compared:
     """The configuration of a run that is compared with saved entries."""
 
@@ -49,11 +63,12 @@ def test_only_entries_of_this_suite_that_are_undamaged_are_compared() -> None:
     named = {name: value for name, value in size.items() if name != "technique"}
     others = [{}, {"extra_info": None}, {"extra_info": {"metric": "size", "stored_bytes": 1}}]
     others += [{"extra_info": named}, {"extra_info": size | {"stored_bytes": -1}}]
+    others += [{"extra_info": size | {"device": []}}]
     assert changes_since(*others) == [
         "then and now: saved.json",
         "nothing is compared: it has no entry of this suite",
     ]
-    lines = changes_since(*others, {"extra_info": size})
+    lines = changes_since(*others, {"extra_info": size | {"left_out": 3.5}})
     assert lines[-2].split() == [
         "baseline",
         *["44,795,167"] * 2,
