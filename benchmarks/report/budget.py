@@ -40,7 +40,8 @@ class Limit:
 class Candidate:
     """A row as a budget sees it: None, or no batch, where the run did not measure it.
 
-    `batch` is the smallest that its device was timed at, `unclaimed` why it has no latency to claim.
+    `batch` is the smallest that its device was timed at, `unclaimed` why it has no latency to claim;
+    `noisy`: its times are those of a busy machine.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Candidate:
     drop: float | None
     batch: int
     latency_ms: Mapping[int, float] = field(default_factory=dict)
+    noisy: bool = False
 
     def value(self, limit: Limit) -> float | None:
         """Return what a limit is about."""
@@ -67,7 +69,8 @@ class Candidate:
         times = [f"{significant(ms)} ms at {n}" for n, ms in sorted(self.latency_ms.items())]
         file = "" if self.file_bytes is None else in_bytes(self.file_bytes)
         drop = "" if self.drop is None else f"drop {100 * self.drop:+.2f} pt"
-        return f"{self.name}: {', '.join(filter(None, [file, drop, *times]))}"
+        noisy = "of a busy machine" if self.noisy else ""
+        return f"{self.name}: {', '.join(filter(None, [file, drop, *times, noisy]))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,7 @@ def candidates(found: Sequence[Row]) -> list[Candidate]:
             accuracy=row.accuracy.get("accuracy"),
             drop=row.accuracy.get("drop"),
             batch=min(timed[row.device], default=1),
+            noisy=any(fact.get("noisy") for fact in row.latency.values()),
             latency_ms={
                 n: fact["latency_ms"] for (t, n), fact in row.latency.items() if t == "wall"
             },

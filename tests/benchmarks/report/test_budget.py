@@ -104,6 +104,13 @@ def test_a_small_file_is_told_in_kibibytes() -> None:
     ]
 
 
+def test_times_of_a_busy_machine_are_told_as_such() -> None:
+    facts = [*point("busy", 890, 3.0, 900_000, noisy=True), *point("calm", 880, 3.0, 900_000)]
+    best, second = chosen("latency=9ms", facts).lines()
+    assert best.endswith("3.00 ms at 1, of a busy machine")
+    assert second.endswith("3.00 ms at 1")
+
+
 def test_a_row_without_a_latency_to_claim_keeps_to_no_limit_of_one() -> None:
     facts = [*point("timed", 890, 3.0, 10), *point("sized", 895, 1.0, 9, size_only=True)[:1]]
     facts += point("acted", 899, 1.0, 9, simulated=True)[:1]
