@@ -1,7 +1,6 @@
 """What has no integer arithmetic stays in float where it is asked to, and is named."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,9 @@ from compression.nested import tensors_in
 from compression.quantization import quantize_aware, quantize_static
 from compression.storage import load, save
 from compression.training import Split
+from tests.support.fallback_nets import PARTS, Mixed, parts
 from tests.support.integer_nets import numbers
 from tests.support.nets import RECIPE, images, split
-
-
-class Mixed(nn.Module):
-    """A norm of groups, an angle to a parameter, a made constant, a softmax over queries."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.a, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8)
-        self.scale = nn.Parameter(torch.rand(8, 1, 1))
-        self.bias = nn.Parameter(torch.randn(5, 20))
-        self.register_buffer("places", torch.arange(20) % 5)
-        self.qkv, self.head = nn.Linear(8, 24), nn.Linear(8, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(torch.atan2(F.silu(self.a(x)), self.scale))
-        x = x.flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(x).chunk(3, -1)
-        seen = torch.maximum(q @ k.transpose(1, 2) * 0.3, self.bias[self.places]).softmax(1)
-        return self.head((seen @ v).mean(1))
-
 
 # what: (bound of the largest output, reason)
 TOLERANCES = {
@@ -55,7 +34,7 @@ def small() -> nn.Module:
 
 def test_it_is_refused_by_name_unless_it_may_stay() -> None:
     with pytest.raises(
-        UnsupportedTypeError, match=r"atan2 at \(test_fallback.*fallback=True\) leaves"
+        UnsupportedTypeError, match=r"atan2 at \(fallback_nets.*fallback=True\) leaves"
     ):
         quantize_static(Mixed().eval(), numbers(8, 3, 4, 5))
 
@@ -138,52 +117,22 @@ def test_what_cannot_stay_is_refused(name: str) -> None:
         quantize_static(Net(how, a=nn.Conv2d(3, 4, 1)), numbers(2, 3, 4, 4), fallback=True)
 
 
-def hidden(s: Any, x: Tensor) -> Tensor:
-    _, (h, _) = s.r(s.a(x).mean(3).transpose(1, 2))
-    return s.f(torch.cat([h[-2], h[-1]], 1))  # type: ignore[no-any-return]
-
-
-def cell(s: Any, x: Tensor) -> Tensor:
-    return s.f(s.r(s.a(x).flatten(2).transpose(1, 2))[1][0])  # type: ignore[no-any-return]
-
-
-def attended(s: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    x = s.a(x).flatten(2).transpose(1, 2)
-    return s.r(x, x, x)  # type: ignore[no-any-return]
-
-
-LSTM = partial(nn.LSTM, 8, 4, batch_first=True)
-PARTS: dict[str, tuple[Callable[[Any, Tensor], Any], Callable[[], nn.Module], int]] = {
-    "a value and its place": (lambda s, x: s.f(s.a(x).max(3)[0].amax(2)), nn.Identity, 2),
-    "by name": (lambda s, x: s.f(s.a(x).flatten(2).topk(2).values.mean(2)), nn.Identity, 1),
-    "sequences": (lambda s, x: s.r(s.a(x).mean(3).transpose(1, 2))[0], LSTM, 1),
-    "states": (hidden, partial(LSTM, bidirectional=True), 2),
-    "a cell": (
-        lambda s, x: s.f(s.r(s.a(x).flatten(2).transpose(1, 2))[1][0]),
-        partial(nn.GRU, 8, 8),
-        1,
-    ),
-    "weights of attention": (attended, partial(nn.MultiheadAttention, 8, 2, batch_first=True), 2),
-}
+# what an operator gives that is read: how many operators are computed for it
+COUNTS = {
+    "a value and its place": 2, "by name": 1, "sequences": 1, "states": 2, "a cell": 1,
+    "weights of attention": 2,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PARTS)
 @torch.no_grad()
 def test_one_tensor_of_several_stays(name: str, tmp_path: Path) -> None:
-    from tests.support.tricky_nets import Net
-
-    how, make, count = PARTS[name]
-    torch.manual_seed(0)
-
-    def network() -> nn.Module:
-        return Net(how, a=nn.Conv2d(3, 8, 3, padding=1), r=make(), f=nn.Linear(8, 2)).eval()
-
-    net, x = network(), numbers(5, 3, 6, 4)
+    net, x = parts(name), numbers(5, 3, 6, 4)
     small = quantize_static(net, x, fallback=True)
-    assert len(left_out(small)) == count
+    assert len(left_out(small)) == COUNTS[name]
     for found, wanted in zip(tensors_in(small(x)), tensors_in(net(x)), strict=True):
         assert (found - wanted).norm() <= 0.05 * wanted.norm()
     save(small, tmp_path / "parts")
-    again = load(tmp_path / "parts", network)
+    again = load(tmp_path / "parts", lambda: parts(name))
     for other, right in zip(tensors_in(again(x)), tensors_in(small(x)), strict=True):
         assert torch.equal(other, right)
