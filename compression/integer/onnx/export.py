@@ -1,4 +1,4 @@
-"""The quantized network as an ONNX file in QDQ form, with our scales and codes (opset 13 and later).
+"""The quantized network as an ONNX file in QDQ form, with our scales and codes.
 
 Every value that the integer network rounds stands between QuantizeLinear and DequantizeLinear, which
 ONNX Runtime, OpenVINO and TensorRT fuse into their integer kernels. Activations are uint8 (our int8
@@ -15,7 +15,7 @@ from compression.affine import INT8_MAX, INT8_MIN
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET, unsigned
-from compression.integer.onnx.graph import Graph
+from compression.integer.onnx.graph import OPSET, Graph
 from compression.integer.onnx.parameters import Codes, bias, weight
 from compression.integer.onnx.rows import attend, each_image, held, normalize
 from compression.integer.onnx.windows import average, convolution, interpolation, maximum
@@ -23,8 +23,6 @@ from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 from compression.quantization.ends import returned
-
-OPSET = 17
 
 
 def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int:

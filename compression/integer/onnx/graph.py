@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+OPSET = 18
+"""ONNX's operators of this version: the first that torch's exporter writes."""
+
 
 class Graph:
     """The nodes and constants written so far."""

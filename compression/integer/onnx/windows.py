@@ -44,9 +44,8 @@ def average(
     """Write the average, in real numbers, of codes of the shape `before`, (1, ...) of an image."""
     if isinstance(pool, q.MeanOver):
         axes = sorted(d % len(before) for d in pool.dims)
-        return graph.node(
-            "ReduceMean", [_read(graph, codes)], axes=axes, keepdims=int(pool.keepdim)
-        )
+        inputs = [_read(graph, codes), graph.whole(*axes)]
+        return graph.node("ReduceMean", inputs, keepdims=int(pool.keepdim))
     dims = _dims(pool)
     sides, outputs = before[-dims:], after[-dims:]
     if hasattr(pool, "output_size") and not _divide(sides, outputs):
@@ -215,5 +214,5 @@ def _uneven_maximum(graph: Graph, real: str, before: list[int], after: list[int]
         # A short window repeats its last number.
         taken = [[min(start + k, end - 1) for k in range(longest)] for start, end in spans]
         real = graph.node("Gather", [real, graph.constant(torch.tensor(taken))], axis=axis)
-        real = graph.node("ReduceMax", [real], axes=[axis + 1], keepdims=0)
+        real = graph.node("ReduceMax", [real, graph.whole(axis + 1)], keepdims=0)
     return real

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import export_onnx
 from compression.integer.onnx.engines import compile_onnxruntime, compile_openvino
-from compression.integer.onnx.export import OPSET
-from compression.integer.onnx.graph import Graph
+from compression.integer.onnx.graph import OPSET, Graph
 from compression.quantization import StaticQuantizedModel, quantize_dynamic, quantize_static
 from tests.support.integer_nets import numbers
 from tests.support.tricky_nets import NETS, Net, made
