@@ -2,7 +2,8 @@
 
 Every value that the integer network rounds stands between QuantizeLinear and DequantizeLinear, which
 ONNX Runtime, OpenVINO and TensorRT fuse into their integer kernels. Activations are uint8 (our int8
-codes plus 128), weights int8 per output channel, biases int32.
+codes plus 128), weights int8 per output channel, biases int32. What stays in float32 stands between
+the two as nodes of its own.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import OPSET, Graph
+from compression.integer.onnx.operators import alone, is_misread
 from compression.integer.onnx.parameters import Codes, bias, weight
 from compression.integer.onnx.rows import attend, each_image, held, normalize
 from compression.integer.onnx.windows import average, convolution, interpolation, maximum
@@ -28,8 +30,10 @@ from compression.quantization.ends import returned
 def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int:
     """Write `model` to `path` for inputs shaped like `example`, any batch size; return the bytes.
 
-    Several outputs are named by their paths: "out", "0", "boxes.1". Needs the package onnx.
-    UnsupportedTypeError names a layer that QDQ cannot say, a node that fixes the batch, and a network
+    Several outputs are named by their paths: "out", "0", "boxes.1". Operators that stay in float32
+    (fallback=True) are written by torch's exporter, float between DequantizeLinear and QuantizeLinear.
+    Needs the package onnx, and for such operators onnxscript. UnsupportedTypeError names a layer that
+    QDQ cannot say, an operator that torch's exporter cannot, a node that fixes the batch, and a network
     that is not statically quantized.
 
     >>> from tempfile import mkdtemp
@@ -75,15 +79,6 @@ def _value(name: str, shape: list[int]) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape[1:]])
 
 
-def _unsaid(layer: nn.Module) -> str:
-    if isinstance(layer, q.InFloat):
-        return (
-            f"the operator at {layer.operator.place} stays in float32 (fallback=True), and the file "
-            "holds codes only; end the network before it, or deploy it here"
-        )
-    return f"ONNX's QDQ form has no {type(layer).__name__}"
-
-
 class _Builder:
     """Writes one node of the lowered network after another."""
 
@@ -122,8 +117,8 @@ class _Builder:
     def _named(self, node: fx.Node, layer: nn.Module) -> None:
         try:
             self._layer(node, layer)
-        except UnsupportedTypeError as error:
-            raise UnsupportedTypeError(f"{node.target}: {error}") from error
+        except CompressionError as error:
+            raise type(error)(f"{node.target}: {error}") from error
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         match layer:
@@ -150,14 +145,18 @@ class _Builder:
                 shapes = [self.shapes[a] for a in node.args]  # type: ignore[index]
                 reals = [self._read(a) for a in node.args]
                 self._quantize(node, attend(self.graph, layer, reals, shapes), layer)
+            case q.InFloat():
+                self._quantize(node, self._in_float(node, layer), layer)
             case q.QuantizedFunction():
-                self._look_up(node, layer)
+                # A table: exact, where an engine's own function is another's.
+                codes = self._look_up(node.args[0], unsigned(layer.table))
+                self.codes[node] = self._meaning(layer).named(codes)
             case q.OnCodes():
                 self._same_codes(node, self._pool(node, maximum, layer.function), node.args[0])
             case q.ClampCodes():
                 self._same_codes(node, self._clamp(node, layer), node.args[0])
             case _:
-                raise UnsupportedTypeError(_unsaid(layer))
+                raise UnsupportedTypeError(f"ONNX's QDQ form has no {type(layer).__name__}")
 
     def _read(self, source: Any) -> str:
         """Return the real numbers of a value: a DequantizeLinear of its own for each reader."""
@@ -183,15 +182,21 @@ class _Builder:
         codes = self.graph.node("QuantizeLinear", [real, *source.names[1:]])
         self.codes[node] = source.named(codes)
 
-    def _look_up(self, node: fx.Node, layer: q.QuantizedFunction) -> None:
-        """Write a function as its table: exact, where an engine's own is another's."""
+    def _look_up(self, source: Any, table: Any) -> str:
+        """Write what a table of 256 says of each code."""
         from onnx import TensorProto
 
-        source: Any = node.args[0]
-        meaning = self._meaning(layer)
         places = self.graph.node("Cast", [self.codes[source].names[0]], to=TensorProto.INT32)
-        codes = self.graph.node("Gather", [self.graph.constant(unsigned(layer.table)), places])
-        self.codes[node] = meaning.named(codes)
+        return self.graph.node("Gather", [self.graph.constant(table), places])
+
+    def _in_float(self, node: fx.Node, layer: q.InFloat) -> str:
+        sources: Any = node.args
+        piece = alone(layer.operator, [self.shapes[a] for a in sources])
+        apart = is_misread(piece)  # no engine takes a table into the operator after it
+        reals = [
+            self._look_up(a, self.codes[a].table()) if apart else self._read(a) for a in sources
+        ]
+        return self.graph.insert(piece, reals)
 
     def _with(self, kind: str, real: str, number: float) -> str:
         return self.graph.node(kind, [real, self.graph.constant(np.float32(number))])

@@ -1,5 +1,6 @@
 """An ONNX graph in the making, and how numbers are moved in one."""
 
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 
@@ -53,8 +54,29 @@ class Graph:
 
     def read_constants(self) -> list[Any]:
         """Return the constants that a node reads: an engine warns of others."""
-        read = {name for node in self.nodes for name in node.input}
+        inner = (body.node for node in self.nodes for body in _held(node))
+        read = {name for nodes in (self.nodes, *inner) for node in nodes for name in node.input}
         return [constant for constant in self.constants if constant.name in read]
+
+    def insert(self, graph: Any, inputs: list[str]) -> str:
+        """Write the nodes and constants of an onnx.GraphProto that reads `inputs`, under new names.
+
+        Returns the name of its first output. Its nodes lose the traces of where they were made.
+        """
+        before = f"float_{len(self.nodes)}."
+        names = {end.name: name for end, name in zip(graph.input, inputs, strict=True)} | {"": ""}
+        for body in bodies(graph):
+            for node in body.node:
+                node.input[:] = [names.get(name, before + name) for name in node.input]
+                node.output[:] = [names.get(name, before + name) for name in node.output]
+            for part in (*body.node, *body.input, *body.output, *body.initializer):
+                part.name = names.get(part.name, before + part.name)
+                part.ClearField("metadata_props")
+                part.ClearField("doc_string")
+            del body.value_info[:]
+        self.nodes.extend(graph.node)
+        self.constants.extend(graph.initializer)
+        return str(graph.output[0].name)
 
     def whole(self, *numbers: int) -> str:
         """Write whole numbers (int64), as shapes and axes are given."""
@@ -83,6 +105,20 @@ class Graph:
         flat = self.reshape(real, [1, count])
         taken = self.node("Gather", [flat, self.constant(places.flatten())], axis=1)
         return self.reshape(taken, after)
+
+
+def bodies(graph: Any) -> Iterator[Any]:
+    """Yield a graph and those that its nodes hold, as If and Loop do."""
+    yield graph
+    for node in graph.node:
+        yield from _held(node)
+
+
+def _held(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        own = [attribute.g] if attribute.HasField("g") else []
+        for body in (*own, *attribute.graphs):
+            yield from bodies(body)
 
 
 def _start(cut: slice) -> int:

@@ -26,6 +26,10 @@ class Codes(NamedTuple):
         """Return the number that an int8 code of the network stands for."""
         return (code + OFFSET - self.zero_point) * self.scale
 
+    def table(self) -> Tensor:
+        """Return the float32 number that each unsigned code stands for."""
+        return (torch.arange(256) - self.zero_point) * torch.tensor(self.scale)
+
 
 def weight(graph: Graph, layer: q.QuantizedLayer, shape: list[int]) -> str:
     """Write a layer's weights for inputs of this shape; return the name of their real numbers."""

@@ -163,12 +163,3 @@ def test_every_constant_is_read(tmp_path: Path) -> None:
     assert {c.name for c in graph.initializer} <= {
         name for node in graph.node for name in node.input
     }
-
-
-def test_what_stays_in_float_is_named(tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
-    x = numbers(4, 3, 8, 8)
-    with pytest.raises(
-        UnsupportedTypeError, match=r"the operator at 1 stays in float32 .* deploy it"
-    ):
-        export_onnx(quantize_static(net.eval(), x, fallback=True), tmp_path / "net.onnx", x)
