@@ -133,6 +133,11 @@ NETS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
         Net(lambda s, x: s.b(F.relu6(a := s.a(x))) + s.b(a), a=conv(3, 4, 3), b=conv(4, 4, 1)),
         numbers(*IMAGES) * 8,
     ),
+    "no biases": lambda: (
+        nn.Sequential(nn.Linear(7, 9, bias=False), nn.ReLU(), nn.Linear(9, 9, bias=False),
+                      nn.SiLU(), nn.Linear(9, 5, bias=False)),
+        numbers(6, 7),
+    ),
     "tokens": lambda: (
         nn.Sequential(nn.Linear(7, 9), nn.ReLU(), nn.Linear(9, 5)), numbers(6, 4, 7)
     ),

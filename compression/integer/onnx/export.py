@@ -18,7 +18,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import OPSET, Graph
 from compression.integer.onnx.operators import alone, is_misread
-from compression.integer.onnx.parameters import Codes, bias, weight
+from compression.integer.onnx.parameters import Codes, bias, is_of_pixels, weight
 from compression.integer.onnx.rows import attend, each_image, held, normalize
 from compression.integer.onnx.windows import average, convolution, interpolation, maximum
 from compression.integer.shapes import Move, shapes_and_moves
@@ -208,7 +208,10 @@ class _Builder:
             weight(self.graph, layer, shape),
             bias(self.graph, layer),
         )
-        if layer.linear and len(shape) == 2:
+        if is_of_pixels(layer, shape):
+            real = self.graph.node("Conv", [self.graph.reshape(real, [*shape, 1]), filters, added])
+            real = self.graph.reshape(real, self.shapes[node])
+        elif layer.linear and len(shape) == 2:
             real = self.graph.node("Gemm", [real, filters, added], transB=1)
         elif layer.linear:
             product = self.graph.node("MatMul", [real, filters])
