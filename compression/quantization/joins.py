@@ -47,7 +47,8 @@ class Joins:
         return op.kind_of(node, self._layer_of(node))
 
     def _name(self, name: str) -> str:
-        while name in self.names:  # one layer called twice has two ranges
+        # One layer called twice has two ranges; a module has methods of its own, as double.
+        while name in self.names or hasattr(nn.Module, name):
             name = f"{name}_again"
         self.names.add(name)
         return name

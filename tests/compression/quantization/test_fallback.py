@@ -117,6 +117,21 @@ def test_what_cannot_stay_is_refused(name: str) -> None:
         quantize_static(Net(how, a=nn.Conv2d(3, 4, 1)), numbers(2, 3, 4, 4), fallback=True)
 
 
+@torch.no_grad()
+def test_an_operator_may_have_the_name_of_a_modules_method(tmp_path: Path) -> None:
+    from tests.support.tricky_nets import Net
+
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return Net(lambda s, x: s.a(x).double(), a=nn.Linear(6, 4))
+
+    net, x = network().eval(), numbers(8, 6)
+    small = quantize_static(net, x, fallback=True)
+    assert (small(x) - net(x)).norm() <= 0.05 * net(x).norm()
+    save(small, tmp_path / "named")
+    assert torch.equal(load(tmp_path / "named", network)(x), small(x))
+
+
 # what an operator gives that is read: how many operators are computed for it
 COUNTS = {
     "a value and its place": 2, "by name": 1, "sequences": 1, "states": 2, "a cell": 1,
