@@ -182,17 +182,38 @@ def train_student(
     """
     recipe = replace(b.workload.student_recipe, seed=b.workload.student_recipe.seed + seed)
     torch.manual_seed(recipe.seed)
-    whole, watched = teacher or b.model, isinstance(distillation, AttentionTransfer)
+    student = b.workload.student().to(b.device)
+    images = b.data.train.take(b.workload.student_images)
+    return _taught(b, student, images, recipe, distillation, teacher or b.model)
+
+
+def train_narrow(b: Baseline, distillation: Distillation, *, macs: float) -> nn.Module:
+    """Train a network of fewer channels from the start, by the baseline's recipe and taught by it.
+
+    Its widths are about the same share everywhere, and multiples of what kernels compute at once.
+    """
+    recipe = b.workload.recipe_on(b.device)
+    torch.manual_seed(recipe.seed)
+    whole = b.workload.network().to(b.device)
+    narrow = remove(b, macs=macs, criterion="random", model=whole)
+    return _taught(b, narrow, b.data.train, recipe, distillation, b.model)
+
+
+def _taught(
+    b: Baseline,
+    student: nn.Module,
+    images: Split,
+    recipe: Recipe,
+    distillation: Distillation,
+    teacher: nn.Module,
+) -> nn.Module:
+    watched = isinstance(distillation, AttentionTransfer)
+    options = {
+        "teacher": teacher if watched else quick_teacher(b, teacher),
+        "distillation": distillation,
+    }
+    how = partial(with_teacher_deployed, distill)
     training = Training(
-        partial(with_teacher_deployed, distill),
-        b.workload.student().to(b.device),
-        b.data.train.take(b.workload.student_images),
-        recipe,
-        {
-            "teacher": whole if watched else quick_teacher(b, whole),
-            "distillation": distillation,
-        },
-        resumable=True,
-        validation=b.data.validation,
+        how, student, images, recipe, options, resumable=True, validation=b.data.validation
     )
     return trained(b, training)
