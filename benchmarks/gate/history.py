@@ -22,11 +22,18 @@ _COUNTS = ("rounds", "iterations")
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The entries of a saved run by node id, and what it says of its machine and data."""
+    """The entries of a saved run by node id, and what it says of its machine, data, commit and date."""
 
     path: Path
     entries: Mapping[str, Mapping[str, Any]]
-    suite: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    commit: Mapping[str, Any]
+    date: str
+
+    @property
+    def suite(self) -> Mapping[str, Any]:
+        """What the suite says of the machine and the data."""
+        return _mapping(self.machine.get("suite"))
 
 
 def read_history(path: Path) -> History:
@@ -48,9 +55,12 @@ def read_history(path: Path) -> History:
             f"{path}: expected the {shorten(saved[COUNT])} entries of its {COUNT}, found "
             f"{len(entries)}; save the run again"
         )
-    machine = saved.get("machine_info")
-    suite = machine.get("suite") if isinstance(machine, dict) else None
-    return History(path, entries, suite if isinstance(suite, dict) else {})
+    machine, commit = (_mapping(saved.get(name)) for name in ("machine_info", "commit_info"))
+    return History(path, entries, machine, commit, str(saved.get("datetime", "")))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _read_json(path: Path) -> Any:

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gate.evidence import comparison_problem, damage, shorten
+from benchmarks.gate.changes import EVIDENCE, differences, noise_of, why_advisory
+from benchmarks.gate.evidence import comparison_problem, damage
 from benchmarks.gate.history import History
-from benchmarks.gate.rules import control_is_off, noise, rules
+from benchmarks.gate.rules import rules
 from benchmarks.gate.scope import Scope
 from benchmarks.gate.sentences import group_by_reason
 
-MACHINE = ("device_name", "num_threads", "torch")
-EVIDENCE = ("workload", "dataset_fingerprint", "recipe_fingerprint")
 _FINISHED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -67,14 +66,15 @@ class Gate:
             )
         if not benchmarks.benchmarks:
             return "no benchmark ran: all were skipped, failed or deselected"
-        differing = self._differences(EVIDENCE)
+        differing = differences(self.suite, self.history.suite, EVIDENCE)
         return f"{differing}: nothing can be compared" if differing else ""
 
     def _judge(self, benchmarks: Any) -> None:
         """Fill regressions, unusable and advice, entry by entry."""
         ran = {entry.fullname for entry in benchmarks.benchmarks}
         self._judge_coverage(ran)
-        advisory = [*self._other_machine(), *self._noisy_controls(benchmarks.benchmarks)]
+        facts = {entry.fullname: entry.extra_info for entry in benchmarks.benchmarks}
+        advisory = [*why_advisory(facts, self.suite, self.history)]
         self.advice += [f"{reason}: times are advisory" for reason in advisory]
         noisy = {}
         for entry in benchmarks.benchmarks:
@@ -86,7 +86,7 @@ class Gate:
             if why := comparison_problem(entry.extra_info, old):
                 self.unusable.append(f"{entry.fullname}: {why}")
                 continue
-            if why := _noise(entry.extra_info, old):
+            if why := noise_of(entry.extra_info, old):
                 noisy[entry.fullname] = f"{why}: its times are advisory"
             times = self.advice if advisory or why else self.regressions
             self._compare(entry, then, benchmarks.compare_fail, times)
@@ -109,7 +109,7 @@ class Gate:
         once = min(entry["rounds"], then["stats"]["rounds"]) == 1
         for line in _slower(entry, then["stats"], checks):
             (self.advice if once else times).append(line + " of one round" * once)
-        same = not self._differences(["baseline_fingerprint"])
+        same = not differences(self.suite, self.history.suite, ["baseline_fingerprint"])
         rule = rules(same_weights=same).get(str(now.get("metric")))
         verdict = rule(now, old) if rule else None
         if verdict:
@@ -121,29 +121,6 @@ class Gate:
         for name, entry in self.history.entries.items():
             if name not in ran and (why := damage(entry.get("extra_info", {}))):
                 yield name, f"the history has {why}"
-
-    def _other_machine(self) -> list[str]:
-        differing = self._differences(MACHINE)
-        return [differing] if differing else []
-
-    def _noisy_controls(self, benchmarks: Any) -> Iterator[str]:
-        """Name the run whose machine was busy with other work."""
-        sides = {
-            "this run": {e.fullname: e.extra_info for e in benchmarks},
-            "the history": {n: e.get("extra_info", {}) for n, e in self.history.entries.items()},
-        }
-        for where, found in sides.items():
-            usable = ((n, f) for n, f in found.items() if not damage(f))
-            if off := [name for name, facts in usable if control_is_off(facts)]:
-                yield f"{where} is noisy ({off[0]}: the baseline against itself is not about 1)"
-
-    def _differences(self, keys: Any) -> str:
-        here, there = self.suite, self.history.suite
-        return ", ".join(
-            f"{k} is {shorten(here.get(k))}, the history's {shorten(there.get(k))}"
-            for k in keys
-            if here.get(k) != there.get(k)
-        )
 
     @pytest.hookimpl(trylast=True)  # below every table
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -159,13 +136,6 @@ class Gate:
             f"gate: {self.compared} of {len(self.history.entries)} compared, "
             f"{len(self.regressions)} regressions, {len(self.unusable)} not usable"
         )
-
-
-def _noise(now: Any, then: Any) -> str:
-    for where, facts in (("in this run", now), ("in the history", then)):
-        if why := noise(facts):
-            return f"{where} {why}"
-    return ""
 
 
 def _slower(entry: Any, then: Mapping[str, Any], checks: Any) -> Iterator[str]:

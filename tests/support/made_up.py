@@ -130,8 +130,10 @@ def distillation_sweep(device: str = "cpu") -> list[dict[str, Any]]:
 
 def accuracy_facts(accuracy: float) -> dict[str, Any]:
     """Return the facts of an accuracy on all test images."""
-    found = {"accuracy": accuracy, "total": IMAGES, "baseline_accuracy": BASELINE_ACCURACY}
-    return {"metric": "accuracy", **found, "drop": BASELINE_ACCURACY - accuracy}
+    correct = round(accuracy * IMAGES)
+    counts = {"correct": correct, "total": IMAGES, "accuracy": correct / IMAGES}
+    base = {"baseline_accuracy": BASELINE_ACCURACY, "drop": BASELINE_ACCURACY - correct / IMAGES}
+    return {"metric": "accuracy", **counts, **base}
 
 
 def _common(name: str, device: str) -> dict[str, Any]:
