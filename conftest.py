@@ -22,10 +22,11 @@ from benchmarks.baseline.data import ROOTS
 from benchmarks.machine.cuda_flags import describe_cuda
 from benchmarks.options import BUDGET, WORKLOAD, batch_sizes, devices
 from benchmarks.report.budget import RULE, Limit, parse_budget
+from benchmarks.report.folder import make_folder
 from benchmarks.workloads import DIGITS, DIGITS_QUICK, resolve
 from compression.errors import CompressionError
 
-pytest_plugins = ["pytester", "benchmarks.gate.plugin"]
+pytest_plugins = ["pytester", "benchmarks.gate.plugin", "benchmarks.report.plugin"]
 
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
 # Drawn networks have five times the examples here (tests/support/drawn.py).
@@ -105,10 +106,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[BUDGET] = _budget(config)
     figures = config.getoption("--figures")
     if figures is not None:
-        from benchmarks.report.figures import make_folder  # matplotlib costs half a second
-
         with _refused():  # now, not after hours of measuring
-            make_folder(figures)
+            make_folder(figures, "--figures")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The paper's figures 2 and 6, and size and time against accuracy, as SVG and PNG."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.facts.record import Facts
 from benchmarks.report.drawings import distillation, pareto, pruning, size_curve
+from benchmarks.report.folder import make_folder
 from benchmarks.report.removal import macs_accuracy
 from compression.errors import CompressionError
 
@@ -30,7 +30,7 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
 
     Each of two devices has a set of figures, named after it.
     """
-    make_folder(folder)
+    make_folder(folder, "--figures")
     every_device = list(facts)
     known = (f["device"] for f in every_device if f["metric"] == "accuracy")
     devices = list(dict.fromkeys(known)) or [""]
@@ -66,17 +66,3 @@ def _save(figure: Figure, path: Path) -> Iterator[Path]:
         except OSError as error:
             raise CompressionError(f"{file}: not written, {error.strerror}") from error
         yield file
-
-
-def make_folder(folder: Path) -> None:
-    """Make the figures' folder; CompressionError where there can be none, or none to write to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise CompressionError(f"--figures {folder}: a file is in the folder's place") from error
-    except OSError as error:
-        raise CompressionError(
-            f"--figures {folder}: expected a folder to write to, {error.strerror}"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise CompressionError(f"--figures {folder}: expected a folder to write to, read-only")

@@ -1,0 +1,136 @@
+"""Saved runs as the report reads them, and which of their entries may stand in one table."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.facts.record import Facts
+from benchmarks.facts.schema import FACTS
+from benchmarks.gate.evidence import damage
+from benchmarks.gate.history import History, read_history
+from benchmarks.report.reference import INT8_UNITS
+from compression.errors import CompressionError
+
+NEEDED = {
+    "": ("technique", "device", "workload", "data", "simulated"),
+    "size": ("stored_bytes",),
+    "accuracy": ("correct", "total"),
+    "latency": ("timing", "batch_size", "latency_ms", "speed_up", "speed_up_low", "speed_up_high"),
+    "training": ("correct", "total"),
+    "cost": ("seconds",),
+}
+"""What the sections read without asking, of each metric."""
+UNREAD = frozenset({"layers"})
+"""Facts that nothing here reads, and that are large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run measured, by node id; `machine` and `commit` as pytest-benchmark has them."""
+
+    file: str
+    date: str
+    machine: Mapping[str, Any]
+    commit: Mapping[str, Any]
+    facts: Mapping[str, Facts]
+
+    @property
+    def revision(self) -> str:
+        """The commit in short, and whether the working tree had other changes."""
+        known = str(self.commit.get("id", ""))[:7]
+        return f"{known}{' with changes' if self.commit.get('dirty') else ''}" or "unknown"
+
+    @property
+    def device_name(self) -> str:
+        """The processor and, where there is one, the card."""
+        cpu = _mapping(self.machine.get("cpu"))
+        units = [name for flag, name in INT8_UNITS.items() if flag in (cpu.get("flags") or ())]
+        suite = _mapping(self.machine.get("suite"))
+        named = suite.get("device_name") or cpu.get("brand_raw") or "unknown processor"
+        missing = [unit for unit in units if unit not in str(named)]
+        joint = " and " if " with " in str(named) else " with "
+        return joint.join(filter(None, [str(named), " and ".join(missing)]))
+
+
+@dataclass(slots=True)
+class Setting:
+    """What may be compared: the newest entry of each benchmark of one workload on one machine."""
+
+    workload: str
+    data: str
+    device: str
+    machine: str
+    facts: dict[str, Facts] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def judged(self) -> int:
+        """How many techniques have an accuracy, those of sweeps apart."""
+        found = (f for f in self.facts.values() if f["metric"] == "accuracy" and not f.get("sweep"))
+        return sum(1 for _ in found)
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Return the saved runs, the oldest first; CompressionError names the file that is none."""
+    found = [run_of(read_history(path)) for path in paths]
+    return sorted(found, key=lambda run: run.date)
+
+
+def run_of(history: History) -> Run:
+    """Return a saved run's facts, checked; CompressionError where they are not of this suite."""
+    entries = {name: entry.get("extra_info", {}) for name, entry in history.entries.items()}
+    known = {name: facts for name, facts in entries.items() if "metric" in facts}
+    if not known:
+        raise CompressionError(
+            f"{history.path}: none of its {len(entries)} benchmarks records a metric of this suite; "
+            "expected a run of pytest benchmarks/"
+        )
+    try:
+        facts = {name: checked(name, found) for name, found in known.items()}
+    except ValueError as error:
+        raise CompressionError(f"{history.path}: {error}") from error
+    return Run(history.path.name, history.date, history.machine, history.commit, facts)
+
+
+def checked(name: str, facts: Facts) -> Facts:
+    """Return the facts that this suite knows; ValueError where one cannot be used."""
+    for key in (*NEEDED[""], *NEEDED.get(str(facts["metric"]), ())):
+        if key not in facts:
+            raise ValueError(f"{name} lacks its {key}")
+    known = {key: value for key, value in facts.items() if key in FACTS and key not in UNREAD}
+    for key, value in known.items():
+        if key != "left_out" and not FACTS[key].holds(value):  # it was once a count
+            raise ValueError(f"{name} has a {key} of {json.dumps(value)[:60]}")
+    if why := damage(known):
+        raise ValueError(f"{name} has {why}")
+    return known
+
+
+def settings(runs: Iterable[Run]) -> list[Setting]:
+    """Return what may be compared, that of most techniques first; `runs` go from old to new."""
+    found: dict[tuple[str, ...], Setting] = {}
+    for run in runs:
+        suite = _mapping(run.machine.get("suite"))
+        threads = suite.get("num_threads")
+        place = ", ".join(
+            part
+            for part in (
+                run.device_name,
+                f"{threads} thread{'s' * (threads != 1)}" if threads else "",
+                f"torch {suite['torch']}" if "torch" in suite else "",
+            )
+            if part
+        )
+        for name, facts in run.facts.items():
+            key = (facts["workload"], facts["data"], facts["device"], place)
+            setting = found.setdefault(key, Setting(*key))
+            setting.facts[name] = facts
+            if not setting.runs or setting.runs[-1] is not run:
+                setting.runs.append(run)
+    return sorted(found.values(), key=lambda setting: -setting.judged)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
