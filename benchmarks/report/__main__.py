@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.gate.changes import changes
+from benchmarks.gate.changes import Changes, changes
 from benchmarks.gate.history import read_history
 from benchmarks.report.page.runs import read_runs
 from benchmarks.report.written import write_report
@@ -25,16 +25,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         runs = read_runs(options.files)
-        then = read_history(options.against) if options.against else None
-        newest = runs[-1]
-        found = changes(newest.facts, newest.machine.get("suite") or {}, then) if then else None
-        against = options.against.name if then else ""
+        found = _changes(runs[-1].path, options.against) if options.against else None
+        against = options.against.name if options.against else ""
         written = write_report(options.output, runs, found, against=against, option="-o")
     except CompressionError as error:
         parser.error(str(error))
     for path in written:
         print(path)
     return 0
+
+
+def _changes(newest: Path, against: Path) -> Changes:
+    now, then = read_history(newest), read_history(against)
+    facts = {name: entry.get("extra_info", {}) for name, entry in now.entries.items()}
+    return changes(facts, now.suite, then)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.facts.record import facts_of
+from benchmarks.facts.record import Facts, facts_of
 from benchmarks.gate.changes import Changes, changes
 from benchmarks.gate.history import read_history
 from benchmarks.gate.plugin import KEY, SUITE
@@ -40,17 +40,22 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     try:
         run = _run(terminalreporter, config)
-        found, against = _changes(config, run)
+        found, against = _changes(config, _facts(terminalreporter))
         for path in write_report(folder, [run], found, against=against, option="--report"):
             terminalreporter.line(f"report: {path}")
     except CompressionError as error:
         terminalreporter.line(f"no report: {error}", red=True)
 
 
+def _facts(terminalreporter: Any) -> dict[str, Facts]:
+    """Return what this run recorded, by node id."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
+    return {report.nodeid: facts for report in reports for facts in facts_of([report])}
+
+
 def _run(terminalreporter: Any, config: pytest.Config) -> Run:
     """Return this run as if it had been saved and read again."""
-    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
-    found = {report.nodeid: facts for report in reports for facts in facts_of([report])}
+    found = _facts(terminalreporter)
     if not found:
         raise CompressionError("no benchmark of this run recorded anything")
     try:
@@ -60,15 +65,15 @@ def _run(terminalreporter: Any, config: pytest.Config) -> Run:
     session = getattr(config, "_benchmarksession", None)
     machine = {**getattr(session, "machine_info", {}), "suite": dict(config.stash[SUITE])}
     commit = config.hook.pytest_benchmark_generate_commit_info(config=config) if session else {}
-    return Run("this run", datetime.now(UTC).isoformat(), machine, commit, facts)
+    return Run(Path("this run"), datetime.now(UTC).isoformat(), machine, commit, facts)
 
 
-def _changes(config: pytest.Config, run: Run) -> tuple[Changes | None, str]:
+def _changes(config: pytest.Config, facts: dict[str, Facts]) -> tuple[Changes | None, str]:
     """Return what changed against the file of --benchmark-compare, and its name."""
     compared = config.getoption("benchmark_compare", None)
     if not isinstance(compared, str) or not Path(compared).is_file():
         return None, ""
-    found = changes(run.facts, config.stash[SUITE], read_history(Path(compared)))
+    found = changes(facts, config.stash[SUITE], read_history(Path(compared)))
     gate = config.stash.get(KEY, None)
     if gate is not None:  # it judged more: times, and what should have run
         found.regressions, found.unusable, found.advice = (

@@ -7,6 +7,7 @@ from string import Template
 
 from benchmarks.gate.changes import Changes
 from benchmarks.report.page.front import front_section
+from benchmarks.report.page.history import history_section
 from benchmarks.report.page.html import Markup, join, tag
 from benchmarks.report.page.points import SHOWN, points_of
 from benchmarks.report.page.runs import Run, Setting, settings
@@ -34,16 +35,19 @@ def page(runs: Sequence[Run], changes: Changes | None = None, against: str = "")
     newest = max(runs, key=lambda run: run.date)
     count = f"{len(runs)} runs, the newest of " if len(runs) > 1 else ""
     about = f"{count}{newest.date[:10]}, commit {newest.revision}"
-    here = files(__package__)
-    return Template(here.joinpath("report.html").read_text(encoding="utf-8")).substitute(
+    return Template(_beside("report.html")).substitute(
         title=tag("title", f"Compression: {found[0].workload}"),
         about=tag("p", about),
         changes=_changes(changes, against) if changes else "",
-        css=here.joinpath("report.css").read_text(encoding="utf-8"),
-        script=here.joinpath("report.js").read_text(encoding="utf-8"),
+        css=_beside("report.css"),
+        script=_beside("report.js") + _beside("history.js"),
         settings=tag("nav", *links, aria_label="Settings") if len(found) > 1 else "",
         body=join(*sections),
     )
+
+
+def _beside(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _changes(changes: Changes, against: str) -> Markup:
@@ -67,6 +71,7 @@ def _setting(setting: Setting, key: str) -> Markup:
         "What compression costs": cost_section(points),
         "Sweeps": sweeps_section(facts),
         "Memory and energy": memory_section(points),
+        "History": history_section(setting),
         "Machine and data": machine_section(setting),
         "Notes": notes_section(points, dict(unshown)),
     }

@@ -145,7 +145,7 @@ def machine_section(setting: Setting) -> Markup:
     lines = [
         Line(
             [
-                Cell(run.file, run.file),
+                Cell(run.path.name, run.path.name),
                 Cell(run.date[:16].replace("T", " "), run.date),
                 Cell(run.revision),
                 Cell(str(len(run.facts)), float(len(run.facts))),

@@ -177,6 +177,47 @@ def test_without_a_script_every_table_and_drawing_is_there(browser: Any, report:
         assert page.locator("input:visible").count() == 0, "a box that does nothing"
 
 
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("history")
+    larger = [
+        f | {"stored_bytes": f["stored_bytes"] + 9} if f["metric"] == "size" else f
+        for f in default_run()
+    ]
+    sides = [default_run()] * 3 + [larger] * 2
+    paths = [
+        save(folder / f"{day}.json", facts, day=day, commit=f"{day}abcdefgh")
+        for day, facts in enumerate(sides)
+    ]
+    (folder / "report.html").write_text(page(read_runs(paths)))
+    return folder / "report.html"
+
+
+def test_a_line_of_the_history_tells_its_runs_and_grows(browser: Any, history: Path) -> None:
+    with opened(browser, history, **WIDE) as page:
+        line = page.locator(".spark").first
+        line.scroll_into_view_if_needed()
+        box = line.bounding_box()
+        tip = page.locator("#tip")
+        page.mouse.move(box["x"] + 2, box["y"] + 5)
+        assert tip.inner_text() == "baseline: file, MiB\n2026-01-01 0abcdef: 42.720"
+        page.mouse.move(box["x"] + box["width"] * 3 / 4, box["y"] + 5)
+        assert "2026-01-04 3abcdef" in tip.inner_text()
+        line.focus()
+        page.keyboard.press("ArrowLeft")
+        assert "2026-01-03 2abcdef" in tip.inner_text()
+        page.keyboard.press("Enter")
+        large = page.locator("dialog .spark")
+        assert large.bounding_box()["width"] > 900
+        page.keyboard.press("ArrowLeft")
+        assert "2026-01-04 3abcdef" in tip.inner_text()
+        assert tip.is_visible()
+        page.keyboard.press("Escape")
+        assert page.locator("dialog").count() == 0
+        assert not tip.is_visible()
+        assert line.locator(".worse").count() == 1
+
+
 def test_printed_is_every_setting_and_no_box(browser: Any, report: Path) -> None:
     with opened(browser, report, **WIDE) as page:
         page.emulate_media(media="print")
