@@ -21,11 +21,11 @@ LARGEST = 1e15
 """No count of bytes, seconds or ratio is more; larger integers overflow in the computations."""
 MOST_IMAGES = 10**9
 ROUNDING = 1e-6
-READ = (
+READ = frozenset({
     "stored_bytes", "baseline_stored_bytes", "parameters", "nonzeros", "macs",
     "correct", "total", "accuracy",
     "speed_up", "speed_up_low", "speed_up_high", "latency_ms", "num_threads", "preempted", "noisy",
-)  # fmt: skip
+})  # fmt: skip
 """The facts that the gate computes with; benchmarks/facts/schema.py says what each may be."""
 
 
