@@ -108,7 +108,7 @@ def steps(places: Sequence[Place], style: str) -> Markup:
 def across(y: float, style: str, name: str = "") -> Markup:
     """Return a horizontal line and its name."""
     line = tag("path", d=f"M{LEFT} {y:g}H{RIGHT}", class_=style)
-    return join(line, tag("text", name, x=LEFT + 4, y=y - 4, class_="tick") if name else "")
+    return join(line, tag("text", name, x=LEFT + 4, y=y - 4, class_="tick name") if name else "")
 
 
 def names(points: Iterable[tuple[str, Place]], taken: Iterable[Place]) -> Markup:

@@ -1,6 +1,7 @@
 """The sweeps: the paper's figures 2 and 6, sizes of files, and channels that were removed."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from benchmarks.facts.record import Facts
 from benchmarks.report.page.chart import (
@@ -22,81 +23,101 @@ from benchmarks.report.page.scales import Scale, linear, logarithmic
 Number = Callable[[Facts], float]
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Points of one drawing: their number along its axis, their lines, a level to compare with."""
+
+    title: str
+    points: Sequence[Facts]
+    label: str
+    number: Number
+    family: Callable[[Facts], str]
+    log: bool = False
+    control: tuple[str, float] | None = None
+
+
 def sweeps_section(facts: Iterable[Facts]) -> Markup:
     """Return each sweep that the facts have points of, as a drawing and a table."""
-    accuracy = [fact for fact in facts if fact["metric"] == "accuracy" and "accuracy" in fact]
-    found = [draw(accuracy) for draw in (_pruning, _distillation, _sizes, _channels)]
-    return (
-        tag("div", *(tag("figure", part) for part in found if part), class_="sweeps")
-        if any(found)
-        else Markup()
+    accuracy = [fact for fact in facts if fact["metric"] == "accuracy"]
+    swept = [fact for fact in accuracy if fact.get("sweep")]
+    found = (_pruning(swept), _distillation(swept), _sizes(accuracy), _channels(swept))
+    figures = [tag("figure", _drawn(sweep)) for sweep in found if sweep.points]
+    return tag("div", *figures, class_="sweeps") if figures else Markup()
+
+
+def _pruning(swept: Sequence[Facts]) -> Sweep:
+    points = [f for f in swept if "amount" in f]
+    return Sweep(
+        "Pruning and accuracy (the paper's figure 2)",
+        points,
+        "weights or filters removed, %",
+        lambda f: 100 * f["amount"],
+        lambda f: str(f.get("family")) + (", fine-tuned" if f.get("fine_tuned") else ""),
+        control=_baseline(points),
     )
 
 
-def _pruning(accuracy: Sequence[Facts]) -> Markup:
-    points = [f for f in accuracy if "amount" in f and f.get("sweep")]
-    x = ("weights or filters removed, %", lambda f: 100 * f["amount"], False)
-    return _lines("Pruning and accuracy (the paper's figure 2)", points, _pruned_family, x)
-
-
-def _pruned_family(fact: Facts) -> str:
-    return str(fact.get("family")) + (", fine-tuned" if fact.get("fine_tuned") else "")
-
-
-def _distillation(accuracy: Sequence[Facts]) -> Markup:
-    points = [f for f in accuracy if "temperature" in f and f.get("sweep")]
-    x = ("temperature", lambda f: float(f["temperature"]), True)
-    return _lines(
-        "Distillation (the paper's figure 6)", points, lambda f: f"alpha {f.get('alpha', 0):g}", x
+def _distillation(swept: Sequence[Facts]) -> Sweep:
+    alone = next((f for f in swept if f["technique"].endswith("student")), None)
+    return Sweep(
+        "Distillation (the paper's figure 6)",
+        [f for f in swept if "temperature" in f],
+        "temperature",
+        lambda f: float(f["temperature"]),
+        lambda f: f"alpha {f.get('alpha', 0):g}",
+        log=True,
+        control=("without a teacher", share_of(alone).percent) if alone else None,
     )
 
 
-def _sizes(accuracy: Sequence[Facts]) -> Markup:
+def _sizes(accuracy: Sequence[Facts]) -> Sweep:
     points = [f for f in accuracy if "pruned" in f and f.get("baseline_stored_bytes")]
-    if not any(f.get("sweep") for f in points):
-        return Markup()
-    x = (
+    return Sweep(
+        "File size and accuracy",
+        points if any(f.get("sweep") for f in points) else [],
         "baseline's file / stored file",
-        lambda f: f["baseline_stored_bytes"] / f["stored_bytes"],
-        False,
+        lambda f: float(f["baseline_stored_bytes"] / f["stored_bytes"]),
+        lambda _: "pruned, shared, entropy-coded",
+        control=_baseline(points),
     )
-    return _lines("File size and accuracy", points, lambda _: "pruned, shared, entropy-coded", x)
 
 
-def _channels(accuracy: Sequence[Facts]) -> Markup:
-    points = [f for f in accuracy if "macs_share" in f and f.get("sweep")]
-    x = ("multiply-accumulates asked for, %", lambda f: 100 * f["macs_share"], False)
-    return _lines("Channels removed and accuracy", points, lambda f: str(f.get("family")), x)
+def _channels(swept: Sequence[Facts]) -> Sweep:
+    points = [f for f in swept if "macs_share" in f]
+    return Sweep(
+        "Channels removed and accuracy",
+        points,
+        "multiply-accumulates asked for, %",
+        lambda f: 100 * f["macs_share"],
+        lambda f: str(f.get("family")),
+        control=_baseline(points),
+    )
 
 
-def _lines(
-    title: str,
-    points: Sequence[Facts],
-    family: Callable[[Facts], str],
-    across_: tuple[str, Number, bool],
-) -> Markup:
-    """Return a line per family of accuracy against a number, its legend, and the same as a table."""
-    if not points:
-        return Markup()
-    label, number, log = across_
-    span = (logarithmic if log else linear)((number(f) for f in points), LEFT, RIGHT)
-    x = Axis(span, label)
-    y = _accuracies(points)
-    families = list(dict.fromkeys(map(family, points)))
-    drawn = []
+def _baseline(points: Sequence[Facts]) -> tuple[str, float] | None:
+    known = [100 * f["baseline_accuracy"] for f in points if "baseline_accuracy" in f]
+    return ("baseline", known[0]) if known else None
+
+
+def _drawn(sweep: Sweep) -> Markup:
+    """Return a line per family of accuracy against the number, its legend, and the same as a table."""
+    span = logarithmic if sweep.log else linear
+    x = Axis(span(map(sweep.number, sweep.points), LEFT, RIGHT), sweep.label)
+    shares = [share_of(fact) for fact in sweep.points]
+    level = [sweep.control[1]] if sweep.control else []
+    y = accuracy_axis([*level, *(end for share in shares for end in (share.low, share.high))])
+    families = list(dict.fromkeys(map(sweep.family, sweep.points)))
+    drawn = [across(y.scale(value), "base", name) for name, value in filter(None, [sweep.control])]
     for i, name in enumerate(families):
-        line = sorted((f for f in points if family(f) == name), key=number)
-        drawn.append(_line(line, i, x.scale, y.scale, number))
-    base = points[0].get("baseline_accuracy")
-    control = across(y.scale(100 * base), "base", "baseline") if base is not None else Markup()
-    lines = [_row(family(fact), number(fact), fact) for fact in points]
-    heads = ["line", label, "accuracy, % (95%)"]
-    numbers = tag("details", tag("summary", "numbers"), table(heads, lines, title))
+        line = [fact for fact in sweep.points if sweep.family(fact) == name]
+        drawn.append(_line(sorted(line, key=sweep.number), i, x.scale, y.scale, sweep.number))
+    lines = [_row(sweep.family(fact), sweep.number(fact), fact) for fact in sweep.points]
+    numbers = table(["line", sweep.label, "accuracy, % (95%)"], lines, sweep.title)
     return join(
-        tag("figcaption", title),
-        chart(x, y, control, *drawn, label=title),
+        tag("figcaption", sweep.title),
+        chart(x, y, *drawn, label=sweep.title),
         legend(enumerate(families)),
-        numbers,
+        tag("details", tag("summary", "numbers"), numbers),
     )
 
 
@@ -107,12 +128,6 @@ def _line(line: Sequence[Facts], i: int, x: Scale, y: Scale, number: Number) -> 
         share = share_of(fact)
         marks += [whiskers(i, at, y=(y(share.low), y(share.high))), marker(i, at)]
     return join(polyline(places, f"line c{i % 9}"), *marks)
-
-
-def _accuracies(points: Sequence[Facts]) -> Axis:
-    ends = [end for f in points for end in (share_of(f).low, share_of(f).high)]
-    base = [100 * f["baseline_accuracy"] for f in points if "baseline_accuracy" in f]
-    return accuracy_axis([*ends, *base])
 
 
 def _row(name: str, value: float, fact: Facts) -> Line:

@@ -224,3 +224,9 @@ def test_printed_is_every_setting_and_no_box(browser: Any, report: Path) -> None
         assert page.locator("article:visible").count() == 2
         assert page.locator("input:visible, nav:visible").count() == 0
         assert len(page.pdf()) > 10_000
+
+
+def test_printed_on_a4_nothing_is_cut_off(browser: Any, history: Path) -> None:
+    with opened(browser, history, viewport={"width": 794, "height": 1100}) as page:
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 794

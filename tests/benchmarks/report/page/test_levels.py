@@ -68,8 +68,12 @@ def drawn(name: str, count: int, seed: int) -> list[Interval]:
 
 
 def stepped(runs: list[Interval], factor: float) -> list[Interval]:
-    later = [tuple(factor * end for end in run) for run in runs[BEFORE:]]
-    return [*runs[:BEFORE], *later]
+    return [*runs[:BEFORE], *(scaled(run, factor) for run in runs[BEFORE:])]
+
+
+def scaled(run: Interval, factor: float) -> Interval:
+    value, low, high = run
+    return value * factor, low * factor, high * factor
 
 
 @pytest.mark.parametrize(("noise", "share"), [("quiet", 0.9), ("references", 0.75), ("busy", 0.4)])
@@ -90,7 +94,8 @@ def test_a_step_of_3_percent_is_found_within_3_runs_as_often_as_the_noise_allows
 def test_100_runs_of_one_commit_give_less_than_one_false_alarm(noise: str) -> None:
     alarms = 0
     for seed in range(20):
-        runs, known = drawn(noise, 100, seed), []
+        runs = drawn(noise, 100, seed)
+        known: list[int] = []
         for count in range(1, 101):  # as after each run of CI
             for start in noisy_changes(runs[:count]):
                 if all(abs(start - other) > 3 for other in known):
@@ -106,7 +111,7 @@ def test_the_whole_history_of_one_commit_has_hardly_a_change(noise: str) -> None
 
 def test_both_ends_of_a_detour_are_found() -> None:
     runs = drawn("quiet", 60, 1)
-    there = [tuple(1.2 * end for end in run) for run in runs[20:40]]
+    there = [scaled(run, 1.2) for run in runs[20:40]]
     assert noisy_changes([*runs[:20], *there, *runs[40:]]) == [20, 40]
 
 
