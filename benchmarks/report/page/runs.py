@@ -45,12 +45,18 @@ class Run:
         return f"{known}{' with changes' if self.commit.get('dirty') else ''}" or "unknown"
 
     @property
+    def suite(self) -> Mapping[str, Any]:
+        """What the suite says of the machine and the data."""
+        return _mapping(self.machine.get("suite"))
+
+    @property
     def device_name(self) -> str:
         """The processor and, where there is one, the card."""
         cpu = _mapping(self.machine.get("cpu"))
-        units = [name for flag, name in INT8_UNITS.items() if flag in (cpu.get("flags") or ())]
-        suite = _mapping(self.machine.get("suite"))
-        named = suite.get("device_name") or cpu.get("brand_raw") or "unknown processor"
+        flags = cpu.get("flags")
+        known = set(map(str, flags)) if isinstance(flags, list) else set()
+        units = [name for flag, name in INT8_UNITS.items() if flag in known]
+        named = self.suite.get("device_name") or cpu.get("brand_raw") or "unknown processor"
         missing = [unit for unit in units if unit not in str(named)]
         joint = " and " if " with " in str(named) else " with "
         return joint.join(filter(None, [str(named), " and ".join(missing)]))
@@ -132,7 +138,7 @@ def settings(runs: Iterable[Run]) -> list[Setting]:
     """Return what may be compared, that of most techniques first; `runs` go from old to new."""
     found: dict[tuple[str, ...], Setting] = {}
     for run in runs:
-        suite = _mapping(run.machine.get("suite"))
+        suite = run.suite
         threads = suite.get("num_threads")
         place = ", ".join(
             part

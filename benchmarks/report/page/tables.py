@@ -121,7 +121,7 @@ def _energy(fact: Facts) -> Cell:
 def machine_section(setting: Setting) -> Markup:
     """Return where the newest numbers of a setting were measured, of what, and their files."""
     newest = setting.runs[-1]
-    suite = newest.machine.get("suite") or {}
+    suite = newest.suite
     known = {
         "workload": setting.workload,
         "images": setting.data,
