@@ -12,14 +12,14 @@ MOST_LINES = 30
 
 
 def summary(runs: Sequence[Run], changes: Changes | None, against: str = "") -> str:
-    """Return what changed since the file `against`, then the front of the run's first setting."""
+    """Return what changed since the file `against`, then the front of the newest run."""
     newest = runs[-1]
     lines = [f"# Compression: {newest.date[:10]}, commit {newest.revision}"]
     if changes is not None:
         lines += ["", f"Against {_code(against)}: {changes}"]
         for title, sentences in changes.parts.items():
             lines += _part(title, sentences, MOST_LINES - len(lines))
-    table = _front(settings(runs)[0])
+    table = _front(settings([newest])[0])
     if len(lines) + len(table) <= MOST_LINES:
         lines += table
     return "\n".join(lines) + "\n"

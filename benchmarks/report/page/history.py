@@ -14,8 +14,8 @@ EDGE = 8
 FEW = 40
 """Runs that are drawn as points, not only as a line."""
 READING = (
-    "Dashes: how far the gate lets the next run go. Triangles: the first run of a new level, down "
-    "where it became worse. Point at a line for its runs; press Enter or click for a larger one."
+    "Dashes: about how far the gate lets the next run go. Triangles: the first run of a new level, "
+    "down where it became worse. Point at a line for its runs; press Enter or click for a larger one."
 )
 
 
@@ -27,7 +27,7 @@ def history_section(setting: Setting) -> Markup:
     older = len(setting.runs) - len(runs)
     notes = [READING]
     if not can_judge():
-        notes.append("Speed-ups are not judged: pip install 'ruptures' (the extra report).")
+        notes.append("Speed-ups are not judged: that takes ruptures, pip install -e '.[report]'.")
     if older:
         notes.append(f"{older} older runs are not drawn.")
     labels = "|".join(f"{run.date[:10]} {run.revision}".replace("|", "/") for run in runs)
