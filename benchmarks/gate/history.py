@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gate.evidence import is_number, shorten
+from benchmarks.gate.evidence import LARGEST, is_number, shorten
 from compression.errors import CompressionError
 
 COUNT = "num_benchmarks"
@@ -92,6 +92,8 @@ def _check_entry(path: Path, entry: Any) -> str:
 
 
 def _usable(field: str, value: Any) -> bool:
+    if type(value) is float and 0 < value <= LARGEST:  # nearly all are, of a hundred thousand
+        return field not in _COUNTS and field != "outliers"
     if field == "outliers":
         return isinstance(value, str)
     if not is_number(value) or (field in _COUNTS and not isinstance(value, int)):

@@ -24,6 +24,8 @@ NEEDED = {
     "cost": ("seconds",),
 }
 """What the sections read without asking, of each metric."""
+Seen = dict[str, tuple[Facts, Facts]]
+"""By node id the facts of the newest run read, as they stand in the file and as they were checked."""
 UNREAD = frozenset({"layers", "correct_images"})
 """Facts that no section reads, and that are large; the gate reads them from the file."""
 
@@ -84,16 +86,20 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
     """Return the saved runs, the oldest first; CompressionError names the file that is none."""
     collected = gc.isenabled()
     gc.disable()  # JSON has no cycles, and looking for some takes a fifth of the time
+    seen: Seen = {}
     try:
-        found = [run_of(read_history(path)) for path in paths]
+        found = [run_of(read_history(path), seen) for path in paths]
     finally:
         if collected:
             gc.enable()
     return sorted(found, key=lambda run: run.date)
 
 
-def run_of(history: History) -> Run:
-    """Return a saved run's facts, checked; CompressionError where they are not of this suite."""
+def run_of(history: History, seen: Seen) -> Run:
+    """Return a saved run's facts, checked; CompressionError where they are not of this suite.
+
+    What a benchmark says as in the run before is not checked again: size and accuracy rarely change.
+    """
     entries = {name: entry.get("extra_info", {}) for name, entry in history.entries.items()}
     known = {name: facts for name, facts in entries.items() if "metric" in facts}
     if not known:
@@ -102,9 +108,12 @@ def run_of(history: History) -> Run:
             "expected a run of pytest benchmarks/"
         )
     try:
-        facts = {name: checked(name, found) for name, found in known.items()}
+        for name, found in known.items():
+            if name not in seen or seen[name][0] != found:
+                seen[name] = (found, checked(name, found))
     except ValueError as error:
         raise CompressionError(f"{history.path}: {error}") from error
+    facts = {name: seen[name][1] for name in known}
     return Run(history.path, history.date, history.machine, history.commit, facts)
 
 
