@@ -17,7 +17,7 @@ Z = 1.959964
 KINDS = (
     ("baseline", r"^baseline$|^torch-float32$"),
     ("other engine", r"openvino|onnxruntime|torchao|torch-pruning|nncf"),
-    ("student", r"student|distilled"),
+    ("student", r"student|distilled|narrow"),
     ("coded or shared", r"coded|shared"),
     ("quantization", r"int8|int4"),
     ("fewer channels", r"channels-\d|small-dense|^compression-\d"),
