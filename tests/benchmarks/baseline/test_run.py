@@ -59,7 +59,7 @@ artifact.compress = counted
 def test_a_technique_that_fails_is_carried_out_once(tmp_path: Path) -> None:
     assert HOT.fine_tune.learning_rate == 1e30
     (tmp_path / "counted.py").write_text(COUNTED)
-    chosen = ["--workload", "tests.support.workloads:HOT", "-k", "int8-qat"]
+    chosen = ["--workload", "tests.support.workloads:HOT", "-k", "int8-qat and not taught"]
     run = run_pytest(
         "benchmarks", "-q", "-s", "-p", "counted", *chosen,
         XDG_CACHE_HOME=str(tmp_path), PYTHONPATH=str(tmp_path),

@@ -53,7 +53,7 @@ def test_a_point_under_the_pointer_tells_its_numbers(shown: Any) -> None:
     point = point_of(shown, "int4-weights")
     point.locator("path").last.hover(force=True)
     tip = shown.locator("#tip")
-    assert tip.is_visible()
+    tip.wait_for(state="visible")
     said = tip.inner_text()
     assert said.startswith("int4-weights")
     assert "file, MiB: 6.05" in said
@@ -62,7 +62,7 @@ def test_a_point_under_the_pointer_tells_its_numbers(shown: Any) -> None:
     assert lit == ["int4-weights"]
     assert shown.locator("#s0 .pt.on").count() == 1 + 2  # file size, and one speed-up per batch
     shown.mouse.move(5, 5)
-    assert not tip.is_visible()
+    tip.wait_for(state="hidden")
 
 
 def test_arrow_keys_go_from_point_to_point(shown: Any) -> None:
@@ -75,7 +75,7 @@ def test_arrow_keys_go_from_point_to_point(shown: Any) -> None:
     assert len(set(seen)) == 3
     assert set(seen[:2]) <= {"student", "distilled", "distilled-paper-t0.01"}  # the smallest files
     shown.keyboard.press("Escape")
-    assert not shown.locator("#tip").is_visible()
+    shown.locator("#tip").wait_for(state="hidden")
 
 
 def test_a_head_sorts_its_column_up_and_down(shown: Any) -> None:
@@ -98,8 +98,8 @@ def test_kinds_and_a_word_leave_out_lines_and_points(shown: Any) -> None:
     names = column(shown, 1)
     assert 0 < len(names) < rows
     assert not [name for name in names if name.startswith(("l1", "random", "ln"))]
-    assert not point_of(shown, "l1-global-60").is_visible()
-    assert point_of(shown, "int4-weights").is_visible()
+    point_of(shown, "l1-global-60").wait_for(state="hidden")
+    point_of(shown, "int4-weights").wait_for(state="visible")
     shown.locator("#s0 [type=search]").fill("INT8")
     assert column(shown, 1) == ["channels-50-int8", "dynamic-int8", "static-int8"]
     shown.locator("#s0 [type=search]").fill("")
@@ -132,8 +132,8 @@ def test_a_budget_greys_out_what_does_not_fit_and_names_the_best(shown: Any) -> 
 
 def test_a_way_of_timing_is_chosen_for_plot_table_and_budget(shown: Any) -> None:
     shown.locator("nav a", has_text="cuda").click()
-    assert shown.locator("#s1").is_visible()
-    assert not shown.locator("#s0").is_visible()
+    shown.locator("#s1").wait_for(state="visible")
+    shown.locator("#s0").wait_for(state="hidden")
     figures = shown.locator("#s1 .plots figure:visible")
     assert figures.count() == 2
     shown.locator("#s1 select.timed").select_option(label="batch 1024, graph")
@@ -211,10 +211,10 @@ def test_a_line_of_the_history_tells_its_runs_and_grows(browser: Any, history: P
         assert large.bounding_box()["width"] > 900
         page.keyboard.press("ArrowLeft")
         assert "2026-01-04 3abcdef" in tip.inner_text()
-        assert tip.is_visible()
+        tip.wait_for(state="visible")
         page.keyboard.press("Escape")
         assert page.locator("dialog").count() == 0
-        assert not tip.is_visible()
+        tip.wait_for(state="hidden")
         assert line.locator(".worse").count() == 1
 
 
