@@ -28,6 +28,8 @@ SCHEDULE_EPOCHS = 4
 """Of each schedule and of its controls: as many rounds fit."""
 ALONE = Hinton(alpha=0.0)
 """What a student learns without a teacher."""
+QUICK_FROM = 50_000
+"""Images in all epochs from which a teacher in INT8 saves more time than it takes to make one."""
 PROBED = {"every": 3, "steps": 4}
 """Options of schedules that a probe takes at most: pruned in turns within 4 steps, learned in 4."""
 
@@ -178,7 +180,8 @@ def train_student(
 ) -> nn.Module:
     """Train the student by the workload's recipe; ALONE is the control, which hears no teacher.
 
-    The baseline teaches, or another network in its place, as INT8 unless its layers are watched.
+    The baseline teaches, or another network in its place: as INT8 where that saves time, unless its
+    layers are watched.
     """
     recipe = replace(b.workload.student_recipe, seed=b.workload.student_recipe.seed + seed)
     torch.manual_seed(recipe.seed)
@@ -208,8 +211,9 @@ def _taught(
     teacher: nn.Module,
 ) -> nn.Module:
     watched = isinstance(distillation, AttentionTransfer)
+    as_it_is = watched or len(images) * recipe.epochs < QUICK_FROM
     options = {
-        "teacher": teacher if watched else quick_teacher(b, teacher),
+        "teacher": teacher if as_it_is else quick_teacher(b, teacher),
         "distillation": distillation,
     }
     how = partial(with_teacher_deployed, distill)
