@@ -103,7 +103,7 @@ CIFAR10 = Workload(
     student=networks.five_layer_cnn,
     student_layers=STAGES,
     student_recipe=Recipe(
-        epochs=30, batch_size=128, learning_rate=0.05, precision="bfloat16", views=10
+        epochs=30, batch_size=128, learning_rate=0.05, precision="bfloat16", views=6
     ),
     sparse=Recipe(epochs=1, batch_size=128, learning_rate=0.02, warmup=0.1, precision="bfloat16"),
     removal={
