@@ -35,10 +35,10 @@ def test_epoch_with_teacher(
     ratio, seconds = epoch_ratio(found, name), EPOCH_IMAGES * median(found[name])
     replay(benchmark, [EPOCH_IMAGES * time for time in found[name]])
     record(
-        benchmark, request, metric="training", technique=f"teacher-{name}", device=b.device.type,
+        benchmark, request, metric="teaching", technique=f"teacher-{name}", device=b.device.type,
         workload=b.workload.name, data=b.data.title, simulated=False, seconds=seconds,
         images_per_s=EPOCH_IMAGES / seconds, epoch_ratio=ratio, epochs=recipe.epochs,
-        views=recipe.views, batch_size=recipe.batch_size, target=limit,
+        views=recipe.views, target=limit,
         target_met=None if limit is None else ratio <= limit,
     )  # fmt: skip
     assert limit is None or ratio <= limit, f"{ratio:.2f} epochs without a teacher, at most {limit}"

@@ -30,7 +30,7 @@ from benchmarks.facts.kinds import (
 
 METRICS = (
     "size", "accuracy", "latency", "cost", "training", "agreement", "layers", "coder",
-    "storage-speed", "storage-memory", "removal",
+    "storage-speed", "storage-memory", "removal", "teaching",
 )  # fmt: skip
 TIMINGS = ("wall", "event", "graph", "best")
 
@@ -61,8 +61,9 @@ _ROWS = ("size", "accuracy", "latency", "cost", "agreement")
 _COUNTED = ("accuracy", "training")
 _LATENCY, _ACCURACY, _CODER = ("latency",), ("accuracy",), ("coder",)
 _TRAINING, _LAYERS, _AGREEMENT = ("training",), ("layers",), ("agreement",)
-_REMOVAL, _TAKES_TIME = ("removal",), ("cost", "training", "removal")
-_CARD = ("latency", "training", "layers")
+_REMOVAL, _TAKES_TIME = ("removal",), ("cost", "training", "removal", "teaching")
+_CARD, _EPOCHS = ("latency", "training", "layers"), ("training", "teaching")
+_TEACHING = ("teaching",)
 
 # fmt: off
 FACTS: Mapping[str, Fact] = {
@@ -166,11 +167,11 @@ FACTS: Mapping[str, Fact] = {
     "peak_memory_bytes": Fact(COUNT, "byte", "what compression adds at most", ("cost",), nullable=True),
     "calibration_images": Fact(POSITIVE_COUNT, "image", "that an engine was given", ("cost",)),
     "first_epoch_s": Fact(POSITIVE, "s", "the first epoch, with the compilation", _TRAINING),
-    "images_per_s": Fact(POSITIVE, "image/s", "in the median epoch", _TRAINING),
-    "epochs": Fact(POSITIVE_COUNT, "", "that were trained", _TRAINING),
+    "images_per_s": Fact(POSITIVE, "image/s", "in the median epoch", _EPOCHS),
+    "epochs": Fact(POSITIVE_COUNT, "", "that were trained", _EPOCHS),
     "compiled": Fact(FLAG, "", "by torch.compile", _TRAINING),
-    "views": Fact(COUNT, "epoch", "whose batches are drawn anew; 0: all", _TRAINING),
-    "epoch_ratio": Fact(POSITIVE, "", "an epoch's time / that of one without a teacher", _TRAINING),
+    "views": Fact(COUNT, "epoch", "whose batches are drawn anew; 0: all", _TEACHING),
+    "epoch_ratio": Fact(POSITIVE, "", "an epoch's time / that of one without a teacher", _TEACHING),
     # Channels that an engine removes from one of torchvision's networks.
     "macs_left": Fact(SHARE, "share of the network's", "MACs that are left", _REMOVAL, nullable=True),
     "as_zeros": Fact(FLAG, "", "the outputs are those of zeros for what went", _REMOVAL, nullable=True),

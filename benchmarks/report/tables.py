@@ -221,6 +221,6 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
     "removal": (("removal",), removal),
     "storage": (("storage-speed", "storage-memory"), storage),
     "student": (("latency",), student),
-    "teachers": (("training",), teachers),
+    "teachers": (("teaching",), teachers),
 }
 """The kinds beside the parts of a run's table: the metrics that each shows, and how."""
