@@ -31,7 +31,9 @@ def test_epoch_with_teacher(
     benchmark: Any, request: pytest.FixtureRequest, student_lessons: Any, name: str
 ) -> None:
     b, found = student_lessons
-    recipe, limit = b.workload.student_recipe, TEACHERS[name].epoch_ratio
+    recipe = b.workload.student_recipe
+    promised = b.workload.name == "cifar10"  # another workload is measured without
+    limit = TEACHERS[name].epoch_ratio if promised else None
     ratio, seconds = epoch_ratio(found, name), EPOCH_IMAGES * median(found[name])
     replay(benchmark, [EPOCH_IMAGES * time for time in found[name]])
     record(
