@@ -21,7 +21,7 @@ from benchmarks.baseline import (
     weights_fingerprint,
 )
 from benchmarks.ending import print_changes, print_choice, print_table, shows_all
-from benchmarks.facts.record import Facts, facts_of
+from benchmarks.facts.record import Facts, facts_of, finished_tests
 from benchmarks.gate.plugin import SUITE
 from benchmarks.options import (
     WORKLOAD,
@@ -205,9 +205,10 @@ def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print what the run measured, and write the figures where they are asked for."""
-    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
     order = {name: i for i, name in enumerate(BY_NAME)}
-    facts = sorted(facts_of(reports), key=lambda fact: order.get(fact["technique"], 0))
+    facts = sorted(
+        facts_of(finished_tests(terminalreporter)), key=lambda fact: order.get(fact["technique"], 0)
+    )
     if not facts:
         return
     print_table(terminalreporter, facts, config)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.baseline import Baseline
 from benchmarks.calibration import calibration
 from benchmarks.kept import Training, trained
-from benchmarks.repairs import by_baseline, quick_teacher, repaired, with_teacher_deployed
+from benchmarks.repairs import by_baseline, quick_teacher, repaired, taught_by
 from compression.accounting import count_macs
 from compression.channels import Criterion
 from compression.clustering import fine_tune_centroids, share_weights
@@ -212,12 +211,8 @@ def _taught(
 ) -> nn.Module:
     watched = isinstance(distillation, AttentionTransfer)
     as_it_is = watched or len(images) * recipe.epochs < QUICK_FROM
-    options = {
-        "teacher": teacher if as_it_is else quick_teacher(b, teacher),
-        "distillation": distillation,
-    }
-    how = partial(with_teacher_deployed, distill)
+    options = {"distillation": distillation}
     training = Training(
-        how, student, images, recipe, options, resumable=True, validation=b.data.validation
+        distill, student, images, recipe, options, resumable=True, validation=b.data.validation
     )
-    return trained(b, training)
+    return trained(b, taught_by(teacher if as_it_is else quick_teacher(b, teacher), training))

@@ -27,9 +27,13 @@ def repaired(
 
 def by_baseline(b: Baseline, training: Training) -> Training:
     """Return the training with the baseline for a teacher."""
+    return taught_by(quick_teacher(b, b.model), training)
+
+
+def taught_by(teacher: nn.Module, training: Training) -> Training:
+    """Return the training with a teacher, which is deployed for it."""
     how = partial(with_teacher_deployed, training.how)
-    options = {**training.options, "teacher": quick_teacher(b, b.model)}
-    return replace(training, how=how, options=options)
+    return replace(training, how=how, options={**training.options, "teacher": teacher})
 
 
 def with_teacher_deployed(

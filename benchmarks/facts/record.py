@@ -41,6 +41,11 @@ def facts_of(reports: Iterable[Any]) -> list[Facts]:
     ]
 
 
+def finished_tests(terminalreporter: Any) -> list[Any]:
+    """Return the reports of the run's tests that passed or failed, in that order."""
+    return [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
+
+
 def encode_images(correct: Tensor) -> str:
     """Return one bool per image as text: packed, deflated, base64."""
     packed = np.packbits(correct.cpu().numpy(), bitorder="little")

@@ -105,8 +105,7 @@ def why_advisory(
     """Yield why times are no evidence: another machine, or one that was busy with other work."""
     if differing := differences(suite, then.suite, MACHINE):
         yield differing
-    before = {name: entry.get("extra_info", {}) for name, entry in then.entries.items()}
-    for where, found in (("this run", now), ("the history", before)):
+    for where, found in (("this run", now), ("the history", then.facts)):
         usable = ((name, facts) for name, facts in found.items() if not damage(facts))
         if off := [name for name, facts in usable if control_is_off(facts)]:
             yield f"{where} is noisy ({off[0]}: the baseline against itself is not about 1)"

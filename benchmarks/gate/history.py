@@ -35,6 +35,11 @@ class History:
         """What the suite says of the machine and the data."""
         return _mapping(self.machine.get("suite"))
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What each entry recorded, by node id."""
+        return {name: entry.get("extra_info", {}) for name, entry in self.entries.items()}
+
 
 def read_history(path: Path) -> History:
     """Return the saved run at `path`; CompressionError says in one sentence why it cannot be used."""

@@ -36,9 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _changes(newest: Path, against: Path) -> Changes:
-    now, then = read_history(newest), read_history(against)
-    facts = {name: entry.get("extra_info", {}) for name, entry in now.entries.items()}
-    return changes(facts, now.suite, then)
+    now = read_history(newest)
+    return changes(now.facts, now.suite, read_history(against))
 
 
 if __name__ == "__main__":

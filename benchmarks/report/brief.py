@@ -29,7 +29,7 @@ def _groups(rows: list[Row], kind: str) -> Groups:
     for row in rows:
         quality.append(
             [
-                mebibytes((row.size or row.accuracy).get("stored_bytes")),
+                mebibytes(row.file.get("stored_bytes")),
                 number(row.accuracy, "accuracy", 0.01),
                 number(row.accuracy, "drop", 0.01, "+.2f"),
             ]
@@ -54,5 +54,5 @@ def _target(row: Row) -> str:
 
 def _noisy(rows: list[Row]) -> list[str]:
     """Return the sentence on times that are no evidence, where there are some."""
-    names = [row.technique for row in rows if any(f.get("noisy") for f in row.latency.values())]
+    names = [row.technique for row in rows if row.noisy]
     return [listed("times of a busy machine, no evidence", names)] if names else []

@@ -166,11 +166,11 @@ def candidates(found: Sequence[Row]) -> list[Candidate]:
         Candidate(
             name=f"{row.device} {row.technique}" if several else row.technique,
             unclaimed=row.unclaimed,
-            file_bytes=(row.size or row.accuracy).get("stored_bytes"),
+            file_bytes=row.file.get("stored_bytes"),
             accuracy=row.accuracy.get("accuracy"),
             drop=row.accuracy.get("drop"),
             batch=min(timed[row.device], default=1),
-            noisy=any(fact.get("noisy") for fact in row.latency.values()),
+            noisy=row.noisy,
             latency_ms={
                 n: fact["latency_ms"] for (t, n), fact in row.latency.items() if t == "wall"
             },

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.facts.record import Facts
 from benchmarks.report.columns import Cells, listed, number, significant
 from benchmarks.report.rows import Row, ends
 from benchmarks.report.table import render_groups
@@ -22,7 +21,7 @@ def changes(then: list[Row], now: list[Row], *, width: int = 100) -> str:
     names = [f"{row.device} {row.technique}" if several else row.technique for _, row in pairs]
     groups = [
         [["technique"], *([name] for name in names)],
-        _beside("bytes", pairs, lambda row: number(_file(row), "stored_bytes", 1, ",.0f")),
+        _beside("bytes", pairs, lambda row: number(row.file, "stored_bytes", 1, ",.0f")),
         _beside("acc %", pairs, lambda row: number(row.accuracy, "accuracy", 0.01)),
         *(_beside(f"x at {n}", pairs, partial(_speed, batch=n)) for n in ends(now)),
     ]
@@ -32,10 +31,6 @@ def changes(then: list[Row], now: list[Row], *, width: int = 100) -> str:
 
 def _beside(head: str, pairs: list[tuple[Row, Row]], cell: Callable[[Row], str]) -> Cells:
     return [[head, "now"], *([cell(then), cell(now)] for then, now in pairs)]
-
-
-def _file(row: Row) -> Facts:
-    return row.size or row.accuracy
 
 
 def _speed(row: Row, batch: int) -> str:

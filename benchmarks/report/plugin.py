@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.facts.record import Facts, facts_of
+from benchmarks.facts.record import Facts, facts_of, finished_tests
 from benchmarks.gate.changes import Changes, changes
 from benchmarks.gate.history import read_history
 from benchmarks.gate.plugin import KEY, SUITE
@@ -39,23 +39,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if folder is None or config.option.collectonly:
         return
     try:
-        run = _run(terminalreporter, config)
-        found, against = _changes(config, _facts(terminalreporter))
+        reports = finished_tests(terminalreporter)
+        facts = {report.nodeid: facts for report in reports for facts in facts_of([report])}
+        run = _run(facts, config)
+        found, against = _changes(config, facts)
         for path in write_report(folder, [run], found, against=against, option="--report"):
             terminalreporter.line(f"report: {path}")
     except CompressionError as error:
         terminalreporter.line(f"no report: {error}", red=True)
 
 
-def _facts(terminalreporter: Any) -> dict[str, Facts]:
-    """Return what this run recorded, by node id."""
-    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ())]
-    return {report.nodeid: facts for report in reports for facts in facts_of([report])}
-
-
-def _run(terminalreporter: Any, config: pytest.Config) -> Run:
-    """Return this run as if it had been saved and read again."""
-    found = _facts(terminalreporter)
+def _run(found: dict[str, Facts], config: pytest.Config) -> Run:
+    """Return this run, by what its tests recorded, as if it had been saved and read again."""
     if not found:
         raise CompressionError("no benchmark of this run recorded anything")
     try:

@@ -35,6 +35,16 @@ class Row:
     left_out: set[str] = field(default_factory=set)
     left_out_count: int = 0
 
+    @property
+    def file(self) -> Facts:
+        """The facts that know the file, of whichever metric ran."""
+        return self.size or self.accuracy
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a time of it is that of a busy machine."""
+        return any(fact.get("noisy") for fact in self.latency.values())
+
 
 def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
     """Return a row for each device and technique, the baseline first, else in order."""

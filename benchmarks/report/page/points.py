@@ -4,13 +4,13 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from benchmarks.facts.record import Facts
+from benchmarks.report.columns import MIB
+from benchmarks.report.rows import SHOWN as IN_ROWS
 from benchmarks.report.rows import Row, rows
 
-MIB = 2**20
-SHOWN = frozenset({"size", "accuracy", "latency", "cost", "training"})
+SHOWN = frozenset({*IN_ROWS, "training"})
 """Metrics of which a technique has at most one entry, or one per way of timing."""
 Z = 1.959964
 """Standard deviations of a two-sided interval of 95%."""
@@ -73,7 +73,7 @@ def points_of(facts: Iterable[Facts], key: str = "") -> list[Point]:
 
 
 def _point(row: Row, row_id: str) -> Point:
-    size: Any = row.size.get("stored_bytes") or row.accuracy.get("stored_bytes")
+    size = row.file.get("stored_bytes")
     return Point(
         row.technique,
         kind_of(row.technique),

@@ -100,12 +100,11 @@ def run_of(history: History, seen: Seen) -> Run:
 
     What a benchmark says as in the run before is not checked again: size and accuracy rarely change.
     """
-    entries = {name: entry.get("extra_info", {}) for name, entry in history.entries.items()}
-    known = {name: facts for name, facts in entries.items() if "metric" in facts}
+    known = {name: facts for name, facts in history.facts.items() if "metric" in facts}
     if not known:
         raise CompressionError(
-            f"{history.path}: none of its {len(entries)} benchmarks records a metric of this suite; "
-            "expected a run of pytest benchmarks/"
+            f"{history.path}: none of its {len(history.entries)} benchmarks records a metric of this "
+            "suite; expected a run of pytest benchmarks/"
         )
     try:
         for name, found in known.items():

@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmarks.facts.record import Facts
 from benchmarks.gate.rules import TOLERANCES
-from benchmarks.report.columns import significant
+from benchmarks.report.columns import MIB, significant
 from benchmarks.report.page.levels import can_judge, exact_changes, noisy_changes
-from benchmarks.report.page.points import MIB, timed_name
+from benchmarks.report.page.points import timed_name
 from benchmarks.report.page.runs import Run, Setting
 
 MOST_VALUES = 60_000

@@ -5,12 +5,11 @@ from itertools import pairwise
 from typing import Any
 
 from benchmarks.facts.record import Facts
-from benchmarks.report.columns import significant
+from benchmarks.report.columns import KIB, MIB, significant
 from benchmarks.report.page.html import Cell, Line, Markup, join, number, table, tag
-from benchmarks.report.page.points import MIB, Point
+from benchmarks.report.page.points import Point
 from benchmarks.report.page.runs import Setting
 
-KIB = 2**10
 PARTS = ("values", "index", "codebook", "metadata")
 """What a file consists of, in the order of the bars and of their colours."""
 
