@@ -42,6 +42,11 @@ def column(page: Any, number: int, *, only: str = "") -> list[str]:
     return [text.strip() for text in cells.all_inner_texts()]
 
 
+def told(page: Any, text: str) -> None:
+    """Wait until the tip says it: a browser passes a pointer's moves on once per frame."""
+    page.locator("#tip", has_text=text).wait_for(state="visible")
+
+
 def point_of(page: Any, technique: str) -> Any:
     """Return the point of a technique in the first plot."""
     name = page.locator("th").get_by_text(technique, exact=True)
@@ -200,8 +205,10 @@ def test_a_line_of_the_history_tells_its_runs_and_grows(browser: Any, history: P
         box = line.bounding_box()
         tip = page.locator("#tip")
         page.mouse.move(box["x"] + 2, box["y"] + 5)
+        told(page, "0abcdef")
         assert tip.inner_text() == "baseline: file, MiB\n2026-01-01 0abcdef: 42.720"
         page.mouse.move(box["x"] + box["width"] * 3 / 4, box["y"] + 5)
+        told(page, "3abcdef")
         assert "2026-01-04 3abcdef" in tip.inner_text()
         line.focus()
         page.keyboard.press("ArrowLeft")
