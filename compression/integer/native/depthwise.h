@@ -107,7 +107,62 @@ INLINE int columns_apart(const struct step *s) {
     return apart % s->width || apart / s->width >= s->groups ? 0 : (int)(apart / s->width);
 }
 
+/* Whether a filter is one weight per channel, as a batch norm after a concatenation is: four rows that are
+   one, of which the first has a weight. */
+static int is_affine(const struct step *s) {
+    const int32_t *at = s->run_offsets;
+    return s->runs == 4 && s->groups == 1 && at[0] == at[3] && !s->residual && !s->real;
+}
+
+/* One block of channels of P pixels: what `interleave` makes of four equal rows, but for what meets no
+   weight. */
+INLINE void scale_block(const struct step *s, const struct bounds *bounds, const struct place *at, int b,
+                        int channel, const int P) {
+    const __m512i quads = _mm512_broadcast_i32x4(_mm_setr_epi32(0x80808000, 0x80808001, 0x80808002, 0x80808003));
+    const __mmask64 mask = block_lanes(s->channels, channel);
+    __m512i weights[VECTORS], bias[VECTORS], places[VECTORS];
+    __m512 factor[VECTORS], y[VECTORS];
+    load_factors(s->multiplier + BLOCK * b, factor, VECTORS);
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) {
+        weights[v] = _mm512_load_si512(s->weights + 4 * (BLOCK * b + LANES * v));
+        bias[v] = _mm512_loadu_si512(s->bias + BLOCK * b + LANES * v);
+        places[v] = _mm512_add_epi8(quads, _mm512_set1_epi32(4 * v));
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) {
+        const __m512i codes = _mm512_loadu_si512(s->input + at[p].input + channel);
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+            __m512i sum = bias[v];
+            dot(&sum, _mm512_shuffle_epi8(codes, places[v]), weights[v]);
+            y[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor[v]);
+        }
+        uint8_t *output = (uint8_t *)s->output + at[p].output + channel;
+        _mm512_mask_storeu_epi8(output, mask, encode(bounds, y, VECTORS));
+    }
+}
+
+static void affine(const struct step *s, int images, int thread, int threads) {
+    const struct bounds bounds = bounds_of(s);
+    const int blocks = (s->channels + BLOCK - 1) / BLOCK, last = s->channels < BLOCK ? 0 : s->channels - BLOCK;
+    for (struct share on = share_of(s, images, thread, threads); on.left;) {
+        struct place at[NEIGHBOURS];
+        int P = 0;
+        for (; P < NEIGHBOURS && on.left; P++, advance(s, &on)) at[P] = place_of(s, on.image, on.pixel);
+        for (int b = 0; b < blocks; b++) {
+            const int channel = BLOCK * b < last ? BLOCK * b : last;
+            if (P == NEIGHBOURS) scale_block(s, &bounds, at, b, channel, NEIGHBOURS);
+            else for (int p = 0; p < P; p++) scale_block(s, &bounds, at + p, b, channel, 1);
+        }
+    }
+}
+
 static void depthwise(const struct step *s, int images, int thread, int threads) {
+    if (is_affine(s)) {
+        affine(s, images, thread, threads);
+        return;
+    }
     const int stride = columns_apart(s), blocks = (s->channels + BLOCK - 1) / BLOCK;
     const int64_t tiles = (s->plane + NEIGHBOURS - 1) / NEIGHBOURS, rows = s->pixels / s->plane;
     const int64_t each = s->plane / tiles, more = s->plane % tiles; /* pixels of a tile */

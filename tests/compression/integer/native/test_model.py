@@ -106,6 +106,17 @@ def test_depthwise_windows_are_the_reference(channels: int, window: dict[str, An
         assert_every_code_is_the_references(model.eval(), numbers(batch, 2, *sides))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [2, 16, 33, 64, 65, 130])
+def test_one_weight_per_channel_is_the_reference(channels: int, stride: int) -> None:
+    """As a batch norm after a concatenation is: four pixels at a time, and those that are left."""
+    torch.manual_seed(0)
+    window = {"kernel_size": 1, "stride": stride}
+    for batch, sides in ((3, (6, 11)), (1, (3, 3))):
+        model = Depthwise(channels, added=False, real=False, **window)
+        assert_every_code_is_the_references(model.eval(), numbers(batch, 2, *sides))
+
+
 @pytest.mark.parametrize(
     ("groups", "inputs", "outputs"),
     [
