@@ -94,6 +94,10 @@ class Workload:
         for newer in ("cutout", "compiled", "views"):
             if not recipe[newer]:
                 del recipe[newer]
+        if recipe["shift_factor"] == 1:
+            del recipe["shift_factor"]
+        if recipe["optimizer"] != "muon":
+            del recipe["muon_rate"], recipe["muon_decay"]
         text = json.dumps([*parts, recipe], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

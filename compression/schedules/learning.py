@@ -49,7 +49,7 @@ class Pace:
         """
         if self.mu is not None:
             return self.mu
-        momentum = recipe.momentum if recipe.optimizer == "sgd" else 0.9
+        momentum = 0.9 if recipe.optimizer == "adam" else recipe.momentum
         return FIRST_PULL * (1 - momentum) * self.steps / (recipe.learning_rate * last)
 
 

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from compression.nested import map_tensors
 from compression.training.batches import Feed, batches
 from compression.training.checks import check_labels, check_logits, training_device
+from compression.training.optimizers import optimizer_of
 from compression.training.probe import Trial
-from compression.training.recipe import Recipe, has_bfloat16, optimizer_of, rate_of, seed_of
+from compression.training.recipe import Recipe, has_bfloat16, rate_of, seed_of
 from compression.training.run import Check, Loss, Run
 from compression.training.split import Split
 

@@ -1,12 +1,11 @@
-"""How a network is trained: the recipe, and the optimizer and learning rates that it means."""
+"""How a network is trained: the recipe, and the learning rates that it means."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import nn
 
 from compression.checks import is_whole
 from compression.errors import CompressionError
@@ -16,7 +15,12 @@ from compression.errors import CompressionError
 class Recipe:
     """How a network is trained; every field is part of the result's fingerprint.
 
-    warmup        fraction of the training in which "one-cycle" raises the learning rate
+    optimizer     "muon" makes the steps of hidden layers' weights orthogonal, by `muon_rate` and the
+                  decoupled `muon_decay`; all else is trained by "sgd", at learning_rate
+                  (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/)
+    shift_factor  the biases of normalizations learn at so many times learning_rate (Jordan 2024,
+                  arXiv:2404.00498, who gives those of batch norm 64)
+    warmup        fraction of the training in which "one-cycle" raises the learning rates
     precision     "bfloat16" is autocast, used where the machine computes in it, float32 elsewhere
     coarse_sizes  pixels that images are resized to, one number for each of the first epochs: cheaper,
                   for a convolutional network with a global pool (progressive resizing, fast.ai 2018)
@@ -35,7 +39,7 @@ class Recipe:
     epochs: int
     batch_size: int
     learning_rate: float
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "muon"] = "sgd"
     schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
     warmup: float = 0.2
     momentum: float = 0.9
@@ -47,6 +51,9 @@ class Recipe:
     cutout: int = 0
     compiled: bool = False
     views: int = 0
+    muon_rate: float = 0.1
+    muon_decay: float = 0.05
+    shift_factor: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot be followed."""
@@ -71,7 +78,7 @@ class Recipe:
                 f"found {self.coarse_sizes!r}"
             )
         choices = {
-            "optimizer": ("sgd", "adam"),
+            "optimizer": ("sgd", "adam", "muon"),
             "schedule": ("one-cycle", "cosine", "step", "constant"),
             "precision": ("float32", "bfloat16"),
         }
@@ -103,6 +110,9 @@ _NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
     "momentum": (lambda x: 0 <= x < 1, "0 or more and below 1"),
     "weight_decay": (lambda x: x >= 0, "0 or more"),
     "label_smoothing": (lambda x: 0 <= x <= 1, "in 0..1"),
+    "muon_rate": (lambda x: x > 0, "positive"),
+    "muon_decay": (lambda x: x >= 0, "0 or more"),
+    "shift_factor": (lambda x: x > 0, "positive"),
 }
 
 
@@ -119,23 +129,6 @@ def has_bfloat16(device: torch.device | str) -> bool:
     return bool(
         capabilities.get("avx512_bf16", torch.cpu._is_avx512_bf16_supported())
         or torch.cpu._is_amx_tile_supported()
-    )
-
-
-def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer, which decays weights only.
-
-    To decay batch norm and bias costs accuracy (He et al. 2019, arXiv:1812.01187, 3.1).
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=recipe.learning_rate)
-    return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
     )
 
 

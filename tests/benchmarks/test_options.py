@@ -140,7 +140,12 @@ FINGERPRINTS = {  # of saved runs and cached baselines: a change costs every use
 
 def test_the_recipes_of_a_cpu_keep_their_fingerprints() -> None:
     assert {name: w.recipe_fingerprint() for name, w in WORKLOADS.items()} == FINGERPRINTS
-    for unused, used in ({"cutout": 0}, {"cutout": 8}), ({"compiled": False}, {"compiled": True}):
+    for unused, used in (
+        ({"cutout": 0}, {"cutout": 8}),
+        ({"compiled": False}, {"compiled": True}),
+        ({"shift_factor": 1.0}, {"shift_factor": 8.0}),
+        ({"muon_rate": 0.5, "muon_decay": 0.5}, {"optimizer": "muon"}),
+    ):
         found = [replace(TINY, recipe=replace(TINY.recipe, **f)) for f in (unused, used)]
         assert found[0].recipe_fingerprint() == TINY.recipe_fingerprint()
         assert found[1].recipe_fingerprint() != TINY.recipe_fingerprint()

@@ -24,10 +24,12 @@ pytestmark = [
 CUDA = torch.device("cuda", 0)
 
 
-def waits_of(images: int) -> int:
+def waits_of(images: int, optimizer: Any) -> int:
     """Count how often the host waits for the device in one epoch of batches of eight."""
     model, data = residual().to(CUDA), pictures(images).to(CUDA)
-    recipe = replace(PLAIN, epochs=1, batch_size=8, cutout=4, precision="bfloat16")
+    recipe = replace(
+        PLAIN, epochs=1, batch_size=8, cutout=4, precision="bfloat16", optimizer=optimizer
+    )
     fit(model, data, recipe)  # what waits only once is over
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -39,8 +41,11 @@ def waits_of(images: int) -> int:
     return sum("called a synchronizing" in str(warning.message) for warning in found)
 
 
-def test_no_step_waits_for_the_device() -> None:
-    few, many = waits_of(64), waits_of(256)  # 8 and 32 steps, fewer than between two checks
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_no_step_waits_for_the_device(optimizer: str) -> None:
+    few, many = (
+        waits_of(images, optimizer) for images in (64, 256)
+    )  # 8 and 32 steps, fewer than between two checks
     assert few == many
     assert few > 0, "the epoch's end waits, and is seen to"
 

@@ -51,7 +51,7 @@ def test_training_learns() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "step", "constant"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
 def test_every_recipe_trains(schedule: Any, optimizer: Any) -> None:
     model = residual()
     before = weights(model)

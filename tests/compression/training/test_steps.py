@@ -15,7 +15,8 @@ from compression.errors import CompressionError
 from compression.training import Recipe, Split, fit
 from compression.training.batches import batches, cut_out
 from compression.training.loop import forward_of
-from compression.training.recipe import optimizer_of, rate_of
+from compression.training.optimizers import optimizer_of
+from compression.training.recipe import rate_of
 from tests.support.nets import RECIPE, residual
 from tests.support.steps import PLAIN, Poison, pictures
 
