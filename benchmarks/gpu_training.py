@@ -16,6 +16,7 @@ from benchmarks.workloads import (
     CIFAR10,
     CIFAR10_CUDA,
     CIFAR10_CUDA_LONG,
+    CIFAR10_MUON,
     CIFAR10_PAPER,
     Workload,
 )
@@ -50,6 +51,7 @@ TRAININGS = {
     "cifar10":               Training(CIFAR10, seconds=180, accuracy=0.94),
     "cifar10-compiled":      Training(CIFAR10, seconds=180, accuracy=0.94, recipe=COMPILED),
     "cifar10-long":          Training(CIFAR10, seconds=360, accuracy=0.95, recipe=CIFAR10_CUDA_LONG),
+    "cifar10-muon":          Training(CIFAR10_MUON, seconds=360, accuracy=0.95),
     # The paper's baseline has 94%, from ImageNet weights; from random ones ten epochs reach less.
     "cifar10-paper":         Training(CIFAR10_PAPER, seconds=180, accuracy=0.94),
     "cifar10-paper-random":  Training(FROM_RANDOM, seconds=180, accuracy=0.86),

@@ -133,6 +133,7 @@ FINGERPRINTS = {  # of saved runs and cached baselines: a change costs every use
     "digits": "f0149c2a57ac8221",
     "digits-224": "a2209b2b247c1448",
     "cifar10": "881456c3504bd3ae",
+    "cifar10-muon": "29f0bd4caa06506f",
     "digits-quick": "a520d56256d8cabf",
     "cifar10-paper": "536a94c664dd75da",
 }
