@@ -11,7 +11,7 @@ from benchmarks.report.columns import interval, parts, significant
 from benchmarks.report.engines import engine_times, engines
 from benchmarks.report.layers import layers
 from benchmarks.report.lessons import lessons, teachers
-from benchmarks.report.linear import linear
+from benchmarks.report.linear import linear, recurrent
 from benchmarks.report.rows import Row, rows
 from benchmarks.report.table import markdown, render_groups, render_notes
 from compression.accounting import count_macs, count_parameters
@@ -217,6 +217,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
     "layers": (("layers",), layers),
     "lessons": (("accuracy",), lessons),
     "linear": (("latency",), linear),
+    "recurrent": (("latency",), recurrent),
     "networks": (("latency",), networks),
     "removal": (("removal",), removal),
     "storage": (("storage-speed", "storage-memory"), storage),

@@ -144,6 +144,11 @@ def check_recurrent() -> None:
         kernel = native_recurrent(layer)
         assert kernel is not None
         assert_same(kernel(*case.call()), layer(*case.call()))
+        for bits, group in ((8, None), (4, 6)):
+            coded = quantize_weights(case.layer(), num_bits=bits, group_size=group)
+            kernel = native_recurrent(coded)
+            assert kernel is not None
+            torch.testing.assert_close(kernel(*case.call()), coded(*case.call()))
 
 
 def check_with(slack: int) -> None:

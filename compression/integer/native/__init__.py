@@ -3,12 +3,17 @@
 from compression.integer.native.library import library, missing
 from compression.integer.native.linear import DYNAMIC_KERNEL, WEIGHTS_KERNEL, native_linear
 from compression.integer.native.model import KERNEL, NativeModel, lower_native
-from compression.integer.native.recurrent import RECURRENT_KERNEL, native_recurrent
+from compression.integer.native.recurrent import (
+    RECURRENT_KERNEL,
+    RECURRENT_WEIGHTS_KERNEL,
+    native_recurrent,
+)
 
 __all__ = [
     "DYNAMIC_KERNEL",
     "KERNEL",
     "RECURRENT_KERNEL",
+    "RECURRENT_WEIGHTS_KERNEL",
     "WEIGHTS_KERNEL",
     "NativeModel",
     "library",

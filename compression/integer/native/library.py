@@ -56,11 +56,12 @@ def library() -> Any:
     compiled.run.argtypes = [pointer, number, *([pointer] * 3), *([number] * 5), small]
     compiled.scratch_bytes.argtypes = [pointer, number]
     compiled.run.restype = compiled.scratch_bytes.restype = number
-    compiled.linear_weights.argtypes = [pointer] * 5 + [number] * 5 + [small] * 2
+    compiled.linear_weights.argtypes = [pointer] * 5 + [number] * 4 + [small] * 2
     compiled.linear_weights.restype = None
     compiled.linear_dynamic.argtypes = [pointer] * 6 + [number] * 3 + [small]
-    compiled.recurrent_dynamic.argtypes = [
-        *([small] + [pointer] * 9 + [number, small]), *([pointer] * 3 + [number] * 2 + [small]),
+    compiled.recurrent.argtypes = [
+        *([small] * 2 + [number] + [pointer] * 9), *([number, small] + [pointer] * 3),
+        *([number] * 2 + [small]),
     ]  # fmt: skip
     return compiled
 

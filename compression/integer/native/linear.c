@@ -3,15 +3,15 @@
 
 /* y (rows, outputs) = x (rows, inputs) times weights of `bits` (4 or 8) each, plus the bias.
 
-   `scale` is [block][group][64]; `group` inputs share one, and those of 4 bits fill whole lanes. */
+   `scale` is [block][group][64]; `group` inputs share one. */
 void linear_weights(const float *x, const int8_t *weights, const float *scale, const float *bias,
-                    float *y, int64_t rows, int64_t inputs, int64_t outputs, int64_t group,
-                    int64_t block_bytes, int bits, int threads) {
-    const struct linear s = {.x = x, .weights = weights, .scale = scale, .bias = bias, .y = y, .rows = rows,
-        .inputs = inputs, .outputs = outputs, .group = group, .block_bytes = block_bytes};
+                    float *y, int64_t rows, int64_t inputs, int64_t outputs, int64_t group, int bits,
+                    int threads) {
+    struct linear s = {.x = x, .weights = weights, .scale = scale, .bias = bias, .y = y, .rows = rows,
+        .inputs = inputs, .outputs = outputs};
+    set_group(&s, group, form_of(bits));
 #pragma omp parallel num_threads(useful(threads, rows, inputs, outputs))
-    if (bits == 4) share(&s, omp_get_thread_num(), omp_get_num_threads(), FOUR);
-    else share(&s, omp_get_thread_num(), omp_get_num_threads(), EIGHT);
+    share_weights(&s, form_of(bits));
 }
 
 /* y = the product of rows quantized to 8 bits with weights [block][4 inputs][output][4]; 0: no memory. */

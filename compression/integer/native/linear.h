@@ -174,6 +174,23 @@ INLINE void share(const struct linear *s, int thread, int threads, const enum fo
     }
 }
 
+/* The share of one thread of a parallel region, of weights of 4 or 8 bits. */
+static void share_weights(const struct linear *s, enum form form) {
+    if (form == FOUR) share(s, omp_get_thread_num(), omp_get_num_threads(), FOUR);
+    else share(s, omp_get_thread_num(), omp_get_num_threads(), EIGHT);
+}
+
+/* Of weights of 4 or 8 bits; 0: rows are quantized, too. */
+INLINE enum form form_of(int bits) { return bits == 0 ? DYNAMIC : bits == 4 ? FOUR : EIGHT; }
+
+/* So many inputs of a row share a scale, all of them at most; those of 4 bits fill whole lanes. */
+INLINE void set_group(struct linear *s, int64_t group, enum form form) {
+    s->group = group < s->inputs ? group : s->inputs;
+    const int64_t groups = (s->inputs + s->group - 1) / s->group;
+    const int64_t lanes = groups * ((s->group + NIBBLES - 1) / NIBBLES);
+    s->block_bytes = BLOCK * (form == FOUR ? lanes * (NIBBLES / 2) : s->inputs);
+}
+
 static int useful(int threads, int64_t rows, int64_t inputs, int64_t outputs) {
     const int64_t most = rows * inputs * outputs / MULTIPLICATIONS;
     return most < 1 ? 1 : most < threads ? (int)most : threads;

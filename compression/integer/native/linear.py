@@ -79,7 +79,7 @@ class NativeWeightLinear(NativeLinear):
         scale = layer.scale if layer.group_size else layer.scale[:, None]
         self.scale = pack_vectors(scale)
         pack = pack_nibbles if self.bits == 4 else pack_bytes
-        self.packed, self.block_bytes = pack(layer.codes, self.group)
+        self.packed = pack(layer.codes, self.group)
 
     def _unpacked(self) -> Tensor:
         # Of columns of the identity, each sum has one product that is not 0.
@@ -92,7 +92,7 @@ class NativeWeightLinear(NativeLinear):
         library().linear_weights(
             rows.data_ptr(), self.packed.data_ptr(), self.scale.data_ptr(),
             None if bias is None else bias.data_ptr(), outputs.data_ptr(), count, self.in_features,
-            self.out_features, self.group, self.block_bytes, self.bits, torch.get_num_threads(),
+            self.out_features, self.group, self.bits, torch.get_num_threads(),
         )  # fmt: skip
         self.__dict__["kernels_ran"] = {WEIGHTS_KERNEL: 1}
 
@@ -134,12 +134,12 @@ def native_linear(layer: nn.Module) -> NativeLinear | None:
         return None
     if isinstance(layer, DynamicQuantizedLinear):
         return NativeDynamicLinear(layer) if layer.in_features <= LONGEST_SUM else None
-    if not isinstance(layer.layer, nn.Linear) or _overflows(layer):
+    if not isinstance(layer.layer, nn.Linear) or overflows(layer):
         return None
     return NativeWeightLinear(layer)
 
 
-def _overflows(layer: WeightQuantizedLayer) -> bool:
+def overflows(layer: Any) -> bool:
     """Tell whether a code stands for a number beyond float32, which affine.py saturates."""
     scale = layer.scale.max()
     return QParams(scale, torch.zeros((), dtype=torch.int32), layer.num_bits).overflows
@@ -164,21 +164,20 @@ def pack_vectors(rows: Tensor) -> Tensor:
     return wide.view(-1, BLOCK, rows.shape[1]).transpose(1, 2).flatten()
 
 
-def pack_bytes(codes: Tensor, group: int) -> tuple[Tensor, int]:
-    """Pack codes (outputs, inputs) as [block][input][output]; return the bytes of a whole block."""
+def pack_bytes(codes: Tensor, group: int) -> Tensor:
+    """Pack codes (outputs, inputs) as [block][input][output]."""
     del group  # they lie side by side
-    return torch.cat([block.t().flatten() for block in _blocks(codes)]), BLOCK * codes.shape[1]
+    return torch.cat([block.t().flatten() for block in _blocks(codes)])
 
 
-def pack_nibbles(codes: Tensor, group: int) -> tuple[Tensor, int]:
-    """Pack codes of 4 bits as [block][group][8 inputs][output]; return the bytes of a whole block."""
+def pack_nibbles(codes: Tensor, group: int) -> Tensor:
+    """Pack codes of 4 bits as [block][group][8 inputs][output], each group in whole lanes."""
     outputs, inputs = codes.shape
     groups, lanes = -(-inputs // group), -(-group // NIBBLES)
     whole = F.pad(codes, (0, groups * group - inputs)).view(outputs, groups, group)
     whole = F.pad(whole, (0, lanes * NIBBLES - group)).view(outputs, groups * lanes, NIBBLES)
     pairs = (whole[..., 0::2] & 15) | (whole[..., 1::2] << 4)  # int8: the upper bits fall off
-    blocks = [block.transpose(0, 1).flatten() for block in _blocks(pairs)]
-    return torch.cat(blocks), groups * lanes * (NIBBLES // 2) * BLOCK
+    return torch.cat([block.transpose(0, 1).flatten() for block in _blocks(pairs)])
 
 
 def pack_groups(codes: Tensor) -> Tensor:

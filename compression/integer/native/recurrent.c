@@ -1,4 +1,4 @@
-/* LSTM, GRU and RNN: the hidden state is quantized at each step and multiplied with codes. */
+/* LSTM, GRU and RNN: at each step the hidden state, real or quantized, is multiplied with codes. */
 #include "linear.h"
 #include "gates.h"
 
@@ -11,6 +11,7 @@ struct recurrent {
     const float *inputs; /* products of the inputs of all steps, with their bias */
     float *hidden, *cells, *outputs;
     int64_t units, width; /* of the cells; of the hidden states */
+    enum form form;
     struct linear products, projections;
 };
 
@@ -52,18 +53,24 @@ static void gates(const struct recurrent *s, const float *x, const float *h, int
     }
 }
 
+/* The share of one thread of a product of all its rows. */
+static void multiply_all(const struct linear *s, enum form form) {
+    if (form == DYNAMIC) multiply_rows(s);
+    else share_weights(s, form);
+}
+
 /* The share of one thread of a step of `rows` rows, the first of which is row `first` of all. */
 static void step_of(struct recurrent *s, int64_t first, int64_t rows) {
     const int64_t wide = s->products.outputs;
     s->products.rows = s->projections.rows = rows;
-    multiply_rows(&s->products);
+    multiply_all(&s->products, s->form);
 #pragma omp barrier
 #pragma omp for
     for (int64_t row = 0; row < rows; row++) {
         float *out = s->projections.weights ? (float *)s->projections.x : s->hidden;
         gates(s, s->inputs + (first + row) * wide, s->products.y + row * wide, row, out + row * s->units);
     }
-    if (s->projections.weights) multiply_rows(&s->projections);
+    if (s->projections.weights) multiply_all(&s->projections, s->form);
 #pragma omp barrier
 #pragma omp for
     for (int64_t row = 0; row < rows; row++)
@@ -73,30 +80,34 @@ static void step_of(struct recurrent *s, int64_t first, int64_t rows) {
 static void *with_memory(struct recurrent *s, int64_t rows) {
     const size_t floats = rows * (s->products.outputs + s->units) * sizeof(float);
     const size_t codes = dynamic_bytes(rows, s->width), more = dynamic_bytes(rows, s->units);
-    char *memory = malloc(floats + (codes + 3) / 4 * 4 + more);
+    char *memory = malloc(s->form == DYNAMIC ? floats + (codes + 3) / 4 * 4 + more : floats);
     if (!memory) return NULL;
     s->products.y = (float *)memory;
     s->projections.x = s->products.y + rows * s->products.outputs;
+    if (s->form != DYNAMIC) return memory;
     lay(&s->products, memory + floats);
     lay(&s->projections, memory + floats + (codes + 3) / 4 * 4);
     return memory;
 }
 
 /* Run `steps` of sizes[0] >= sizes[1] >= ... rows each, the last one first where `backward`; the
-   states (rows, channels) are replaced by the last ones. Weights are packed as for linear_dynamic;
-   those that project may be NULL. 0: no memory. */
-int recurrent_dynamic(int cell, const float *inputs, const int8_t *weights, const int32_t *sums,
-                      const float *scale, const float *bias, const int8_t *project,
-                      const int32_t *project_sums, const float *project_scale, const int64_t *sizes,
-                      int64_t steps, int backward, float *hidden, float *cells, float *outputs,
-                      int64_t units, int64_t width, int threads) {
+   states (rows, channels) are replaced by the last ones. Weights of `bits` (4 or 8), `group` of which
+   share a scale, are packed as for linear_weights; of 0 bits, and with sums, as for linear_dynamic.
+   Those that project may be NULL. 0: no memory. */
+int recurrent(int cell, int bits, int64_t group, const float *inputs, const int8_t *weights,
+              const int32_t *sums, const float *scale, const float *bias, const int8_t *project,
+              const int32_t *project_sums, const float *project_scale, const int64_t *sizes,
+              int64_t steps, int backward, float *hidden, float *cells, float *outputs,
+              int64_t units, int64_t width, int threads) {
     const int64_t rows = sizes[0], wide = units * (cell == LSTM ? 4 : cell == GRU ? 3 : 1);
     struct recurrent s = {.cell = cell, .inputs = inputs, .hidden = hidden, .cells = cells,
-        .outputs = outputs, .units = units, .width = width,
+        .outputs = outputs, .units = units, .width = width, .form = form_of(bits),
         .products = {.x = hidden, .weights = weights, .sums = sums, .scale = scale, .bias = bias,
             .rows = rows, .inputs = width, .outputs = wide},
         .projections = {.weights = project, .sums = project_sums, .scale = project_scale, .y = hidden,
             .rows = rows, .inputs = units, .outputs = width}};
+    set_group(&s.products, group, s.form);
+    set_group(&s.projections, group, s.form);
     void *memory = with_memory(&s, rows);
     if (!memory) return 0;
     int64_t all = 0;

@@ -1,5 +1,6 @@
 """Networks with recurrent layers on codes, deployed, explained, and refused by what has no kernel."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,20 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import compression.integer.layers as lowering
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import deploy, lacking
-from compression.integer.native import RECURRENT_KERNEL, native_recurrent
+from compression.integer.native import (
+    RECURRENT_KERNEL,
+    RECURRENT_WEIGHTS_KERNEL,
+    native_recurrent,
+)
 from compression.integer.native.recurrent import NativeRecurrent
-from compression.quantization import DynamicQuantizedRecurrent, quantize_dynamic
-from compression.storage import save
+from compression.quantization import (
+    DynamicQuantizedRecurrent,
+    WeightQuantizedEmbedding,
+    quantize_dynamic,
+    quantize_weights,
+)
+from compression.storage import load, save
+from tests.support.sequence_nets import Spoken, Written
 
 needs_kernels = pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
 
@@ -134,3 +145,65 @@ def test_what_other_executors_say(tmp_path: Path) -> None:
     if lacking("native") is None:
         with pytest.raises(CompressionError, match="of a compressed network"):
             save(deploy(network, x), tmp_path / "model")
+
+
+TOKENS, SOUND = (
+    torch.tensor([[3, 29, 7, 0], [1, 1, 4, 2]]),
+    torch.linspace(-2, 2, 480).view(2, 8, 30).sin(),
+)
+SEQUENCES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "written": (Written, TOKENS), "spoken": (Spoken, SOUND),
+}  # fmt: skip
+FORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "8 bits": quantize_weights,
+    "4 bits": lambda m: quantize_weights(m, num_bits=4, group_size=16),
+    "dynamic": quantize_dynamic,
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", SEQUENCES)
+@torch.no_grad()
+def test_networks_of_sequences_run_on_kernels_and_come_back(
+    name: str, form: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    make, x = SEQUENCES[name]
+    network = FORMS[form](make().eval())
+    save(network, tmp_path / "model")
+    deployed: Any = deploy(network, x)
+    assert isinstance(deployed.body, NativeRecurrent)
+    torch.testing.assert_close(deployed(x), network(x), rtol=1e-5, atol=1e-6)
+    kernel = RECURRENT_KERNEL if form == "dynamic" else RECURRENT_WEIGHTS_KERNEL
+    assert deployed.body.kernels_ran == {kernel: deployed.body.num_layers}
+    assert torch.equal(deploy(load(tmp_path / "model", make), x)(x), deployed(x))
+    if name == "written" and form != "dynamic":
+        assert isinstance(deployed.words, WeightQuantizedEmbedding)
+
+
+@torch.no_grad()
+def test_weights_without_a_kernel_are_real_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = quantize_weights(Spoken().eval(), num_bits=4)
+    many: Any = deploy(network, SOUND[:1].expand(lowering.MOST_ROWS + 1, 8, 30))
+    assert type(many.body) is nn.GRU
+    monkeypatch.setattr(lowering, "missing", lambda: "no compiler")
+    deployed: Any = deploy(network, SOUND)
+    assert type(deployed.body) is nn.GRU
+    assert torch.equal(deployed(SOUND), network(SOUND))
+
+
+@needs_kernels
+@torch.no_grad()
+def test_a_wrong_kernel_of_weights_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(layer: nn.Module) -> nn.Module | None:
+        kernel: Any = native_recurrent(layer)
+        if kernel is not None:
+            product = kernel.products["weight_hh_l0"]
+            product.bias = product.bias + 1e-3
+        return kernel
+
+    monkeypatch.setattr(lowering, "native_recurrent", wrong)
+    with pytest.warns(RuntimeWarning, match=r"^body gives other numbers on its kernel"):
+        deployed: Any = deploy(quantize_weights(Spoken().eval()), SOUND)
+    assert type(deployed.body) is nn.GRU

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from compression.integer import deploy
+from compression.integer import deploy, lacking
+from compression.integer.native.recurrent import NativeRecurrent
 from compression.layers import left_out
 from compression.quantization import (
     WeightQuantizedEmbedding,
@@ -147,7 +148,7 @@ def test_a_tied_embedding_and_output_share_their_codes() -> None:
     assert quantized.words.codes is quantized.head.codes
     assert left_out(quantized) == {}
     deployed = deploy(quantized, TOKENS)
-    assert type(deployed.body) is nn.LSTM
+    assert type(deployed.body) is (nn.LSTM if lacking("native") else NativeRecurrent)
     assert isinstance(deployed.words, WeightQuantizedEmbedding)
     torch.testing.assert_close(deployed(TOKENS), quantized(TOKENS))
 

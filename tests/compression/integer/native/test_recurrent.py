@@ -7,20 +7,33 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compression.accounting import count_macs, count_parameters
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import lacking
-from compression.integer.native import RECURRENT_KERNEL, native_recurrent
+from compression.integer.native import (
+    RECURRENT_KERNEL,
+    RECURRENT_WEIGHTS_KERNEL,
+    native_recurrent,
+)
 from compression.integer.native.recurrent import CELLS
+from compression.nested import map_tensors, tensors_in
 from compression.quantization import gates as reference
 from compression.quantization import quantize_dynamic, quantize_weights
-from tests.support.recurrent_cases import NAMED, Case, assert_same, cases
+from compression.quantization.coded import in_float
+from tests.support.recurrent_cases import NAMED, Case, assert_alike, assert_same, cases
 
 pytestmark = pytest.mark.skipif(lacking("native") is not None, reason=str(lacking("native")))
 SIZES = (1e-30, 1e-6, 1.0, 30.0, 1e4, 1e30)
 """Of inputs: gates of small numbers, of usual ones, and at their ends."""
+
+FORMS = ((8, None), (5, 3), (4, None), (4, 64), (3, 5), (2, 1))
+"""Bits of weights, and how many share a scale: in bytes, and in lanes of 4 bits, full or not."""
+TOLERANCE = 1e-5
+"""Of 1 and the largest output: sums of 40 products in float32, of 6 steps and 3 layers, each a
+rounding of 2^-24 that a step passes on."""
 
 
 def both(case: Case) -> tuple[Any, Any]:
@@ -138,12 +151,15 @@ def test_what_a_kernel_was_not_made_for_is_refused() -> None:
 
 
 def test_layers_of_other_numbers_have_no_kernel() -> None:
-    long = nn.LSTM(2**16 + 1, 2)
+    long, huge = nn.LSTM(2**16 + 1, 2), nn.LSTM(3, 3)
+    with torch.no_grad():
+        huge.weight_hh_l0.fill_(3e38)
     for other in (
         quantize_dynamic(Case().layer().double()),
         quantize_dynamic(Case().layer().bfloat16()),
         quantize_dynamic(long),
-        quantize_weights(Case().layer()),
+        quantize_weights(Case().layer().double()),
+        quantize_weights(huge),  # a code may stand for a number beyond float32
         nn.LSTM(3, 3),
     ):
         assert native_recurrent(other) is None
@@ -158,3 +174,50 @@ def test_the_longest_sum_is_exact() -> None:
     kernel: Any = native_recurrent(quantized)
     found: tuple[Tensor, Tensor] = kernel(x)
     assert_same(found, quantized(x))
+
+
+def exactly(layer: Any, call: tuple[Any, ...]) -> Any:
+    """Return what torch gives in float64, of the numbers that the codes stand for."""
+    real = copy.deepcopy(in_float(layer, lambda coded: coded.weight)).double()
+    values, *states = call
+    return real(values.to(torch.float64), *map_tensors(tuple(states), Tensor.double, "states"))
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@given(case=cases(), form=st.sampled_from(FORMS))
+@torch.no_grad()
+def test_any_layer_of_weights_gives_what_its_codes_stand_for(
+    case: Case, form: tuple[int, int | None]
+) -> None:
+    layer: Any = quantize_weights(case.layer(), num_bits=form[0], group_size=form[1])
+    kernel: Any = native_recurrent(layer)
+    found, wanted = kernel(*case.call()), exactly(layer, case.call())
+    assert_alike(found, layer(*case.call()))
+    for one, other in zip(tensors_in(found), tensors_in(wanted), strict=True):
+        allowed = TOLERANCE * (1 + other.abs().max())
+        assert ((one - other).abs() <= allowed).all()
+    assert kernel.kernels_ran == {RECURRENT_WEIGHTS_KERNEL: case.layers}
+    assert_same(kernel(*case.call()), found)
+    assert torch.equal(kernel.weight_hh_l0, layer.weight_hh_l0)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@torch.no_grad()
+def test_threads_change_no_bit_of_weights(bits: int) -> None:
+    case = Case(inputs=200, hidden=256, layers=2, both_ways=True, projected=200)
+    kernel: Any = native_recurrent(quantize_weights(case.layer(), num_bits=bits))
+    x, threads = torch.randn(3, 9, 200), torch.get_num_threads()
+    wanted = kernel(x)
+    torch.set_num_threads(2)
+    try:
+        assert_same(kernel(x), wanted)
+    finally:
+        torch.set_num_threads(threads)
+    assert_same(copy.deepcopy(kernel)(input=x), wanted)
+
+
+def test_what_a_kernel_of_weights_was_not_made_for_is_refused() -> None:
+    kernel: Any = native_recurrent(quantize_weights(Case().layer()))
+    for x in (torch.ones(2, 6).double(), torch.ones(2, 7), torch.ones(0, 6)):
+        with pytest.raises(CompressionError, match=r"float32 inputs|6 inputs expects"):
+            kernel(x)
