@@ -40,10 +40,14 @@ class CodedWeight(CodedLayer):
 
     def rows(self) -> Tensor:
         """Return what the codes stand for, in float32."""
+        return dequantize(self.codes, self.qparams())
+
+    def qparams(self) -> QParams:
+        """Return what the codes stand for as they are held."""
         if self._qparams is None or self._qparams.scale is not self.scale:
             # Once a device: to check the scales is to wait for a GPU.
             self._qparams = self.qparams_of(self.scale)
-        return dequantize(self.codes, self._qparams)
+        return self._qparams
 
     def qparams_of(self, scale: Tensor) -> QParams:
         """Return what codes with these scales stand for."""
@@ -73,9 +77,14 @@ class WeightQuantizedEmbedding(CodedWeight):
         """Return the row of each index in `input`."""
         shape, flat = (*input.shape, self.embedding_dim), input.flatten()
         codes, scale = (part.index_select(0, flat) for part in (self.codes, self.scale))
-        if not flat.numel():
+        if not codes.numel():
             return self.like.new_zeros(shape)
-        return dequantize(codes, self.qparams_of(scale)).to(self.like.dtype).view(shape)
+        if self.embedding_dim % (self.group_size or self.embedding_dim) or self.qparams().overflows:
+            numbers = dequantize(codes, self.qparams_of(scale))
+        else:  # the same product; scales were checked once
+            scales = scale.view(len(scale), -1, 1)
+            numbers = codes.view(len(scale), scales.shape[1], -1) * scales
+        return numbers.to(self.like.dtype).view(shape)
 
 
 class CodedRecurrent(nn.Module):

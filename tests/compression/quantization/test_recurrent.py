@@ -101,7 +101,7 @@ class Words(nn.Module):
 TOKENS = torch.tensor([[1, 5, 10], [2, 0, 0]])
 
 
-@pytest.mark.parametrize("group_size", [None, 4])
+@pytest.mark.parametrize("group_size", [None, 4, 3])
 @torch.no_grad()
 def test_an_embedding_gives_the_rows_of_its_codes(group_size: int | None) -> None:
     layer = nn.Embedding(11, 6, padding_idx=0)
