@@ -18,12 +18,12 @@ import hypothesis
 import pytest
 import torch
 
-from benchmarks.baseline.data import ROOTS
+from benchmarks.baseline.folders import check_root
 from benchmarks.machine.cuda_flags import describe_cuda
 from benchmarks.options import BUDGET, WORKLOAD, batch_sizes, devices
 from benchmarks.report.budget import RULE, Limit, parse_budget
 from benchmarks.report.folder import make_folder
-from benchmarks.workloads import DIGITS, DIGITS_QUICK, resolve
+from benchmarks.workloads import DIGITS, DIGITS_QUICK, FOLDER, resolve, with_options
 from compression.errors import CompressionError
 
 pytest_plugins = ["pytester", "benchmarks.gate.plugin", "benchmarks.report.plugin"]
@@ -48,7 +48,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device", action="append", choices=["cpu", "cuda"], help="may be given twice; default cpu"
     )
     group.addoption(
-        "--data-root", type=Path, help="CIFAR-10: torchvision's layout or image folders"
+        "--data-root",
+        type=Path,
+        help="images in train/CLASS and test/CLASS, and val/CLASS if you have it; of CIFAR-10 also in "
+        "torchvision's layout",
+    )
+    group.addoption(
+        "--network",
+        metavar="torchvision:NAME",
+        help=f"of --workload {FOLDER.name}; default torchvision:resnet18",
+    )
+    group.addoption(
+        "--size",
+        metavar="N|HEIGHTxWIDTH",
+        help=f"pixels that the images of --workload {FOLDER.name} are resized to; N is a square from "
+        "their middle",
     )
     group.addoption("--baseline", type=Path, metavar="CHECKPOINT", help="instead of training one")
     group.addoption(
@@ -94,14 +108,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if checkpoint is not None and not checkpoint.is_file():
         found = "expected a file, found a folder" if checkpoint.is_dir() else "no such file"
         raise pytest.UsageError(f"--baseline {checkpoint}: {found}")
-    with _refused("--workload: "):
-        config.stash[WORKLOAD] = workload = resolve(
-            _workload_name(config), config.invocation_params.dir
-        )
-    root, check_root = config.getoption("--data-root"), ROOTS.get(workload.data)
     with _refused():
-        if root is not None and check_root is not None:
-            check_root(root)
+        name = _workload_name(config)
+    with _refused("--workload: "):
+        config.stash[WORKLOAD] = workload = resolve(name, config.invocation_params.dir)
+    with _refused():
+        check_root(workload.data, config.getoption("--data-root"))
     with _refused("--budget: "):
         config.stash[BUDGET] = _budget(config)
     figures = config.getoption("--figures")
@@ -133,6 +145,10 @@ def _set_threads(config: pytest.Config) -> None:
 def _workload_name(config: pytest.Config) -> str:
     """Return what --workload names, or --quick in its place."""
     name: str = config.getoption("--workload")
+    asked = {o: config.getoption(f"--{o}") for o in ("network", "size")}
+    if any(asked.values()):
+        # In the name, for other processes: they are told no more.
+        name = config.option.workload = with_options(name, **asked)
     if config.getoption("--quick"):
         if name not in (DIGITS.name, DIGITS_QUICK.name):
             raise pytest.UsageError(

@@ -15,7 +15,9 @@ from benchmarks.artifact import Artifact, compress
 from benchmarks.baseline import (
     Baseline,
     Data,
+    check_before_reading,
     check_outputs,
+    fitted,
     obtain_baseline,
     trainable_workload,
     weights_fingerprint,
@@ -63,16 +65,19 @@ def device(place: str) -> torch.device:
 
 
 @pytest.fixture(scope="session")
-def workload(request: pytest.FixtureRequest) -> Workload:
-    """Return what --workload names."""
-    return request.config.stash[WORKLOAD]
+def workload(request: pytest.FixtureRequest, data: Data) -> Workload:
+    """Return what --workload names, built to fit its images."""
+    with end_on_error(request.session):
+        return fitted(request.config.stash[WORKLOAD], data)
 
 
 @pytest.fixture(scope="session")
-def data(request: pytest.FixtureRequest, workload: Workload) -> Data:
+def data(request: pytest.FixtureRequest) -> Data:
     """Load the workload's images; a user's mistake ends the run with one sentence."""
-    with end_on_error(request.session):
-        images = workload.data(request.config.getoption("--data-root"))
+    workload, root = request.config.stash[WORKLOAD], request.config.getoption("--data-root")
+    with end_on_error(request.session), minutes(request.config, "reading the images").watched():
+        check_before_reading(workload, root)
+        images = workload.data(root)
         if not isinstance(images, Data):
             raise CompressionError(
                 f"workload {workload.name}: its data must return a benchmarks.workloads.Data, found "

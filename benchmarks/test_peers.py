@@ -67,7 +67,9 @@ def peers(
         "labels": data.test.labels,
     }
     save_file({k: v.contiguous() for k, v in images.items()}, folder / "images.safetensors")
-    competition = Competition(request.config.getoption("--workload"), folder)
+    competition = Competition(
+        request.config.getoption("--workload"), folder, num_classes=data.num_classes
+    )
     yield competition
     competition.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.baseline import weights_fingerprint
+from benchmarks.baseline import fitted, weights_fingerprint
 from benchmarks.facts.record import encode_images
 from benchmarks.machine.process import Process, serve
 from benchmarks.workloads import resolve
@@ -44,7 +44,8 @@ def main() -> None:
     device = torch.device(options.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    test = workload.data(options.data_root).test.to(device)
+    data = workload.data(options.data_root)
+    workload, test = fitted(workload, data), data.test.to(device)
     example = test.inputs(slice(0, BATCH_SIZES[device.type]))
 
     def evaluate(path: str, *, student: bool) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 import dataclasses
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
 from benchmarks.baseline import Data, Workload, data, networks
+from benchmarks.baseline.folders import image_folder
+from benchmarks.baseline.networks import named
 from compression.errors import CompressionError
 from compression.training import Recipe
 
-__all__ = ["WORKLOADS", "Data", "Workload", "resolve"]
+__all__ = ["WORKLOADS", "Data", "Workload", "image_folder", "named", "resolve", "with_options"]
 
 STAGES = {"2": "layer1", "6": "layer2", "10": "layer3"}
 """The five-layer student's activations, and the blocks of a ResNet at such a stride."""
@@ -183,9 +187,44 @@ CIFAR10_PAPER = Workload(
     ),
 )
 
-WORKLOADS = {
-    w.name: w for w in (DIGITS, DIGITS_224, CIFAR10, CIFAR10_MUON, CIFAR10_PAPER, DIGITS_QUICK)
-}
+FOLDER = Workload("folder", named("torchvision:resnet18"), image_folder())
+"""Yours: images below --data-root, of --size, and --network."""
+
+_ALL = (DIGITS, DIGITS_224, CIFAR10, CIFAR10_MUON, CIFAR10_PAPER, FOLDER, DIGITS_QUICK)
+WORKLOADS = {w.name: w for w in _ALL}
+
+
+def with_options(name: str, *, network: str | None, size: str | None) -> str:
+    """Return the name of the workload `folder` with a network, and a size of its images.
+
+    CompressionError for another workload, an unknown network and a size that is none.
+    """
+    if name.partition("?")[0] != FOLDER.name:
+        raise CompressionError(
+            f"--network and --size are of --workload {FOLDER.name}, found --workload {name}"
+        )
+    options = {key: v for key, v in (("network", network), ("size", size)) if v is not None}
+    _folder(options)
+    return f"{FOLDER.name}?{urlencode(options)}"
+
+
+def _folder(options: dict[str, str]) -> Workload:
+    """Return the workload `folder` as `with_options` names it."""
+    workload = FOLDER
+    if "network" in options:
+        network = named(options["network"])
+        network.of(1)  # or it is refused
+        workload = dataclasses.replace(workload, network=network)
+    if "size" in options:
+        sides = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", options["size"])
+        if sides is None:
+            raise CompressionError(
+                f"--size must be pixels, N or HEIGHTxWIDTH, found {options['size']!r}"
+            )
+        height, width = sides.groups()
+        pixels = (int(height), int(width)) if width else int(height)
+        workload = dataclasses.replace(workload, data=image_folder(size=pixels))
+    return workload
 
 
 def resolve(name: str, folder: Path | None = None) -> Workload:
@@ -195,6 +234,8 @@ def resolve(name: str, folder: Path | None = None) -> Workload:
     """
     if name in WORKLOADS:
         return WORKLOADS[name]
+    if name.startswith(f"{FOLDER.name}?"):
+        return _folder(dict(parse_qsl(name.partition("?")[2])))
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise CompressionError(

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.baseline import check_before_reading
+from benchmarks.baseline.folders import ImageFolder
 from benchmarks.gate.rules import TOLERANCES
 from benchmarks.report.documents import readmes
 from benchmarks.technique import Technique
@@ -18,6 +20,7 @@ from benchmarks.workloads import WORKLOADS, Workload
 from compression import Architecture, Recipe, Split
 from compression.integer import Executor, has_integer_kernels, lower_native
 from compression.quantization import StaticQuantizedModel, quantize_static
+from tests.support.image_folders import draw
 from tests.support.nets import images, residual, split
 from tests.support.places import ROOT
 
@@ -70,6 +73,20 @@ def your_own_workload(found: Names, printed: str) -> None:
     mine = found["MINE"]
     assert isinstance(mine, Workload)
     assert mine.data(None).train.inputs(slice(0, 2)).shape == (2, 3, 8, 8)
+
+
+def flowers() -> Names:
+    draw(Path("flowers"))
+    return {}
+
+
+def your_own_images(found: Names, printed: str) -> None:
+    mine = found["MINE"]
+    assert isinstance(mine, Workload)
+    assert isinstance(mine.data, ImageFolder)
+    image, num_classes = mine.data.example()
+    assert (image.shape, num_classes) == ((1, 3, 64, 64), 3)
+    check_before_reading(mine, None)
 
 
 def a_technique_of_your_own(found: Names, printed: str) -> None:
@@ -137,6 +154,7 @@ BLOCKS: dict[str, tuple[Callable[[], Names], Callable[[Names, str], None]]] = {
         small_files,
     ),
     "small = remove_channels(": (no_names, channels_that_are_gone),
+    "MINE = Workload(": (flowers, your_own_images),
     "MINE = replace": (lambda: {"build": residual, "read": read}, your_own_workload),
     "def prune_threshold_unstructured": (no_names, a_technique_of_your_own),
     "row = Technique(": (no_names, a_row_of_your_own),

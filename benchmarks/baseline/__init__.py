@@ -1,6 +1,6 @@
 """The baseline: a workload's network and data, trained once, cached and checked bit for bit."""
 
-from benchmarks.baseline.checks import check_outputs
+from benchmarks.baseline.checks import check_before_reading, check_outputs, fitted
 from benchmarks.baseline.data import Data
 from benchmarks.baseline.fingerprints import weights_fingerprint
 from benchmarks.baseline.store import (
@@ -19,7 +19,9 @@ __all__ = [
     "Data",
     "Workload",
     "cache_path",
+    "check_before_reading",
     "check_outputs",
+    "fitted",
     "keep_baseline",
     "obtain_baseline",
     "train",

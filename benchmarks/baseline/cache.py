@@ -26,20 +26,23 @@ _ZEROS = b"0" * _DIGITS
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold the lock on `path` among all processes; CompressionError where that is impossible."""
+def lock(path: Path, what: str = "baseline", done: str = "trained") -> Iterator[None]:
+    """Hold the lock on `path` among all processes; CompressionError where that is impossible.
+
+    `what` is kept there, and `done` is how it is made, for the message.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
             yield
     except Timeout as error:
         raise CompressionError(
-            f"{path}.lock: another process has trained this baseline for over "
+            f"{path}.lock: another process has {done} this {what} for over "
             f"{LOCK_TIMEOUT_S // 3600} hours; end it, or delete the lock file"
         ) from error
     except OSError as error:
         raise CompressionError(
-            f"{path.parent}: the baseline cannot be cached ({error.strerror or error}); set "
+            f"{path.parent}: the {what} cannot be cached ({error.strerror or error}); set "
             "XDG_CACHE_HOME to a folder that can be written"
         ) from error
 
@@ -94,14 +97,14 @@ def read_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def evict(folder: Path, name: str, most_bytes: int) -> None:
-    """Delete the NAME-*.safetensors that were used longest ago, until the others fit `most_bytes`.
+def evict(folder: Path, name: str, most_bytes: int, suffix: str = ".safetensors") -> None:
+    """Delete the NAME-*`suffix` that were used longest ago, until the others fit `most_bytes`.
 
     What was used last says the time of modification. What stands beside one, its lock included, goes
     with it; one that is locked stays. So does what a killed training goes on from, for a month. An
     error is no reason to stop.
     """
-    found = {suffix: list[tuple[float, int, Path]]() for suffix in (".safetensors", ".resume")}
+    found = {kind: list[tuple[float, int, Path]]() for kind in (suffix, ".resume")}
     for path in folder.glob(f"{glob.escape(name)}-*"):
         with suppress(OSError):  # gone by now
             if path.suffix in found and path.stem.rpartition("-")[0] == name:
@@ -109,15 +112,15 @@ def evict(folder: Path, name: str, most_bytes: int) -> None:
     for modified, _, path in found[".resume"]:
         if time.time() - modified > RESUMABLE_S:
             _delete(path)
-    surplus = sum(size for _, size, _ in found[".safetensors"]) - most_bytes
-    for _, size, path in sorted(found[".safetensors"]):
-        if surplus > 0 and _delete(path, path.with_suffix(".json")):
+    surplus = sum(size for _, size, _ in found[suffix]) - most_bytes
+    for _, size, path in sorted(found[suffix]):
+        if surplus > 0 and _delete(path, path.with_suffix(".json"), suffix=suffix):
             surplus -= size
 
 
-def _delete(*paths: Path) -> bool:
+def _delete(*paths: Path, suffix: str = ".safetensors") -> bool:
     """Delete the files of what is kept at one place, and its lock; tell whether that could be."""
-    held = f"{paths[0].with_suffix('.safetensors')}.lock"
+    held = f"{paths[0].with_suffix(suffix)}.lock"
     with suppress(OSError, Timeout), FileLock(held, timeout=0):
         for path in (*paths, Path(held)):
             path.unlink(missing_ok=True)

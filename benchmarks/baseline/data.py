@@ -11,9 +11,24 @@ from torch.nn import functional as F
 
 from benchmarks.baseline.images import read_folder
 from benchmarks.baseline.roots import check_cifar10_root, refuse_root
+from benchmarks.baseline.transforms import Augment, Normalize
 from compression.errors import CompressionError
 from compression.paths import cache_folder
 from compression.training import Split
+
+__all__ = [
+    "ROOTS",
+    "Augment",
+    "Data",
+    "Normalize",
+    "fingerprint_of",
+    "load_cifar10",
+    "load_cifar10_paper",
+    "load_digits_32",
+    "load_digits_224",
+    "read_cifar10",
+    "split_indices",
+]
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,6 +49,11 @@ class Data:
         train, validation, test = (s.to(device) for s in (self.train, self.validation, self.test))
         return Data(train, validation, test, self.title)
 
+    @property
+    def num_classes(self) -> int:
+        """Return the highest label and one."""
+        return 1 + max(int(s.labels.max()) for s in (self.train, self.validation, self.test))
+
     def fingerprint(self) -> str:
         """Hash every split's images and labels in order (SHA-256, 16 hex digits)."""
         return fingerprint_of(self.train, self.validation, self.test)
@@ -46,75 +66,6 @@ def fingerprint_of(*splits: Split) -> str:
         digest.update(split.images.cpu().contiguous().numpy().tobytes())
         digest.update(split.labels.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Normalize:
-    """uint8 images -> float32 inputs: resized to `size` where it is given, then (x - mean) / std."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int | None = None
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Prepare a batch (N, C, H, W) of uint8 images."""
-        pixels = images.float() / 255
-        if self.size is not None:
-            pixels = F.interpolate(pixels, size=self.size, mode="bilinear", antialias=True)
-        mean, std = (_per_channel(v, images.device) for v in (self.mean, self.std))
-        return (pixels - mean) / std
-
-
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    # Filled on the device: a copy from the host would stop a GPU at every batch.
-    column = torch.empty(len(values), 1, 1, device=device)
-    for channel, value in zip(column, values, strict=True):
-        channel.fill_(value)
-    return column
-
-
-@dataclass(frozen=True, slots=True)
-class Augment:
-    """Random shifts of up to `shift` pixels (reflected), flips, and rotations up to `degrees`."""
-
-    shift: int = 4
-    flip: bool = True
-    degrees: float = 0.0
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch (N, C, H, W), each image by its own draw on the generator's device."""
-        if self.shift:
-            images = _shifted(images, self.shift, generator)
-        if self.flip:
-            flips = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
-            images = torch.where(flips.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
-        if self.degrees:
-            images = _rotated(images, self.degrees, generator)
-        return images
-
-
-def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    count, channels, height, width = images.shape
-    # reflect padding is not implemented for uint8
-    padded = F.pad(images.float(), (shift,) * 4, mode="reflect").to(images.dtype)
-    offsets = torch.randint(
-        0, 2 * shift + 1, (2, count, 1), generator=generator, device=generator.device
-    ).to(images.device)
-    rows = (offsets[0] + torch.arange(height, device=images.device)).view(count, 1, height, 1)
-    columns = (offsets[1] + torch.arange(width, device=images.device)).view(count, 1, 1, width)
-    batch = torch.arange(count, device=images.device).view(count, 1, 1, 1)
-    channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
-    return padded[batch, channel, rows, columns]
-
-
-def _rotated(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    draws = torch.rand(len(images), generator=generator, device=generator.device)
-    angles = torch.deg2rad((draws * 2 - 1) * degrees)
-    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    theta = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
-    rotated = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
-    return rotated.round().to(images.dtype)
 
 
 def split_indices(count: int, sizes: tuple[int, ...], *, seed: int) -> list[Tensor]:

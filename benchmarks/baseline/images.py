@@ -1,5 +1,7 @@
 """Images from files: pixels of 8 bits, whichever way they are stored."""
 
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     if not classes:
         raise CompressionError(f"{root}: expected one folder per class, found none")
-    known = _suffixes()
+    known = suffixes()
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -29,7 +31,7 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     return torch.stack(images), torch.tensor(labels), classes
 
 
-def _suffixes() -> set[str]:
+def suffixes() -> set[str]:
     """Return the endings of the files that Pillow reads here."""
     return {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
@@ -50,17 +52,81 @@ def _read_image(file: Path) -> Tensor:
 
 def _rgb(image: Image.Image, file: Path) -> Tensor:
     """Return an image's pixels (H, W, 3) as uint8; refuse those whose value is not known."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        wide = np.array(image).astype(np.int64)  # of 16 bits: Pillow would clip them to white
-        grey = torch.from_numpy(((wide + 128) // 257).astype(np.uint8))
-        return grey.unsqueeze(2).expand(-1, -1, 3).contiguous()
-    if image.mode in ("I", "F"):
-        raise CompressionError(
-            f"{file}: expected pixels of 8 or 16 bits, found mode {image.mode!r} ({image.format}), "
-            "whose white is not known; store it with 8 bits"
-        )
+    image = _eight_bits(image, file)
     if image.has_transparency_data and min(image.convert("RGBA").getchannel("A").tobytes()) < 255:
         raise CompressionError(
             f"{file}: found transparent pixels, whose colour is not known; store it on a background"
         )
     return torch.from_numpy(np.array(image.convert("RGB")))
+
+
+def _eight_bits(image: Image.Image, file: Path) -> Image.Image:
+    """Return an image of 8 bits; refuse one whose white is not known."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        wide = np.array(image).astype(np.int64)  # of 16 bits: Pillow would clip them to white
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise CompressionError(
+            f"{file}: expected pixels of 8 or 16 bits, found mode {image.mode!r} ({image.format}), "
+            "whose white is not known; store it with 8 bits"
+        )
+    return image
+
+
+Size = int | tuple[int, int] | None
+"""Pixels that images are resized to: a square's side, or height and width; None leaves them."""
+
+
+def read_images(files: Iterable[Path], shape: tuple[int, int, int], size: Size) -> Iterator[Tensor]:
+    """Yield each file's pixels as uint8 (C, H, W), of one channel or three, resized to `size`.
+
+    A size of one number is the shorter side's, then the middle is cut out, as torchvision's Resize
+    and CenterCrop do; one of two is exact. Transparent pixels are laid on white. CompressionError
+    names a file that cannot be read, or that is not of `shape` without a size.
+    """
+    for file in files:
+        try:
+            # Of tags and palettes that are odd; where warnings are errors they would be no image.
+            with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
+                picture = _resized(_opaque(_eight_bits(image, file)), size)
+                pixels = np.array(picture if shape[0] == 3 else picture.convert("L"))
+        except CompressionError:
+            raise
+        except Exception as error:  # Pillow's decoders raise many kinds for damage, SyntaxError too
+            raise CompressionError(f"{file}: not a readable image ({error})") from error
+        if pixels.shape[:2] != shape[1:]:
+            raise CompressionError(
+                f"{file}: expected {shape[2]}x{shape[1]} pixels, as the first image has, found "
+                f"{pixels.shape[1]}x{pixels.shape[0]}; images of several sizes need size=N (--size N)"
+            )
+        yield torch.from_numpy(pixels.reshape(*shape[1:], shape[0])).permute(2, 0, 1).contiguous()
+
+
+def pixels_of(file: Path) -> tuple[int, int]:
+    """Return height and width of an image by its header; CompressionError where it has none."""
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except Exception as error:
+        raise CompressionError(f"{file}: not a readable image ({error})") from error
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return an image in RGB, on white where it is transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")
+
+
+def _resized(image: Image.Image, size: Size) -> Image.Image:
+    if size is None:
+        return image
+    if isinstance(size, tuple):
+        return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    short = min(image.size)
+    width, height = (size if side == short else int(size * side / short) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.crop((left, top, left + size, top + size))

@@ -1,9 +1,13 @@
 """The networks of the paper: ResNet-18 with two stems, and the five-layer student."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from compression.architectures import Architecture
+from compression.errors import CompressionError
 
 
 def resnet18_10() -> nn.Module:
@@ -28,6 +32,53 @@ def resnet18_imagenet() -> nn.Module:
 def five_layer_cnn() -> nn.Module:
     """The paper's student, at most 5.19 MiB, for inputs of 32 pixels or more."""
     return Architecture("five-layer-cnn", 10)()
+
+
+@dataclass(frozen=True, slots=True)
+class FiveLayer:
+    """The paper's student for other images and classes: called, it returns a fresh one."""
+
+    channels: int
+    num_classes: int
+
+    def __call__(self) -> nn.Module:
+        """Return the network with weights drawn at random."""
+        model = Architecture("five-layer-cnn", self.num_classes)()
+        if self.channels != 3:
+            model[0] = nn.Conv2d(self.channels, 32, 3, padding=1, bias=False)  # type: ignore[operator]
+        return model
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A network by the name of its architecture, whose classes are those of the data."""
+
+    name: str
+
+    def __call__(self) -> nn.Module:
+        """Refuse to build what has no classes yet."""
+        raise CompressionError(f"{self.name}: its number of classes is known with the data")
+
+    def of(self, num_classes: int) -> Architecture:
+        """Return the factory for so many classes; CompressionError for an unknown name."""
+        return Architecture(self.name.removeprefix("torchvision:"), num_classes)
+
+
+def named(name: str) -> Named:
+    """Return, for a Workload's `network`, one by its name, with as many classes as the data has.
+
+    `name` is torchvision:NAME of a classification model, "resnet18-cifar" or "five-layer-cnn"
+    (compression.Architecture). An unknown one raises CompressionError before any image is decoded.
+
+    >>> named("torchvision:mobilenet_v2").of(3)
+    Architecture(name='mobilenet_v2', num_classes=3)
+    """
+    return Named(name)
+
+
+def with_classes(network: Callable[[], nn.Module], num_classes: int) -> Callable[[], nn.Module]:
+    """Return the factory of a named network for so many classes; another one as it is."""
+    return network.of(num_classes) if isinstance(network, Named) else network
 
 
 @torch.no_grad()

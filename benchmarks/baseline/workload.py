@@ -13,14 +13,26 @@ import torch
 from torch import nn
 
 from benchmarks.baseline.data import Data
+from benchmarks.baseline.networks import five_layer_cnn
 from compression.training import Recipe
+
+RECIPE = Recipe(
+    epochs=60, batch_size=64, learning_rate=1e-3, optimizer="adam", weight_decay=0.0,
+    precision="bfloat16",
+)  # fmt: skip
+FINE_TUNE = dataclasses.replace(RECIPE, epochs=8, learning_rate=2e-4)
+STUDENT_RECIPE = dataclasses.replace(RECIPE)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A network, the data that it is measured on, and the recipes that train it and its results.
 
-    - `network`: returns a fresh network with the state-dict keys of the baseline.
+    The recipes that are left out fit most networks; with more images they have fewer epochs. The
+    student that is left out has the channels and classes of the data.
+
+    - `network`: returns a fresh network with the state-dict keys of the baseline; `named(...)` is one
+      by its name.
     - `pretrained`: returns the network that training starts from; `network` by default.
     - `recipe`: trains the baseline; `cuda_recipe`, where it is given, trains it on a GPU.
     - `fine_tune`: repairs what a technique did.
@@ -40,10 +52,10 @@ class Workload:
     name: str
     network: Callable[[], nn.Module]
     data: Callable[[Path | None], Data]
-    recipe: Recipe
-    fine_tune: Recipe
-    student: Callable[[], nn.Module]
-    student_recipe: Recipe
+    recipe: Recipe = RECIPE
+    fine_tune: Recipe = FINE_TUNE
+    student: Callable[[], nn.Module] = five_layer_cnn
+    student_recipe: Recipe = STUDENT_RECIPE
     pretrained: Callable[[], nn.Module] | None = None
     fine_tune_images: int | None = None
     student_images: int | None = None

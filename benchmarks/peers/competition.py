@@ -44,8 +44,10 @@ class Competition:
         engines: Sequence[Engine] = ENGINES,
         *,
         budget_s: float = BUDGET_S,
+        num_classes: int | None = None,
     ) -> None:
-        """Start nothing yet; a race takes about `budget_s`."""
+        """Start nothing yet; a race takes about `budget_s`. `num_classes` are a named network's."""
+        self.num_classes = num_classes
         self.workload, self.folder, self.budget_s = workload, folder, budget_s
         self.engines = [engine for engine in engines if missing(engine) is None]
         self._processes: dict[Engine, Process] = {}
@@ -111,6 +113,7 @@ class Competition:
                 "baseline": self.folder / "baseline.safetensors",
                 "images": self.folder / "images.safetensors",
                 "num-threads": torch.get_num_threads(),
+                "num-classes": self.num_classes,
             }
             log = self.folder / f"{engine}.log"
             self._processes[engine] = Process("benchmarks.peers.worker", arguments, log=log)

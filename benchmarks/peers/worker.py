@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from benchmarks.baseline.networks import with_classes
 from benchmarks.facts.record import encode_images
 from benchmarks.machine.kernels import count_integer_kernels, kernels_of
 from benchmarks.machine.process import serve
@@ -37,7 +38,7 @@ class Worker:
         self.engine = BY_NAME[options.engine]
         for package in self.engine.packages:
             importlib.import_module(package)
-        self.factory = resolve(options.workload).network
+        self.factory = with_classes(resolve(options.workload).network, options.num_classes)
         self.baseline = options.baseline
         self.images = safe_open(options.images, "pt")
 
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--baseline", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--num-threads", type=int, required=True)
+    parser.add_argument("--num-classes", type=int)
     options = parser.parse_args()
     torch.set_num_threads(options.num_threads)
     serve(Worker(options).answer)

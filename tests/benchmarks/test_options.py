@@ -50,6 +50,23 @@ MISTAKES = {
         ["--workload", "cifar10", "--data-root", "benchmarks"],
         "--data-root benchmarks: expected torchvision's cifar-10-batches-py, or image folders",
     ),
+    "no data root": (
+        ["--workload", "folder"],
+        "no folder of images is named: pass --data-root DIR",
+    ),
+    "data root of images": (
+        ["--workload", "folder", "--data-root", "benchmarks"],
+        "benchmarks: expected folders train/CLASS and test/CLASS",
+    ),
+    "network of digits": (
+        ["--network", "torchvision:mobilenet_v2"],
+        "--network and --size are of --workload folder, found --workload digits",
+    ),
+    "network": (
+        ["--workload", "folder", "--network", "torchvision:resnet19"],
+        "unknown architecture 'resnet19'",
+    ),
+    "size": (["--workload", "folder", "--size", "64by48"], "found '64by48'"),
     "architecture": (
         ["--workload", "tests.support.workloads:TINY", "--baseline", "{tmp}/bad.safetensors"],
         "expected a safetensors file",
@@ -136,6 +153,7 @@ FINGERPRINTS = {  # of saved runs and cached baselines: a change costs every use
     "cifar10-muon": "29f0bd4caa06506f",
     "digits-quick": "a520d56256d8cabf",
     "cifar10-paper": "536a94c664dd75da",
+    "folder": "599578499307dcc7",
 }
 
 
