@@ -1,17 +1,30 @@
 """The training loop that the baseline, fine-tuning and distillation share, and its data."""
 
 from compression.training.checks import check_labels
-from compression.training.evaluation import BATCH_SIZES, correct_images, predict
+from compression.training.evaluation import BATCH_SIZES, correct_images, predict, scores
 from compression.training.inputs import input_batches
 from compression.training.loop import EpochReport, feed_of, fit
+from compression.training.metrics import (
+    F1,
+    MEAN_ABSOLUTE_ERROR,
+    MEAN_IOU,
+    TOP_1,
+    Metric,
+    top_k,
+)
 from compression.training.recipe import Recipe, has_bfloat16
 from compression.training.run import Loss
 from compression.training.split import Split
 
 __all__ = [
     "BATCH_SIZES",
+    "F1",
+    "MEAN_ABSOLUTE_ERROR",
+    "MEAN_IOU",
+    "TOP_1",
     "EpochReport",
     "Loss",
+    "Metric",
     "Recipe",
     "Split",
     "check_labels",
@@ -21,4 +34,6 @@ __all__ = [
     "has_bfloat16",
     "input_batches",
     "predict",
+    "scores",
+    "top_k",
 ]

@@ -50,8 +50,13 @@ def training_device(model: nn.Module) -> torch.device:
 def check_labels(labels: Tensor, logits: torch.Size) -> None:
     """Refuse class labels that have no logit; `logits` is the shape (N, classes, ...) of a batch.
 
-    Labels that are numbers stand for probabilities, and are left to the loss.
+    Labels that are numbers stand for probabilities, and are left to the loss, but for NaN.
     """
+    if labels.is_floating_point() and bool(torch.isnan(labels).any()):
+        number = int(torch.isnan(labels).nonzero()[0, 0])
+        raise CompressionError(
+            f"labels must be numbers, found NaN, the first of image {number}; leave such images out"
+        )
     if labels.is_floating_point() or labels.is_complex() or not labels.numel() or len(logits) < 2:
         return
     # Read as a list: one look for both, and for none of it a step waits.

@@ -94,12 +94,13 @@ def fit(
 
 
 def feed_of(model: nn.Module, train: Split, recipe: Recipe) -> Feed:
-    """Return how `fit` would feed `model`, which does not change.
+    """Return how `fit` would feed `model`, which does not change, whatever its outputs are.
 
     Raises CompressionError with the network's own error where it cannot train by `recipe`.
     """
+    whole = partial(forward_of, whole=True)
     with torch.enable_grad():
-        return Trial(model, train, recipe, training_device(model), forward_of).feed()[0]
+        return Trial(model, train, recipe, training_device(model), whole).feed()[0]
 
 
 def _cross_entropy(recipe: Recipe) -> Loss:
