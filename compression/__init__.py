@@ -19,6 +19,7 @@ from compression.distillation import (
     Decoupled,
     Dist,
     Hinton,
+    MeanSquared,
     Standardized,
     distill,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Decoupled",
     "Dist",
     "Hinton",
+    "MeanSquared",
     "Recipe",
     "Split",
     "Standardized",

@@ -10,7 +10,7 @@ from compression.clustering.kmeans import MAX_CLUSTERS, Init, check_options, clu
 from compression.distillation import HINTON, Distillation, taught
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import copy_model, record_left_out
-from compression.training import Recipe, Split, fit
+from compression.training import Loss, Recipe, Split, fit
 from compression.weights import unreached_weights, weights
 
 
@@ -94,14 +94,15 @@ def fine_tune_centroids(
     *,
     teacher: nn.Module | None = None,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy trained by `recipe` whose weights share values as those of `model`; zeros stay.
 
     Each step is projected onto the networks of the same sharing: a centroid moves by the mean of
     its members' gradients, where Han et al. 2016, section 3.3, take the sum, so that ordinary
     learning rates fit. Biases and batch norms train as usual. A `teacher` helps as in `distill`, by
-    the loss `distillation`. Raises what `fit` and `distill` raise, and CompressionError where a layer
-    takes more than 256 values.
+    the loss `distillation`; `loss` is that of `fit`. Raises what `fit` and `distill` raise, and
+    CompressionError where a layer takes more than 256 values.
 
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> shared = share_weights(nn.Linear(8, 2), num_clusters=4)
@@ -110,8 +111,8 @@ def fine_tune_centroids(
     {'': 4}
     """
     tuned = copy_model(model)
-    with taught(tuned, teacher, train, recipe, distillation) as loss:
-        fit(tuned, train, recipe, loss=loss, after_step=keep_sharing(tuned))
+    with taught(tuned, teacher, train, recipe, distillation, loss) as goal:
+        fit(tuned, train, recipe, loss=goal, after_step=keep_sharing(tuned))
     return tuned
 
 

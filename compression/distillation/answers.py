@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +22,12 @@ class Remembered:
     1
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
         """Remember nothing yet."""
         self.function = function
-        self.known: dict[bytes, Tensor] = {}
+        self.known: dict[bytes, Any] = {}
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Any:
         """Return the function's result, which is not to be written to."""
         key = _digest(inputs)
         if key not in self.known:

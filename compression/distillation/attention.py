@@ -15,12 +15,15 @@ from compression.distillation.decoupled import Decoupled
 from compression.distillation.hinton import Hinton
 from compression.distillation.layers import outputs_of, watching
 from compression.distillation.logits import check_option
+from compression.distillation.outputs import MeanSquared
 from compression.distillation.standardized import Standardized
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.training.checks import describe
 
 OfLogits = Hinton | Standardized | Decoupled | Dist
 """The losses of logits and labels."""
+OfOutputs = OfLogits | MeanSquared
+"""The losses that need no layer of either network."""
 _POOLS: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
     2: F.adaptive_avg_pool2d,
@@ -91,7 +94,7 @@ class AttentionTransfer:
     layers: Mapping[str, str]
     beta: float = field(default=1000.0, kw_only=True)
     axis: int = field(default=1, kw_only=True)
-    logits: OfLogits = field(default=Hinton(alpha=0.0), kw_only=True)
+    logits: OfOutputs = field(default=Hinton(alpha=0.0), kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -108,9 +111,9 @@ class AttentionTransfer:
             raise CompressionError(
                 f"axis must be 1, -1, ... and not the images', found {self.axis!r}"
             )
-        if not isinstance(self.logits, OfLogits):
+        if not isinstance(self.logits, OfOutputs):
             raise UnsupportedTypeError(
-                "logits must be Hinton, Standardized, Decoupled or Dist, found "
+                "logits must be Hinton, Standardized, Decoupled, Dist or MeanSquared, found "
                 f"{type(self.logits).__name__}"
             )
 

@@ -100,9 +100,15 @@ class Dist:
             check_option(name, getattr(self, name), lambda x: x >= 0, "be 0 or more and finite")
 
     def __call__(
-        self, student: Tensor, teacher: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        hard: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of logits (N, classes, ...) and labels (N, ...)."""
+        """Return the loss of logits (N, classes, ...) and labels (N, ...); `hard` replaces the CE."""
         soft = correlation_distance(
             student,
             teacher,
@@ -111,4 +117,4 @@ class Dist:
             beta=self.beta,
             gamma=self.gamma,
         )
-        return cross_entropy(student, labels, label_smoothing) + soft
+        return cross_entropy(student, labels, label_smoothing, hard) + soft

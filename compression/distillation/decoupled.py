@@ -112,9 +112,15 @@ class Decoupled:
             check_option(name, getattr(self, name), lambda x: x >= 0, "be 0 or more and finite")
 
     def __call__(
-        self, student: Tensor, teacher: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        hard: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of logits (N, classes, ...) and class labels (N, ...)."""
+        """Return the loss of logits (N, classes, ...) and labels (N, ...); `hard` replaces the CE."""
         soft = decoupled_divergence(
             student,
             teacher,
@@ -123,4 +129,4 @@ class Decoupled:
             alpha=self.alpha,
             beta=self.beta,
         )
-        return cross_entropy(student, labels, label_smoothing) + soft
+        return cross_entropy(student, labels, label_smoothing, hard) + soft

@@ -26,6 +26,7 @@ def distillation_loss(
     temperature: float,
     alpha: float,
     label_smoothing: float = 0.0,
+    hard: Tensor | None = None,
 ) -> Tensor:
     """Return 2 T^2 alpha KL(teacher_T || student_T) + (1 - alpha) CE(labels), a mean over positions.
 
@@ -38,7 +39,7 @@ def distillation_loss(
     The loss of "Benchmarking of DNN compression techniques", figure 4, after Hinton et al. 2015
     (arXiv:1503.02531): T^2 keeps the gradient of the soft part at one size for every T. Its printed
     "- sum y log(1 - y^)" is read as the cross-entropy that its text names. alpha = 0 is the plain
-    cross-entropy exactly.
+    cross-entropy exactly. `hard`, another loss of the labels, takes the place of CE.
 
     >>> logits, labels = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
     >>> distillation_loss(logits, logits, labels, temperature=4.0, alpha=1.0)
@@ -51,13 +52,15 @@ def distillation_loss(
         check_shapes(student_logits, teacher_logits, labels)
         if student_logits.device.type == "cpu":
             check_numbers(student_logits, teacher_logits, labels, heard=False)
+        if hard is not None:
+            return hard
         return F.cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
     student, teacher, labels = comparable(student_logits, teacher_logits, labels)
     soft = divergence(student / temperature, teacher / temperature, labels)
     taught = 2 * temperature**2 * alpha * soft
     if alpha == 1:  # not 0 times a hard part that may be infinite
         return taught
-    return taught + (1 - alpha) * cross_entropy(student, labels, label_smoothing)
+    return taught + (1 - alpha) * cross_entropy(student, labels, label_smoothing, hard)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +85,15 @@ class Hinton:
         _check(self.temperature, self.alpha)
 
     def __call__(
-        self, student: Tensor, teacher: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        hard: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of logits (N, classes, ...) and labels (N, ...)."""
+        """Return the loss of logits (N, classes, ...) and labels (N, ...); `hard` replaces the CE."""
         return distillation_loss(
             student,
             teacher,
@@ -92,6 +101,7 @@ class Hinton:
             temperature=self.temperature,
             alpha=self.alpha,
             label_smoothing=label_smoothing,
+            hard=hard,
         )
 
 

@@ -53,9 +53,13 @@ def as_labels(labels: Tensor) -> Tensor:
     return labels if labels.is_floating_point() else labels.long()
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Return what the labels alone teach, in float32 at least."""
+def cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float, hard: Tensor | None = None
+) -> Tensor:
+    """Return what the labels alone teach, in float32 at least: `hard` where it is given."""
     check_smoothing(label_smoothing)
+    if hard is not None:
+        return hard
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits, as_labels(labels), label_smoothing=label_smoothing)
 

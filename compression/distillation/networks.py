@@ -7,7 +7,7 @@ from torch import nn
 
 from compression.distillation.taught import HINTON, Distillation, taught
 from compression.layers import check_module, copy_model
-from compression.training import EpochReport, Recipe, Split, fit
+from compression.training import EpochReport, Loss, Recipe, Split, fit
 
 
 def distill(
@@ -17,13 +17,16 @@ def distill(
     recipe: Recipe,
     *,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     resume_from: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Return a copy of `student` trained on `train` by `recipe` with the teacher's help.
 
     distillation  what the student learns: Hinton(temperature=..., alpha=...), Standardized(),
-                  Decoupled(), Dist() or AttentionTransfer(layers)
+                  Decoupled(), Dist() or AttentionTransfer(layers); MeanSquared() where outputs are
+                  numbers, not logits of classes
+    loss          that of `fit`, of the labels, in place of the cross-entropy
     on_epoch      runs after every epoch
     resume_from   what the state() of an EpochReport gave, to go on after its epoch
 
@@ -47,6 +50,6 @@ def distill(
     """
     check_module(teacher)
     learner = copy_model(student)
-    with taught(learner, teacher, train, recipe, distillation) as loss:
-        fit(learner, train, recipe, loss=loss, on_epoch=on_epoch, resume_from=resume_from)
+    with taught(learner, teacher, train, recipe, distillation, loss) as goal:
+        fit(learner, train, recipe, loss=goal, on_epoch=on_epoch, resume_from=resume_from)
     return learner

@@ -78,8 +78,14 @@ class Standardized:
         check_option("weight", self.weight, lambda x: x > 0, "be above 0 and finite")
 
     def __call__(
-        self, student: Tensor, teacher: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        hard: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of logits (N, classes, ...) and labels (N, ...)."""
+        """Return the loss of logits (N, classes, ...) and labels (N, ...); `hard` replaces the CE."""
         soft = standardized_divergence(student, teacher, labels, temperature=self.temperature)
-        return cross_entropy(student, labels, label_smoothing) + self.weight * soft
+        return cross_entropy(student, labels, label_smoothing, hard) + self.weight * soft

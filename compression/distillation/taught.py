@@ -2,21 +2,30 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compression.distillation.answers import Remembered
-from compression.distillation.attention import AttentionTransfer, OfLogits
+from compression.distillation.attention import AttentionTransfer, OfOutputs
 from compression.distillation.hinton import Hinton
-from compression.distillation.logits import as_labels, check_numbers, check_shapes
-from compression.errors import UnsupportedTypeError
+from compression.distillation.logits import (
+    as_labels,
+    check_numbers,
+    check_shapes,
+    cross_entropy,
+)
+from compression.distillation.outputs import MeanSquared, names_classes
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model
 from compression.modes import evaluating
+from compression.nested import map_tensors
 from compression.training import Loss, Recipe, Split, check_labels, has_bfloat16
 from compression.training.checks import check_logits, describe, named_errors
 
-Distillation = OfLogits | AttentionTransfer
+Distillation = OfOutputs | AttentionTransfer
 """What a student learns of its teacher."""
 HINTON = Hinton()
 """What it learns where nothing else is said."""
@@ -29,69 +38,110 @@ def taught(
     train: Split,
     recipe: Recipe,
     distillation: Distillation,
+    loss: Loss | None = None,
 ) -> Iterator[Loss | None]:
     """Give the loss by which `fit` trains `student`, the network itself, with the teacher's help.
 
-    The teacher is in eval mode within. Its gradients, buffers and training flag stay as they are, and
-    hooks on either network are gone afterwards. Without a teacher the loss is None, the cross-entropy
-    of `fit`. UnsupportedTypeError for what is no loss of this room, teacher or not.
+    What the labels teach is `loss`, that of `fit`, the cross-entropy where it is None. The teacher is
+    in eval mode within. Its gradients, buffers and training flag stay as they are, and hooks on either
+    network are gone afterwards. Without a teacher `loss` comes back. UnsupportedTypeError for what is
+    no distillation of this room, teacher or not.
     """
     if not isinstance(distillation, Distillation):
         raise UnsupportedTypeError(
-            "distillation must be Hinton(), Standardized(), Decoupled(), Dist() or "
+            "distillation must be Hinton(), Standardized(), Decoupled(), Dist(), MeanSquared() or "
             f"AttentionTransfer(...), found {distillation!r}"
         )
     if teacher is None:
-        yield None
+        yield loss
         return
     check_model(teacher)
     with ExitStack() as stack:
         stack.enter_context(evaluating(teacher))
         if isinstance(distillation, AttentionTransfer):
             distance = stack.enter_context(distillation.watched(student, teacher))
-            yield _loss(teacher, train, recipe, distillation.logits, distance)
+            lesson = Lesson(teacher, train, recipe, distillation.logits, loss, distance)
         else:
-            yield _loss(teacher, train, recipe, distillation, None)
+            lesson = Lesson(teacher, train, recipe, distillation, loss, None)
+        yield lesson.loss()
 
 
-def _loss(
-    teacher: nn.Module,
-    train: Split,
-    recipe: Recipe,
-    of_logits: OfLogits,
-    distance: Callable[[], Tensor] | None,
-) -> Loss:
-    """Return the loss of logits, labels and inputs, with the teacher's logits of the same inputs.
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A teacher, what the student learns of it, and `hard`, what the labels teach."""
 
-    The teacher runs where anything listens to it; where only its logits count, once per batch that
-    the recipe shows again.
+    teacher: nn.Module
+    train: Split
+    recipe: Recipe
+    of_outputs: OfOutputs
+    hard: Loss | None
+    distance: Callable[[], Tensor] | None
+
+    @property
+    def heard(self) -> bool:
+        """Whether the teacher's outputs count."""
+        return not isinstance(self.of_outputs, Hinton) or self.of_outputs.alpha > 0
+
+    def loss(self) -> Loss:
+        """Return the loss of outputs, labels and inputs, with the teacher's outputs of the same inputs.
+
+        The teacher runs where anything listens to it; where only its outputs count, once per batch that
+        the recipe shows again.
+        """
+        if self.hard is not None and not self.heard and self.distance is None:
+            return self.hard
+        teach = _teacher(self.teacher, self.recipe, isinstance(self.of_outputs, MeanSquared))
+        if self.recipe.repeats and self.distance is None:
+            teach = Remembered(teach)
+        looked_at = False
+
+        def loss(outputs: Any, labels: Tensor, inputs: Tensor) -> Tensor:
+            nonlocal looked_at
+            answers = teach(inputs) if self.heard or self.distance is not None else None
+            if not looked_at:  # once, since a GPU is waited for
+                self._check(outputs, answers, labels)
+                looked_at = True
+            value = self._value(outputs, answers if self.heard else None, labels, inputs)
+            return value if self.distance is None else value + self.distance()
+
+        return loss
+
+    def _value(self, outputs: Any, answers: Any, labels: Tensor, inputs: Tensor) -> Tensor:
+        smoothing = self.recipe.label_smoothing
+        hard = None if self.hard is None else self.hard(outputs, labels, inputs)
+        if isinstance(self.of_outputs, MeanSquared):
+            taught = cross_entropy(outputs, labels, smoothing) if hard is None else hard
+            return self.of_outputs(outputs, answers, hard=taught)
+        if hard is not None and not self.heard:
+            return hard
+        targets = outputs.detach() if answers is None else answers
+        other = {} if hard is None else {"hard": hard}
+        return self.of_outputs(outputs, targets, labels, label_smoothing=smoothing, **other)
+
+    def _check(self, outputs: Any, answers: Any, labels: Tensor) -> None:
+        """Refuse outputs and labels that the losses cannot take together."""
+        if self.hard is not None and (isinstance(self.of_outputs, MeanSquared) or not self.heard):
+            return
+        logits = check_logits("the student", outputs)
+        if self.hard is not None and not names_classes(logits, labels):
+            raise CompressionError(
+                f"{type(self.of_outputs).__name__}() compares probabilities of classes, and labels "
+                f"{describe(labels)} name no classes of outputs {describe(logits)}; pass "
+                "distillation=MeanSquared(), which compares the outputs"
+            )
+        targets = answers if self.heard else logits.detach()
+        check_shapes(logits, targets, as_labels(labels))
+        check_numbers(logits, targets, labels, heard=self.heard)
+        check_labels(self.train.labels, logits.shape)
+
+
+def _teacher(teacher: nn.Module, recipe: Recipe, whole: bool) -> Callable[[Tensor], Any]:
+    """Return the teacher as it is called: in the recipe's precision, contiguous where it must be.
+
+    It gives one tensor of logits, or with `whole` whatever its outputs are; both in float32.
     """
-    teach = _teacher(teacher, recipe)
-    if recipe.repeats and distance is None:
-        teach = Remembered(teach)
-    heard = not isinstance(of_logits, Hinton) or of_logits.alpha > 0
-    looked_at = False
 
-    def loss(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        nonlocal looked_at
-        check_logits("the student", logits)
-        answers = teach(inputs) if heard or distance is not None else logits.detach()
-        targets = answers if heard else logits.detach()
-        if not looked_at:  # once, since a GPU is waited for
-            check_shapes(logits, targets, as_labels(labels))
-            check_numbers(logits, targets, labels, heard=heard)
-            check_labels(train.labels, logits.shape)
-            looked_at = True
-        value = of_logits(logits, targets, labels, label_smoothing=recipe.label_smoothing)
-        return value if distance is None else value + distance()
-
-    return loss
-
-
-def _teacher(teacher: nn.Module, recipe: Recipe) -> Callable[[Tensor], Tensor]:
-    """Return the teacher as it is called: in the recipe's precision, contiguous where it must be."""
-
-    def teach(inputs: Tensor) -> Tensor:
+    def teach(inputs: Tensor) -> Any:
         device = inputs.device
         autocast = recipe.precision == "bfloat16" and has_bfloat16(device)
         what = f"the teacher cannot take a batch of inputs {describe(inputs)}"
@@ -101,6 +151,12 @@ def _teacher(teacher: nn.Module, recipe: Recipe) -> Callable[[Tensor], Tensor]:
             except Exception:  # by a view, which images that lie channels last do not have
                 with named_errors(teacher, what):
                     found = teacher(inputs.contiguous())
+        if whole and not isinstance(found, Tensor):
+            return map_tensors(found, _in_float32, "the teacher's outputs")
         return check_logits(teacher, found).float()
 
     return teach
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

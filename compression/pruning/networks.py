@@ -29,7 +29,7 @@ from compression.pruning.masks import (
     random_mask,
 )
 from compression.pruning.outputs import output_layers
-from compression.training import EpochReport, Recipe, Split, fit
+from compression.training import EpochReport, Loss, Recipe, Split, fit
 from compression.weights import Weight, unreached_weights, weights
 
 _PRUNABLE = (*CONVOLUTIONS, *TRANSPOSED)
@@ -190,14 +190,15 @@ def fine_tune(
     *,
     teacher: nn.Module | None = None,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     resume_from: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Return a copy trained on `train` by `recipe` whose zeros are those of `model`.
 
     A `teacher`, as a rule the network before it was pruned, helps as in `distill`, by the loss
-    `distillation`; `on_epoch` and `resume_from` are those of `fit`. Raises what `fit` and `distill`
-    raise. Han et al. 2015, arXiv:1506.02626.
+    `distillation`; `loss`, `on_epoch` and `resume_from` are those of `fit`. Raises what `fit` and
+    `distill` raise. Han et al. 2015, arXiv:1506.02626.
 
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> whole, recipe = nn.Linear(8, 2), Recipe(epochs=1, batch_size=16, learning_rate=0.1)
@@ -206,12 +207,12 @@ def fine_tune(
     0.5
     """
     tuned = copy_model(model)
-    with taught(tuned, teacher, train, recipe, distillation) as loss:
+    with taught(tuned, teacher, train, recipe, distillation, loss) as goal:
         fit(
             tuned,
             train,
             recipe,
-            loss=loss,
+            loss=goal,
             after_step=keep_zeros(tuned),
             on_epoch=on_epoch,
             resume_from=resume_from,

@@ -10,7 +10,6 @@ from torch.nn.utils import parametrize
 
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.distillation import HINTON, Distillation, taught
-from compression.errors import CompressionError
 from compression.layers import copy_model, filters, unfilters
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, device_of, observe, ranges
@@ -97,10 +96,9 @@ def quantize_aware(
     weights, biases and the weights' scales train on `train`. The result is that of quantize_static
     with the trained weights: training and deployment round the same values, the weights that attention
     gives to tokens apart. With `fallback` an operator that is not known stays in float32, and trains
-    so. `loss` is that of `fit`, which a network of several outputs needs. A
-    `teacher`, as a rule the float network, helps as in `distill`, by the loss `distillation`, in place
-    of a `loss`. Raises what quantize_static, `fit` and `distill` raise. Bengio et al. 2013,
-    arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3.
+    so. `loss` is that of `fit`, which a network of several outputs needs. A `teacher`, as a rule the
+    float network, helps as in `distill`, by the loss `distillation`. Raises what quantize_static, `fit`
+    and `distill` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3.
 
     >>> x = torch.randn(32, 4)
     >>> train = Split(x, (x[:, 0] > 0).long(), prepare=lambda x: x)
@@ -109,18 +107,14 @@ def quantize_aware(
     >>> small(x[:3]).shape
     torch.Size([3, 2])
     """
-    if loss is not None and teacher is not None:
-        raise CompressionError(
-            "expected a loss or a teacher, found both; let the loss ask the teacher"
-        )
     folded, batches, shown = float_graph(model, calibration, method)
     plan = plan_network(folded, fallback=fallback)
     seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
     check_observed(plan, seen)
     qparams = plan.qparams(shared_ranges(plan, ranges(seen, method)))
     rehearsal = _rehearsal(folded, qparams, plan).to(device_of(folded))
-    with taught(rehearsal, teacher, train, recipe, distillation) as taught_loss:
-        fit(rehearsal, train, recipe, loss=loss or taught_loss)
+    with taught(rehearsal, teacher, train, recipe, distillation, loss) as goal:
+        fit(rehearsal, train, recipe, loss=goal)
     _copy_trained(rehearsal, folded)
     plan = plan_network(folded, fallback=fallback)  # whose constants have been trained
     network = StaticQuantizedModel(build_network(plan, qparams), shown)

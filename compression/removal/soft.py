@@ -12,7 +12,7 @@ from compression.distillation import HINTON, Distillation
 from compression.layers import copy_model
 from compression.narrow import BATCH_NORMS
 from compression.schedules import train_between
-from compression.training import Recipe, Split
+from compression.training import Loss, Recipe, Split
 
 
 def remove_channels_softly(
@@ -28,6 +28,7 @@ def remove_channels_softly(
     seed: int = 0,
     teacher: nn.Module | None = None,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy trained by `recipe` while channels fade, and without them at the end.
 
@@ -40,7 +41,7 @@ def remove_channels_softly(
 
     criterion    a norm or a distance of filters, as in remove_channels; "taylor" is none
     multiple_of, at_least, seed  as in remove_channels
-    teacher      helps as in `distill`, by the loss `distillation`
+    teacher      helps as in `distill`, by the loss `distillation`; `loss` is that of `fit`
 
     Raises what `remove_channels`, `fit` and `distill` raise. He et al. 2018, arXiv:1808.06866.
 
@@ -70,7 +71,9 @@ def remove_channels_softly(
         gone.copy_(reach(now, cost, "macs", macs, total))
         zero_channels(now, gone)
 
-    trained = train_between(model, train, recipe, fade, teacher=teacher, distillation=distillation)
+    trained = train_between(
+        model, train, recipe, fade, teacher=teacher, distillation=distillation, loss=loss
+    )
     return replace(start, model=trained).cut(gone)
 
 

@@ -9,7 +9,7 @@ from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
 from compression.schedules.masks import Scope, check_removal, zero_share, zero_smallest
 from compression.schedules.progress import check_count, check_number, count_steps
-from compression.training import Recipe, Split, fit
+from compression.training import Loss, Recipe, Split, fit
 from compression.weights import Weight, unreached_weights, weights
 
 
@@ -24,6 +24,7 @@ def prune_gradually(
     scope: Scope = "global",
     teacher: nn.Module | None = None,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy trained by `recipe` while the smallest `amount` of its weights goes to zero.
 
@@ -36,7 +37,7 @@ def prune_gradually(
     until    0 to 1; at 0 all goes before the training, as in prune_l1_global and fine_tune
     scope    "global" ranks the weights of all layers together, and leaves each layer one at least;
              "layer" removes `amount` of each layer
-    teacher  helps as in `distill`, by the loss `distillation`
+    teacher  helps as in `distill`, by the loss `distillation`; `loss` is that of `fit`
 
     CompressionError for options out of these ranges, and where no weight of a layer would be left;
     raises what `fit` and `distill` raise. Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
@@ -52,10 +53,10 @@ def prune_gradually(
     pruned = copy_model(model)
     reached = weights(pruned)
     check_removal(reached, amount, scope)
-    with taught(pruned, teacher, train, recipe, distillation) as loss:
+    with taught(pruned, teacher, train, recipe, distillation, loss) as goal:
         last = round(until * count_steps(pruned, train, recipe))
         after_step = remover(pruned, reached, amount=amount, every=every, last=last, scope=scope)
-        fit(pruned, train, recipe, loss=loss, after_step=after_step)
+        fit(pruned, train, recipe, loss=goal, after_step=after_step)
     record_left_out(pruned, unreached_weights(pruned, [weight.tensor for weight in reached]))
     return pruned
 

@@ -10,7 +10,7 @@ from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
 from compression.schedules.masks import Scope, check_removal, zero_share, zero_smallest
 from compression.schedules.progress import check_count
-from compression.training import Recipe, Split, fit
+from compression.training import Loss, Recipe, Split, fit
 from compression.weights import unreached_weights, weights
 
 
@@ -24,6 +24,7 @@ def prune_iteratively(
     scope: Scope = "global",
     teacher: nn.Module | None = None,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy whose smallest weights were zeroed in `rounds`, each one followed by training.
 
@@ -37,7 +38,7 @@ def prune_iteratively(
     rounds   1 to the recipe's epochs
     scope    "global" ranks the weights of all layers together, and leaves each layer one at least;
              "layer" removes the same fraction of each layer
-    teacher  helps as in `distill`, by the loss `distillation`
+    teacher  helps as in `distill`, by the loss `distillation`; `loss` is that of `fit`
 
     CompressionError for options out of these ranges, and where no weight of a layer would be left;
     raises what `fit` and `distill` raise. Han et al. 2015, arXiv:1506.02626; the equal fractions are
@@ -54,10 +55,10 @@ def prune_iteratively(
     reached = weights(pruned)
     check_removal(reached, amount, scope)
     shares = round_shares(zero_share(reached), amount, rounds)
-    with taught(pruned, teacher, train, recipe, distillation) as loss:
+    with taught(pruned, teacher, train, recipe, distillation, loss) as goal:
         for share, part in zip(shares, round_recipes(recipe, rounds), strict=True):
             zero_smallest(reached, amount=share, scope=scope)
-            fit(pruned, train, part, loss=loss, after_step=keep_zeros(pruned))
+            fit(pruned, train, part, loss=goal, after_step=keep_zeros(pruned))
     record_left_out(pruned, unreached_weights(pruned, [weight.tensor for weight in reached]))
     return pruned
 

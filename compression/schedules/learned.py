@@ -13,7 +13,7 @@ from compression.pruning import keep_zeros
 from compression.schedules.learning import Pace, learn
 from compression.schedules.masks import Scope, check_removal, largest_masks
 from compression.schedules.multipliers import Compress
-from compression.training import Recipe, Split
+from compression.training import Loss, Recipe, Split
 from compression.weights import unreached_weights, weights
 
 
@@ -30,6 +30,7 @@ def learn_pruned(
     scope: Scope = "global",
     teacher: nn.Module | None = None,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy trained by `recipe` towards few nonzero weights, which it has at the end.
 
@@ -47,7 +48,7 @@ def learn_pruned(
              ends with theta, as in the paper, whose trainings have hundreds of epochs
     scope    "global" ranks the weights of all layers together, and leaves each layer one at least;
              "layer" removes `amount` of each layer
-    teacher  helps as in `distill`, by the loss `distillation`
+    teacher  helps as in `distill`, by the loss `distillation`; `loss` is that of `fit`
 
     CompressionError for options out of these ranges, and where no weight of a layer would be left;
     raises what `fit` and `distill` raise. Carreira-Perpinan and Idelbayev, CVPR 2018, after
@@ -68,8 +69,8 @@ def learn_pruned(
         masks = largest_masks(values, amount=amount, scope=scope)
         return [value.masked_fill(~keep, 0) for value, keep in zip(values, masks, strict=True)]
 
-    with taught(learned, teacher, train, recipe, distillation) as loss:
-        learn(learned, train, recipe, loss, tensors, compress, pace, keep_zeros)
+    with taught(learned, teacher, train, recipe, distillation, loss) as goal:
+        learn(learned, train, recipe, goal, tensors, compress, pace, keep_zeros)
     record_left_out(learned, unreached_weights(learned, tensors))
     return learned
 
@@ -87,6 +88,7 @@ def learn_shared(
     until: float = 1.0,
     teacher: nn.Module | None = None,
     distillation: Distillation = HINTON,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy trained by `recipe` towards few values per layer, which it has at the end.
 
@@ -98,7 +100,7 @@ def learn_shared(
     init          where the first k-means starts: "linear", "density" or "random", by recipe.seed
     steps         1 to the optimizer steps that they divide; mu, growth and until as in learn_pruned,
                   but for the default of until: shared values need no training behind theta
-    teacher       helps as in `distill`, by the loss `distillation`
+    teacher       helps as in `distill`, by the loss `distillation`; `loss` is that of `fit`
 
     CompressionError for options out of these ranges; raises what `fit` and `distill` raise.
     Carreira-Perpinan and Idelbayev 2017, arXiv:1707.04319.
@@ -113,8 +115,8 @@ def learn_shared(
     pace, learned = Pace(steps, mu, growth, until), copy_model(model)
     tensors = list(floating_weights(learned).values())
     compress = codebooks([t.detach() == 0 for t in tensors], num_clusters, init, recipe.seed)
-    with taught(learned, teacher, train, recipe, distillation) as loss:
-        learn(learned, train, recipe, loss, tensors, compress, pace, keep_sharing)
+    with taught(learned, teacher, train, recipe, distillation, loss) as goal:
+        learn(learned, train, recipe, goal, tensors, compress, pace, keep_sharing)
     record_left_out(learned, unreached_weights(learned, tensors))
     return learned
 

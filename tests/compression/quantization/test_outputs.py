@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compression.errors import CompressionError, UnsupportedTypeError
+from compression.distillation import MeanSquared
+from compression.errors import UnsupportedTypeError
 from compression.nested import structure_of, tensors_in
 from compression.quantization import modules as q
 from compression.quantization import quantize_aware, quantize_static
@@ -101,8 +102,13 @@ def test_training_with_rounding_takes_a_loss_of_all_outputs() -> None:
         UnsupportedTypeError, match="one tensor of floating-point logits, found a d"
     ):
         quantize_aware(two_heads(), train, recipe, x, teacher=nn.Linear(6, 2))
-    with pytest.raises(CompressionError, match="a loss or a teacher, found both"):
+    with pytest.raises(UnsupportedTypeError, match="floating-point logits, found a dict"):
         quantize_aware(two_heads(), train, recipe, x, loss=heads, teacher=two_heads())
+    taught = quantize_aware(
+        two_heads(), train, recipe, x, loss=heads, teacher=two_heads(),
+        distillation=MeanSquared(alpha=0.1),
+    )  # fmt: skip
+    assert (taught(x)["out"].argmax(1) == train.labels).float().mean() > 0.9
 
 
 REFUSED = {
