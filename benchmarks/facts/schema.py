@@ -15,6 +15,7 @@ from benchmarks.facts.kinds import (
     DURATIONS,
     FLAG,
     NUMBER,
+    NUMBERS,
     OBJECTS,
     POSITIVE,
     POSITIVE_COUNT,
@@ -30,7 +31,7 @@ from benchmarks.facts.kinds import (
 
 METRICS = (
     "size", "accuracy", "latency", "cost", "training", "agreement", "layers", "coder",
-    "storage-speed", "storage-memory", "removal", "teaching",
+    "storage-speed", "storage-memory", "removal", "teaching", "score",
 )  # fmt: skip
 TIMINGS = ("wall", "event", "graph", "best")
 
@@ -55,15 +56,15 @@ class Fact:
         return f"{self.kind.name} or null" if self.nullable else self.kind.name
 
 
-_SIZES = ("size", "accuracy", "storage-speed", "storage-memory", "coder")
+_SIZES = ("size", "accuracy", "storage-speed", "storage-memory", "coder", "score")
 _STORAGE = ("storage-speed", "storage-memory")
-_ROWS = ("size", "accuracy", "latency", "cost", "agreement")
+_ROWS = ("size", "accuracy", "latency", "cost", "agreement", "score")
 _COUNTED = ("accuracy", "training")
 _LATENCY, _ACCURACY, _CODER = ("latency",), ("accuracy",), ("coder",)
 _TRAINING, _LAYERS, _AGREEMENT = ("training",), ("layers",), ("agreement",)
 _REMOVAL, _TAKES_TIME = ("removal",), ("cost", "training", "removal", "teaching")
 _CARD, _EPOCHS = ("latency", "training", "layers"), ("training", "teaching")
-_TEACHING = ("teaching",)
+_TEACHING, _SCORE = ("teaching",), ("score",)
 
 # fmt: off
 FACTS: Mapping[str, Fact] = {
@@ -102,11 +103,21 @@ FACTS: Mapping[str, Fact] = {
     "macs": Fact(COUNT, "multiply-accumulate", "of a prediction of one image", ("size",)),
     # Accuracy.
     "correct": Fact(COUNT, "image", "test images that were classified correctly", _COUNTED),
-    "total": Fact(POSITIVE_COUNT, "image", "test images", (*_COUNTED, "agreement")),
+    "total": Fact(POSITIVE_COUNT, "image", "test images", (*_COUNTED, "agreement", "score")),
     "correct_images": Fact(TEXT, "bit per image", "which ones: packed, deflated, base64", _ACCURACY),
     "accuracy": Fact(SHARE, "share of images", "correct / total", _COUNTED),
     "baseline_accuracy": Fact(SHARE, "share of images", "that of the baseline", _ACCURACY),
     "drop": Fact(NUMBER, "share of images", "baseline_accuracy - accuracy", _ACCURACY),
+    # The score of a workload whose metric is another than top-1.
+    "score": Fact(NUMBER, "the metric's; of % a share", "mean over the test examples", _SCORE),
+    "score_name": Fact(TEXT, "", "what the metric is called", _SCORE),
+    "score_unit": Fact(TEXT, "", "% stands for shares of 1", _SCORE),
+    "higher_is_better": Fact(FLAG, "", "false for an error", _SCORE),
+    "score_error": Fact(QUANTITY, "the metric's", "standard error of the score", _SCORE),
+    "scores": Fact(TEXT, "1 or 16 bit per example", "each one: deflated, base64", _SCORE),
+    "baseline_score": Fact(NUMBER, "the metric's", "that of the baseline", _SCORE),
+    "score_lost": Fact(NUMBER, "the metric's", "by how much the baseline is better", _SCORE),
+    "epoch_scores": Fact(NUMBERS, "the metric's", "validation score per epoch", _ROWS),
     # Latency.
     "timing": Fact(choice(*TIMINGS), "", "wall clock, events, a CUDA graph", _LATENCY),
     "batch_size": Fact(POSITIVE_COUNT, "image", "per prediction or training step", _CARD),

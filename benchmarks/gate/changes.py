@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.facts.record import Facts
 from benchmarks.gate.evidence import comparison_problem, damage, shorten
 from benchmarks.gate.history import History
-from benchmarks.gate.rules import control_is_off, noise, rules
+from benchmarks.gate.rules import control_is_off, noise, rules, score_change
 from benchmarks.gate.sentences import group_by_reason
 
 MACHINE = ("device_name", "num_threads", "torch")
@@ -81,6 +81,8 @@ def _gain(now: Facts, old: Facts) -> str:
     if now["metric"] == "accuracy":
         before, after = (facts["correct"] / facts["total"] for facts in (old, now))
         return f"accuracy {before:.2%} -> {after:.2%}"
+    if now["metric"] == "score":
+        return score_change(now, old)
     interval = f"{now['speed_up_low']:.2f}..{now['speed_up_high']:.2f}"
     return f"speed-up {old['speed_up']:.2f}x -> {interval}x"
 

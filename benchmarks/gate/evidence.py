@@ -11,19 +11,25 @@ from torch import Tensor
 
 from benchmarks.facts.record import Facts, decode_images
 from benchmarks.facts.schema import FACTS
+from benchmarks.facts.scores import STEPS, decode_scores
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "size": ("stored_bytes",),
     "accuracy": ("total", "correct"),  # in this order: one bounds the other
+    "score": ("total", "score", "score_name", "score_unit", "higher_is_better"),
     "latency": ("speed_up", "speed_up_low", "speed_up_high"),
 }
+TEXTS = frozenset({"score_name", "score_unit"})
+"""Facts that it says, and compares."""
 LARGEST = 1e15
 """No count of bytes, seconds or ratio is more; larger integers overflow in the computations."""
 MOST_IMAGES = 10**9
+SAME_SCORE = ("score_name", "score_unit", "higher_is_better", "total")
+"""What two scores have in common that can be compared."""
 ROUNDING = 1e-6
 READ = frozenset({
     "stored_bytes", "baseline_stored_bytes", "parameters", "nonzeros", "macs",
-    "correct", "total", "accuracy",
+    "correct", "total", "accuracy", "score", "score_error", "higher_is_better",
     "speed_up", "speed_up_low", "speed_up_high", "latency_ms", "num_threads", "preempted", "noisy",
 })  # fmt: skip
 """The facts that the gate computes with; benchmarks/facts/schema.py says what each may be."""
@@ -39,6 +45,9 @@ def comparison_problem(now: Facts, then: Facts) -> str | None:
             return f"{where} has {why}"
     if metric == "accuracy" and now["total"] != then["total"]:
         return f"accuracy on {now['total']} images cannot be compared with {then['total']}"
+    if metric == "score" and (differing := [k for k in SAME_SCORE if now[k] != then[k]]):
+        found = ", ".join(f"{k} is {shorten(now[k])}, was {shorten(then[k])}" for k in differing)
+        return f"scores of other kinds cannot be compared: {found}"
     return None
 
 
@@ -51,9 +60,12 @@ def damage(facts: Facts) -> str | None:
         if name not in facts:
             return f"no {name}"
     for name in facts:
+        if name in TEXTS and not isinstance(facts[name], str):
+            return f"a {name} of {shorten(facts[name])}"
         if name in READ and not _is_usable(name, facts[name]):
             return f"a {name} of {shorten(facts[name])}"
-    return {"size": _size, "accuracy": _accuracy, "latency": _latency}[metric](facts)
+    checks = {"size": _size, "accuracy": _accuracy, "score": _score, "latency": _latency}
+    return checks[metric](facts)
 
 
 def images_of(facts: Facts) -> Tensor:
@@ -98,6 +110,19 @@ def _accuracy(facts: Facts) -> str | None:
     share = facts.get("accuracy")
     if share is not None and abs(share - correct / total) > ROUNDING:
         return f"an accuracy of {share} beside {correct} of {total} correct"
+    return None
+
+
+def _score(facts: Facts) -> str | None:
+    if "scores" not in facts:
+        return None
+    try:
+        values = decode_scores(facts["scores"], facts["total"])
+    except ValueError as error:
+        return f"a scores that cannot be used: {error}"
+    mean, span = float(values.mean()), float(values.max() - values.min())
+    if abs(mean - facts["score"]) > ROUNDING * max(abs(mean), 1.0) + span / STEPS:
+        return f"a score of {facts['score']} beside scores whose mean is {mean:.6g}"
     return None
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.facts.record import Facts
+from benchmarks.facts.scores import decode_scores
 from benchmarks.gate.evidence import images_of
+from benchmarks.gate.paired import chance_of_loss
 
 # metric: (tolerance, its reason)
 TOLERANCES = {
@@ -13,6 +15,9 @@ TOLERANCES = {
     "size of other weights": (0.005, "a baseline trained elsewhere has other zeros to leave out"),
     "accuracy": (0.025, "one-sided level of the exact paired (McNemar) test on the same images"),
     "accuracy unpaired": (1.96, "standard errors of the difference of two binomial proportions"),
+    "score": (0.025, "one-sided level of the sign-flip test on the same examples' scores"),
+    "score unpaired": (1.96, "standard errors of the difference of two means"),
+    "score rounding": (1e-4, "of the score: kernels and threads round differently, all one way"),
     # Within a run 80 pairs hold the ratio within 4%; between runs on a shared 2-core machine that of a
     # 5 ms prediction moved from 1.11 to 0.92 (bfloat16, batch 1) while another job ran.
     "speed-up": (0.25, "what the ratio of a short prediction moved between two runs of one commit"),
@@ -55,6 +60,36 @@ def accuracy_regression(now: Facts, then: Facts) -> str | None:
         worse = (old - new) / total > limit * error
         why = f"beyond {limit} standard errors of {error:.2%}"
     return f"accuracy {old / total:.2%} -> {new / total:.2%} ({why})" if worse else None
+
+
+def score_regression(now: Facts, then: Facts) -> str | None:
+    """Return the sentence for a score worse beyond chance and rounding, None where it is not."""
+    sign = 1 if then["higher_is_better"] else -1
+    lost = sign * (then["score"] - now["score"])
+    if lost <= TOLERANCES["score rounding"][0] * abs(then["score"]):
+        return None
+    if "scores" in now and "scores" in then:
+        before, after = (decode_scores(f["scores"], f["total"]) for f in (then, now))
+        level = TOLERANCES["score"][0]
+        probability = chance_of_loss(sign * (before - after))
+        worse, why = probability < level, f"paired, p = {probability:.2g} < {level}"
+    else:
+        limit = TOLERANCES["score unpaired"][0]
+        error = math.hypot(*(facts.get("score_error", 0.0) for facts in (then, now)))
+        worse, why = lost > limit * error, f"beyond {limit} standard errors of {error:.3g}"
+    return f"{score_change(now, then)} ({why})" if worse else None
+
+
+def score_change(now: Facts, then: Facts) -> str:
+    """Return what a score was and is."""
+    before, after = (written(facts, facts["score"]) for facts in (then, now))
+    return f"{then['score_name']} {before} -> {after}"
+
+
+def written(facts: Facts, score: float) -> str:
+    """Return a score in its unit."""
+    unit = facts["score_unit"]
+    return f"{score:.2%}" if unit == "%" else f"{score:.4g} {unit}".strip()
 
 
 def speed_up_regression(now: Facts, then: Facts) -> str | None:
@@ -114,4 +149,9 @@ def rules(*, same_weights: bool) -> dict[str, Rule]:
     def size(now: Any, then: Any) -> str | None:
         return size_regression(now, then, same_weights=same_weights)
 
-    return {"size": size, "accuracy": accuracy_regression, "latency": speed_up_regression}
+    return {
+        "size": size,
+        "accuracy": accuracy_regression,
+        "score": score_regression,
+        "latency": speed_up_regression,
+    }

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks.facts.scores import encode_scores
 from benchmarks.gate.evidence import REQUIRED, comparison_problem, damage
 from benchmarks.gate.history import read_history
 from benchmarks.gate.rules import control_is_off, noise, rules
@@ -17,6 +19,13 @@ from tests.support.places import REFERENCES
 DAMAGES: list[Any] = [
     None, True, -1, 0, 10**400, 1e308, float("nan"), float("-inf"), "", "text", [], [[[]]], {"a": [{}]},
 ]  # fmt: skip
+
+
+SCORED: dict[str, Any] = {
+    "metric": "score", "technique": "baseline", "score": 0.5, "score_name": "mean IoU",
+    "score_unit": "%", "higher_is_better": True, "score_error": 0.1, "total": 3,
+    "scores": encode_scores(torch.tensor([0.25, 0.5, 0.75])),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["digits-cpu.json", "cifar10-cpu.json"])
@@ -34,6 +43,9 @@ def test_a_recorded_run_is_equal_to_itself(name: str) -> None:
 
 def one_of_each() -> list[dict[str, Any]]:
     saved = json.loads((REFERENCES / "digits-cpu.json").read_text())["benchmarks"]
+    scored = copy.deepcopy(next(e for e in saved if e["extra_info"]["metric"] == "accuracy"))
+    scored["extra_info"] = SCORED
+    saved.append(scored)
     return [
         next(e for e in saved if e["extra_info"]["metric"] == metric)
         for metric in ("cost", *REQUIRED)
