@@ -23,8 +23,10 @@ from benchmarks.machine.cuda_flags import describe_cuda
 from benchmarks.options import BUDGET, WORKLOAD, batch_sizes, devices
 from benchmarks.report.budget import RULE, Limit, parse_budget
 from benchmarks.report.folder import make_folder
+from benchmarks.report.quality import ACCURACY, Quality
 from benchmarks.workloads import DIGITS, DIGITS_QUICK, FOLDER, resolve, with_options
 from compression.errors import CompressionError
+from compression.training import TOP_1
 
 pytest_plugins = ["pytester", "benchmarks.gate.plugin", "benchmarks.report.plugin"]
 
@@ -162,7 +164,9 @@ def _workload_name(config: pytest.Config) -> str:
 def _budget(config: pytest.Config) -> tuple[Limit, ...]:
     """Return the limits of --budget, none without it."""
     text, batches = config.getoption("--budget"), batch_sizes(config)
-    budget = () if text is None else parse_budget(text)
+    metric = config.stash[WORKLOAD].metric
+    own = Quality(metric.name, metric.unit, metric.higher_is_better)
+    budget = () if text is None else parse_budget(text, ACCURACY if metric == TOP_1 else own)
     for limit in budget:
         if limit.batch not in {None, *batches}:
             raise CompressionError(

@@ -1,6 +1,7 @@
 """The table that a run ends with: one line per technique."""
 
-from benchmarks.report.columns import Groups, half_interval, listed, mebibytes, number
+from benchmarks.report.columns import Groups, half_interval, judgement, listed, mebibytes
+from benchmarks.report.quality import quality_of
 from benchmarks.report.rows import Row, ends
 from benchmarks.report.table import render_groups
 
@@ -25,15 +26,10 @@ def brief(rows: list[Row], *, width: int = 100) -> str:
 
 def _groups(rows: list[Row], kind: str) -> Groups:
     head = "technique" if kind == "cpu" else f"technique ({kind})"
-    quality = [["MiB", "acc %", "drop pt"]]
+    judged = quality_of(row.accuracy for row in rows)
+    quality = [["MiB", judged.head, judged.lost_head]]
     for row in rows:
-        quality.append(
-            [
-                mebibytes(row.file.get("stored_bytes")),
-                number(row.accuracy, "accuracy", 0.01),
-                number(row.accuracy, "drop", 0.01, "+.2f"),
-            ]
-        )
+        quality.append([mebibytes(row.file.get("stored_bytes")), *judgement(row, judged)])
     speeds = [
         [[f"speed at {batch}"], *([_speed(row, batch)] for row in rows)] for batch in ends(rows)
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.facts.record import Facts
 from benchmarks.report.columns import in_bytes, listed, significant
+from benchmarks.report.quality import ACCURACY, Quality, quality_of
 from benchmarks.report.rows import Row, rows
 from compression.errors import CompressionError
 
@@ -17,8 +18,10 @@ UNITS: dict[str, dict[str, float]] = {
     "accuracy": {"%": 0.01, "pt": 0.01},
 }
 """By part, what its number may be in: of bytes, of ms, and of shares of the images."""
+UNJUDGED = ("file", "latency")
+"""Parts that are the same for every metric."""
 PART = re.compile(r"(\w+)(?:@([1-9]\d*))?=(.+)")
-NUMBER = re.compile(r"(\d+(?:\.\d+)?)([a-zA-Z%]*)")
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)([^\d.]*)")
 ROUNDING = 1e-9
 RULE = (
     "the best row loses least accuracy; of those with as many images correct the faster counts, then "
@@ -52,12 +55,13 @@ class Candidate:
     batch: int
     latency_ms: Mapping[int, float] = field(default_factory=dict)
     noisy: bool = False
+    quality: Quality = ACCURACY
 
     def value(self, limit: Limit) -> float | None:
         """Return what a limit is about."""
         if limit.part == "latency":
             return self.latency_ms.get(limit.batch or self.batch)
-        return {"file": self.file_bytes, "drop": self.drop, "accuracy": self.accuracy}[limit.part]
+        return {"file": self.file_bytes, "drop": self.drop}.get(limit.part, self.accuracy)
 
     def order(self, batch: int | None) -> tuple[float, ...]:
         """Return what RULE compares, the smaller the better; times are those of a batch."""
@@ -68,9 +72,13 @@ class Candidate:
         """Return the name and what is known."""
         times = [f"{significant(ms)} ms at {n}" for n, ms in sorted(self.latency_ms.items())]
         file = "" if self.file_bytes is None else in_bytes(self.file_bytes)
-        drop = "" if self.drop is None else f"drop {100 * self.drop:+.2f} pt"
+        drop = "" if self.drop is None else self._lost(self.drop)
         noisy = "of a busy machine" if self.noisy else ""
         return f"{self.name}: {', '.join(filter(None, [file, drop, *times, noisy]))}"
+
+    def _lost(self, drop: float) -> str:
+        what, _, unit = self.quality.lost_head.partition(" ")
+        return f"{what} {self.quality.written_lost(self.quality.shown(drop))} {unit}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +103,17 @@ class Choice:
         return told + [f"not judged, as nothing was measured: {part}" for part in self.unjudged]
 
 
-def parse_budget(text: str) -> tuple[Limit, ...]:
+def parse_budget(text: str, quality: Quality = ACCURACY) -> tuple[Limit, ...]:
     """Return the limits of a budget; CompressionError names the part that cannot be read.
+
+    Of another quality than accuracy `score=` limits the score, and `drop=` is in its unit.
 
     >>> [limit.value for limit in parse_budget("file=3KiB drop=1pt")]
     [3072.0, 0.01]
     """
     limits: dict[tuple[str, int | None], Limit] = {}
     for given in re.split(r"[\s,]+", text.strip()):
-        limit = _limit(given)
+        limit = _limit(given, units_of(quality))
         if (limit.part, limit.batch) in limits:
             raise CompressionError(
                 f"expected one limit of a kind, found {limits[limit.part, limit.batch].given} and "
@@ -113,14 +123,22 @@ def parse_budget(text: str) -> tuple[Limit, ...]:
     return tuple(limits.values())
 
 
-def _limit(given: str) -> Limit:
+def units_of(quality: Quality) -> dict[str, dict[str, float]]:
+    """Return by part what its number may be in, where rows are judged by `quality`."""
+    if quality == ACCURACY:
+        return UNITS
+    own = UNITS["drop"] if quality.is_share else {quality.unit: 1.0}
+    return {**{part: UNITS[part] for part in UNJUDGED}, "drop": own, "score": own}
+
+
+def _limit(given: str, parts: dict[str, dict[str, float]]) -> Limit:
     asked = PART.fullmatch(given)
-    if not asked or asked[1] not in UNITS or (asked[2] and asked[1] != "latency"):
+    if not asked or asked[1] not in parts or (asked[2] and asked[1] != "latency"):
         raise CompressionError(
-            f"expected file=, latency=, latency@BATCH=, drop= or accuracy=, found {given!r}; write it "
-            'like "file=3MiB latency=2ms drop=1pt"'
+            f"expected file=, latency=, latency@BATCH=, drop= or {[*parts][-1]}=, found {given!r}; "
+            'write it like "file=3MiB latency=2ms drop=1pt"'
         )
-    units = UNITS[asked[1]]
+    units = parts[asked[1]]
     value = NUMBER.fullmatch(asked[3])
     if not value or value[2] not in units:
         remedy = f"{given.partition('=')[0]}={value[1] if value else 3}{next(iter(units))}"
@@ -167,10 +185,11 @@ def candidates(found: Sequence[Row]) -> list[Candidate]:
             name=f"{row.device} {row.technique}" if several else row.technique,
             unclaimed=row.unclaimed,
             file_bytes=row.file.get("stored_bytes"),
-            accuracy=row.accuracy.get("accuracy"),
-            drop=row.accuracy.get("drop"),
+            accuracy=row.accuracy.get("score", row.accuracy.get("accuracy")),
+            drop=row.accuracy.get("score_lost", row.accuracy.get("drop")),
             batch=min(timed[row.device], default=1),
             noisy=row.noisy,
+            quality=quality_of([row.accuracy]),
             latency_ms={
                 n: fact["latency_ms"] for (t, n), fact in row.latency.items() if t == "wall"
             },
@@ -186,6 +205,6 @@ def _miss(row: Candidate, limit: Limit, *, judged: bool) -> str:
     value, (what, _, most) = row.value(limit), limit.given.partition("=")
     if value is None:
         return f"{what} not measured" if judged else ""
-    if limit.part == "accuracy":
+    if limit.part == "accuracy" or (limit.part == "score" and row.quality.higher_is_better):
         return f"{what} below {most}" if value < limit.value - ROUNDING else ""
     return f"{what} above {most}" if value > limit.value + ROUNDING else ""

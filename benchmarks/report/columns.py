@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from benchmarks.facts.record import Facts
+from benchmarks.report.quality import Quality, lost_of, quality_of, value_of
 from benchmarks.report.rows import Row
 
 KIB, MIB = 2**10, 2**20
@@ -66,16 +67,16 @@ def _names(rows: list[Row], several: bool) -> Cells:
 
 
 def _quality(rows: list[Row], names: Cells) -> Groups:
-    quality = [["MiB", "% base", "acc %", "drop pt", "params", "nonzero"]]
+    judged = quality_of(row.accuracy for row in rows)
+    quality = [["MiB", "% base", judged.head, judged.lost_head, "params", "nonzero"]]
     cost = [["MACs", "sec", "target"]]
     for row in rows:
-        size, accuracy = row.size, row.accuracy
+        size = row.size
         quality.append(
             [
                 mebibytes(size.get("stored_bytes")),
                 _share(size),
-                number(accuracy, "accuracy", 0.01),
-                number(accuracy, "drop", 0.01, "+.2f"),
+                *judgement(row, judged),
                 _count(size, "parameters"),
                 _count(size, "nonzeros"),
             ]
@@ -168,6 +169,17 @@ def half_interval(facts: Facts) -> str:
 def number(facts: Facts, key: str, unit: float, form: str = ".2f") -> str:
     """Return a fact in a unit, a dash where it is not known."""
     return format(facts[key] / unit, form) if facts.get(key) is not None else "-"
+
+
+def judgement(row: Row, judged: Quality) -> list[str]:
+    """Return the cells of a row's accuracy or score, and of what it lost; dashes for another metric."""
+    value, lost = value_of(row.accuracy), lost_of(row.accuracy)
+    if quality_of([row.accuracy]) != judged:
+        return ["-", "-"]
+    return [
+        "-" if value is None else judged.written(value),
+        "-" if lost is None else judged.written_lost(lost),
+    ]
 
 
 def mebibytes(count: int | None) -> str:

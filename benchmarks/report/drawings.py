@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.facts.record import Facts
+from benchmarks.report.quality import baseline_of, quality_of, value_of
 
 # Okabe and Ito's palette for the colour-blind; the markers repeat what the colours say.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -25,14 +26,39 @@ def title(facts: Sequence[Facts], what: str) -> str:
 
 
 def percent(fact: Facts) -> float:
-    """Return the accuracy in percent."""
-    return 100 * float(fact["accuracy"])
+    """Return the accuracy in percent, or the score as it is shown."""
+    return float(value_of(fact) or 0.0)
 
 
 def standard_error(fact: Facts) -> float:
-    """Return the standard error of the accuracy in percentage points."""
+    """Return the standard error of the accuracy in percentage points, or of the score."""
+    if "score" in fact:
+        return quality_of([fact]).shown(fact.get("score_error", 0.0))
     p = fact["accuracy"]
     return 100 * math.sqrt(p * (1 - p) / fact["total"])
+
+
+def tested(points: Sequence[Facts]) -> str:
+    """Return the label of an axis of accuracies or scores on test images."""
+    return f"test {quality_of(points).title}"
+
+
+def _worth(fact: Facts) -> float:
+    return quality_of([fact]).worth(percent(fact))
+
+
+def _by_epochs(fact: Facts) -> list[float]:
+    """Return the validation accuracy or score of each epoch, none where it is not known."""
+    known = fact.get("epoch_scores", fact.get("epoch_accuracy", ()))
+    return [quality_of([fact]).shown(value) for value in known]
+
+
+def _lowest(points: Sequence[Facts]) -> float:
+    """Return the lower edge of an axis: of shares that are better higher it leaves out the worst."""
+    found, quality = [percent(f) for f in points], quality_of(points)
+    if quality.is_share and quality.higher_is_better:
+        return max(min(found), max(found) - SHOWN_POINTS) - 0.5
+    return min(found) - 0.05 * ((max(found) - min(found)) or abs(max(found)))
 
 
 def pruning(accuracy: list[Facts]) -> Figure | str:
@@ -45,9 +71,9 @@ def pruning(accuracy: list[Facts]) -> Figure | str:
     for i, family in enumerate(dict.fromkeys(f["family"] for f in points)):
         for tuned in (False, True):
             _pruning_line(axes, points, family, i, tuned=tuned)
-    base = 100 * points[0]["baseline_accuracy"]
+    base = baseline_of(points[0]) or 0.0
     axes.axhline(base, color="grey", linestyle=":", label="baseline")
-    axes.set(xlabel="weights (or filters) removed, %", ylabel="test accuracy, %")
+    axes.set(xlabel="weights (or filters) removed, %", ylabel=tested(points))
     axes.set_title(title(points, "Pruning and accuracy"), fontsize=10)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
@@ -86,7 +112,7 @@ def distillation(accuracy: list[Facts]) -> Figure | str:
         _alpha_line(right, points, alpha, i)
     if control:
         right.axhline(percent(control), color="grey", linestyle="--", label="without a teacher")
-    right.set(xscale="log", xlabel="temperature T", ylabel="test accuracy, %")
+    right.set(xscale="log", xlabel="temperature T", ylabel=tested(points))
     right.legend(fontsize=8)
     figure.suptitle(title(points, "Distillation into the five-layer CNN"), fontsize=10)
     return figure
@@ -111,13 +137,12 @@ def _by_epoch(axes: Axes, points: list[Facts], control: Facts | None) -> None:
     middle = sorted({f["alpha"] for f in points})[len({f["alpha"] for f in points}) // 2]
     shown = [f for f in points if f["alpha"] == middle]
     for i, fact in enumerate(sorted(shown, key=lambda f: float(f["temperature"]))):
-        values = [100 * a for a in fact.get("epoch_accuracy", ())]
+        values = _by_epochs(fact)
         label = f"T = {fact['temperature']:g}" + (" (paper)" if fact["temperature"] == 0.01 else "")
         axes.plot(range(1, len(values) + 1), values, color=PALETTE[i % 7], label=label)
-    if control and "epoch_accuracy" in control:
-        values = [100 * a for a in control["epoch_accuracy"]]
+    if control and (values := _by_epochs(control)):
         axes.plot(range(1, len(values) + 1), values, "--", color="grey", label="without a teacher")
-    axes.set(xlabel="epoch", ylabel=f"validation accuracy, % (alpha = {middle:g})")
+    axes.set(xlabel="epoch", ylabel=f"validation {quality_of(shown).title} (alpha = {middle:g})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
 
@@ -133,12 +158,11 @@ def pareto(accuracy: list[Facts]) -> Figure | str:
     axes = figure.subplots()
     sizes_mib = [f["stored_bytes"] / MIB for f in points]
     _front_line(axes, _front(points), max(sizes_mib))
-    best = max(percent(f) for f in points)
-    lowest = max(min(percent(f) for f in points), best - SHOWN_POINTS) - 0.5
+    lowest = _lowest(points)
     for i, name in enumerate(names):
         _pareto_point(axes, next(f for f in points if f["technique"] == name), i, lowest)
     axes.set_ylim(bottom=lowest)
-    axes.set(xscale="log", xlabel="stored file, MiB", ylabel="test accuracy, %")
+    axes.set(xscale="log", xlabel="stored file, MiB", ylabel=tested(points))
     _size_axis(axes, min(sizes_mib), max(sizes_mib))
     axes.set_title(title(points, "Size and accuracy"), fontsize=10)
     # A legend, not labels at the points: half of the techniques lie on top of one another.
@@ -191,10 +215,11 @@ def size_curve(accuracy: list[Facts]) -> Figure | str:
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     axes = figure.subplots()
     _curve(axes, sorted(points, key=_times_smaller))
-    base = 100 * points[0]["baseline_accuracy"]
+    base = baseline_of(points[0]) or 0.0
     axes.axhline(base, color="grey", linestyle=":", label="baseline")
-    axes.axhline(base - 0.5, color="grey", linestyle="--", label="0.5 points below")
-    axes.set(xlabel="baseline's file / stored file", ylabel="test accuracy, %")
+    if quality_of(points).is_share:
+        axes.axhline(base - 0.5, color="grey", linestyle="--", label="0.5 points below")
+    axes.set(xlabel="baseline's file / stored file", ylabel=tested(points))
     axes.set_title(title(points, "Size of the file and accuracy"), fontsize=10)
     axes.margins(x=0.2)  # room for the last label
     axes.set_xlim(left=0)
@@ -228,7 +253,7 @@ def _times_smaller(fact: Facts) -> float:
 
 def _front(points: list[Facts]) -> list[Facts]:
     front: list[Facts] = []
-    for fact in sorted(points, key=lambda f: (f["stored_bytes"], -f["accuracy"])):
-        if not front or fact["accuracy"] > front[-1]["accuracy"]:
+    for fact in sorted(points, key=lambda f: (f["stored_bytes"], -_worth(f))):
+        if not front or _worth(fact) > _worth(front[-1]):
             front.append(fact)
     return front

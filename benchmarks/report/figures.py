@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.facts.record import Facts
 from benchmarks.report.drawings import distillation, pareto, pruning, size_curve
 from benchmarks.report.folder import make_folder
+from benchmarks.report.quality import QUALITIES
 from benchmarks.report.removal import macs_accuracy
 from compression.errors import CompressionError
 
@@ -32,7 +33,7 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
     """
     make_folder(folder, "--figures")
     every_device = list(facts)
-    known = (f["device"] for f in every_device if f["metric"] == "accuracy")
+    known = (f["device"] for f in every_device if f["metric"] in QUALITIES)
     devices = list(dict.fromkeys(known)) or [""]
     written: list[Path] = []
     missing: list[str] = []
@@ -50,7 +51,7 @@ def write_figures(facts: Iterable[Facts], folder: Path) -> tuple[list[Path], lis
 
 def _drawn(facts: list[Facts]) -> Iterator[tuple[str, Figure | str]]:
     """Draw each figure of one device, or say what it needs."""
-    accuracy = [f for f in facts if f["metric"] == "accuracy"]
+    accuracy = [f for f in facts if f["metric"] in QUALITIES]
     for name, draw in ACCURACY_DRAWINGS.items():
         yield name, draw(accuracy)
     for name, draw in DRAWINGS.items():

@@ -8,7 +8,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.facts.record import Facts
-from benchmarks.report.drawings import MARKERS, PALETTE, WIDTH_IN, percent, standard_error, title
+from benchmarks.report.drawings import (
+    MARKERS,
+    PALETTE,
+    WIDTH_IN,
+    percent,
+    standard_error,
+    tested,
+    title,
+)
 from benchmarks.report.rows import Row, rows
 
 HEIGHT_IN = 4.4
@@ -41,7 +49,7 @@ def macs_accuracy(facts: list[Facts]) -> Figure | str:
     for i, row in enumerate(shown):
         _point(right, row, PALETTE[(i + 3) % 7], POINT_MARKERS[i % len(POINT_MARKERS)], lowest)
     _baseline(left, right, base)
-    left.set(xlabel="multiply-accumulates that stay, %", ylabel="test accuracy, %")
+    left.set(xlabel="multiply-accumulates that stay, %", ylabel=tested([base.accuracy]))
     _time_axis(right, [time for r in (*swept, *shown, base) if (time := _time(r))])
     figure.suptitle(title([base.accuracy], "Channels removed and accuracy"), fontsize=10)
     handles, labels = right.get_legend_handles_labels()

@@ -6,10 +6,10 @@ from typing import Any
 
 from benchmarks.facts.record import Facts
 
-METRICS = ("size", "accuracy", "cost")
+METRICS = ("size", "accuracy", "score", "cost")
 SHOWN = (*METRICS, "latency")
 """What a row of a table shows; other metrics have tables of their own."""
-PROMISES = {"accuracy": "drop", "latency": "speed"}
+PROMISES = {"accuracy": "drop", "score": "drop", "latency": "speed"}
 """By metric, what its target is about, where that is another word."""
 
 
@@ -17,9 +17,10 @@ PROMISES = {"accuracy": "drop", "latency": "speed"}
 class Row:
     """The facts of one technique on one device; a metric that did not run is empty.
 
-    `unclaimed` says why it has no latency to claim: "simulated" or "size only"; else it is empty.
-    `left_out` names the layers that the technique did not compress, where the run recorded them, and
-    `missed` what it promised and did not reach.
+    `accuracy` holds the score of a workload that is judged by another metric. `unclaimed` says why it
+    has no latency to claim: "simulated" or "size only"; else it is empty. `left_out` names the layers
+    that the technique did not compress, where the run recorded them, and `missed` what it promised
+    and did not reach.
     """
 
     device: str
@@ -58,6 +59,8 @@ def rows(facts: Iterable[Facts], *, sweep: bool = False) -> list[Row]:
             row.latency[fact["timing"], fact["batch_size"]] = fact
         elif fact["metric"] == "training":
             row.accuracy = row.cost = fact
+        elif fact["metric"] == "score":
+            row.accuracy = fact
         elif fact["metric"] in METRICS:
             setattr(row, fact["metric"], fact)
         row.in_float |= set(fact.get("in_float", ()))

@@ -6,6 +6,7 @@ from benchmarks.gate.changes import Changes
 from benchmarks.report.columns import interval, significant
 from benchmarks.report.page.points import Point, front, points_of, timings
 from benchmarks.report.page.runs import Run, Setting, settings
+from benchmarks.report.quality import quality_of
 from benchmarks.report.table import markdown
 
 MOST_LINES = 30
@@ -40,12 +41,12 @@ def _front(setting: Setting) -> list[str]:
     best = front(points, None)[: MOST_LINES // 3]
     if not best:
         return []
-    timed = timings(points)[:1]
-    head = ["technique", "file, MiB", "accuracy, % (95%)", *("speed-up (95%)" for _ in timed)]
+    timed, judged = timings(points)[:1], quality_of(point.row.accuracy for point in best)
+    head = ["technique", "file, MiB", f"{judged.title} (95%)", *("speed-up (95%)" for _ in timed)]
     lines = [
         [*_cells(point), *(interval(point.speed(how) or {}) for how in timed)] for point in best
     ]
-    title = f"{setting.workload}, {setting.device}: the smallest files of each accuracy"
+    title = f"{setting.workload}, {setting.device}: the smallest files of each {judged.name}"
     return ["", f"## {_plain(title)}", "", *markdown([head, *lines]).splitlines()]
 
 

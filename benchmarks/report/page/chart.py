@@ -39,10 +39,10 @@ class Axis:
     form: Callable[[float], str] = "{:g}".format
 
 
-def accuracy_axis(percents: Iterable[float]) -> Axis:
-    """Return the axis of accuracies in percent, with room for names above the highest."""
+def accuracy_axis(percents: Iterable[float], title: str = "accuracy, %") -> Axis:
+    """Return the axis of accuracies in percent, or scores, with room for names above the highest."""
     scale = linear(percents, BOTTOM, TOP + 2 * LINE)
-    return Axis(scale, "test accuracy, %", scale.written)
+    return Axis(scale, f"test {title}", scale.written)
 
 
 def chart(x: Axis, y: Axis, *content: Markup, label: str, **about: object) -> Markup:

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.report.page.chart import icon
 from benchmarks.report.page.html import Markup, tag
-from benchmarks.report.page.points import Point, Timed, kind_name, timed_key, timed_name
+from benchmarks.report.page.points import Point, Timed, judged_by, kind_name, timed_key, timed_name
 
 
 def controls(points: Iterable[Point], timed: Sequence[Timed]) -> Markup:
     """Return the boxes of the kinds, which are the legend too, and of a budget."""
-    return tag("div", _kinds(points), _budget(timed), class_="controls")
+    points = list(points)
+    lost = f" {judged_by(points).lost_unit} lost".replace("  ", " ")
+    return tag("div", _kinds(points), _budget(timed, lost), class_="controls")
 
 
 def _kinds(points: Iterable[Point]) -> Markup:
@@ -34,7 +36,7 @@ def _kinds(points: Iterable[Point]) -> Markup:
     return tag("fieldset", tag("legend", "Kinds"), *boxes, word, class_="kinds")
 
 
-def _budget(timed: Sequence[Timed]) -> Markup:
+def _budget(timed: Sequence[Timed], lost: str) -> Markup:
     """Return the boxes of a budget, and the line that says what fits."""
     choices = (tag("option", timed_name(how), value=timed_key(how)) for how in timed)
     which = tag("label", "timed at ", tag("select", *choices, class_="timed")) if timed else ""
@@ -43,7 +45,7 @@ def _budget(timed: Sequence[Timed]) -> Markup:
         tag("legend", "What fits a budget?"),
         _limit("MiB", "at most ", " MiB"),
         _limit("ms", "at most ", " ms per prediction") if timed else "",
-        _limit("points", "at most ", " points lost"),
+        _limit("points", "at most ", lost),
         which,
         tag("p", class_="fits", aria_live="polite"),
         class_="budget needs-script",

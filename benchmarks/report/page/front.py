@@ -18,15 +18,23 @@ from benchmarks.report.page.chart import (
 )
 from benchmarks.report.page.controls import controls
 from benchmarks.report.page.html import Markup, join, tag
-from benchmarks.report.page.points import Point, Timed, front, timed_key, timed_name, timings
+from benchmarks.report.page.points import (
+    Point,
+    Timed,
+    front,
+    judged_by,
+    timed_key,
+    timed_name,
+    timings,
+)
 from benchmarks.report.page.scales import logarithmic
 from benchmarks.report.page.techniques import techniques
+from benchmarks.report.quality import ACCURACY
 
 SHOWN_POINTS = 12.0
 """Percentage points below the best that the axis of accuracy shows; lower ones lie at its edge."""
 READING = (
-    "Filled: on the front, where none is as small (or fast) and more accurate. "
-    "Lines are 95% intervals."
+    "Filled: on the front, where none is as small (or fast) and {better}. Lines are 95% intervals."
 )
 
 
@@ -50,16 +58,22 @@ def _plots(points: Sequence[Point], timed: Sequence[Timed]) -> Markup:
             drawn = _plot(shown, y, how)
             key = timed_key(how) if how else None
             plots.append(tag("figure", drawn, data_timed=key, hidden=how not in (None, *timed[:1])))
+    better = "more accurate" if judged_by(shown) == ACCURACY else "better"
     below = [p.name for p in shown if p.accuracy and p.accuracy.percent < y.scale.low]
     note = f" Below the axis: {', '.join(below)}." if below else ""
-    return join(tag("div", *plots, class_="plots"), tag("p", READING, note, class_="note"))
+    return join(
+        tag("div", *plots, class_="plots"),
+        tag("p", READING.format(better=better), note, class_="note"),
+    )
 
 
 def _accuracies(points: Iterable[Point]) -> Axis:
     found = [point.accuracy for point in points if point.accuracy]
-    best = max(share.percent for share in found)
-    shown = [share for share in found if share.percent >= best - SHOWN_POINTS]
-    return accuracy_axis(end for share in shown for end in (share.low, share.high))
+    best, quality = max(share.percent for share in found), found[0].quality
+    limited = quality.is_share and quality.higher_is_better
+    shown = [share for share in found if share.percent >= best - SHOWN_POINTS or not limited]
+    ends = (end for share in shown for end in (share.low, share.high))
+    return accuracy_axis(ends, quality.title)
 
 
 def _plot(points: Sequence[Point], y: Axis, how: Timed | None) -> Markup:
@@ -77,7 +91,8 @@ def _plot(points: Sequence[Point], y: Axis, how: Timed | None) -> Markup:
         _front_line(best, places, RIGHT if how is None else LEFT),
         *(_mark(p, places[p.row_id], (x, y), how, hollow=p not in best) for p in known),
         names(((p.name, places[p.row_id]) for p in best), places.values()),
-        label=f"test accuracy against {label}; arrow keys go from technique to technique",
+        label=f"test {judged_by(points).name} against {label}; arrow keys go from technique to "
+        "technique",
         class_="plot",
         tabindex=0,
     )

@@ -19,6 +19,7 @@ from benchmarks.report.page.tables import (
     memory_section,
     notes_section,
 )
+from benchmarks.report.quality import ACCURACY, quality_of
 
 
 def page(runs: Sequence[Run], changes: Changes | None = None, against: str = "") -> str:
@@ -81,4 +82,7 @@ def _setting(setting: Setting, key: str) -> Markup:
         if content
     )
     heading = tag("h2", f"{setting.workload}: {setting.data}, {setting.device}")
-    return tag("article", heading, tag("p", setting.machine, class_="note"), *shown, id=key)
+    note = tag("p", setting.machine, class_="note")
+    judged = quality_of(facts)
+    best = None if judged == ACCURACY else f"best {judged.name}"
+    return tag("article", heading, note, *shown, id=key, data_best=best)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.facts.record import Facts
 from benchmarks.report.columns import MIB
+from benchmarks.report.quality import ACCURACY, Quality, lost_of, quality_of
 from benchmarks.report.rows import SHOWN as IN_ROWS
 from benchmarks.report.rows import Row, rows
 
@@ -31,15 +32,22 @@ Timed = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """An accuracy and its 95% interval, in percent."""
+    """An accuracy in percent, or a score in its unit, and its 95% interval."""
 
     percent: float
     low: float
     high: float
+    quality: Quality = ACCURACY
+
+    @property
+    def worth(self) -> float:
+        """A number that is larger where the share is better."""
+        return self.quality.worth(self.percent)
 
     def __str__(self) -> str:
         """Return it as tables show it."""
-        return f"{self.percent:.2f} ({self.low:.2f}–{self.high:.2f})"
+        value, low, high = map(self.quality.written, (self.percent, self.low, self.high))
+        return f"{value} ({low}–{high})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,15 +89,27 @@ def _point(row: Row, row_id: str) -> Point:
         row,
         size / MIB if size else None,
         share_of(row.accuracy) if "total" in row.accuracy else None,
-        100 * row.accuracy["drop"] if "drop" in row.accuracy else None,
+        lost_of(row.accuracy),
     )
 
 
 def share_of(fact: Facts) -> Share:
-    """Return the accuracy that a fact counted."""
+    """Return the accuracy that a fact counted, or the score that it measured."""
+    if fact.get("score") is not None:
+        return _score_of(fact)
     correct, total = fact["correct"], fact["total"]
     low, high = wilson(correct, total)
     return Share(100 * correct / total, 100 * low, 100 * high)
+
+
+def _score_of(fact: Facts) -> Share:
+    """Return a score, with the interval of a mean; one of shares stays within 0 and 1."""
+    quality, score, half = quality_of([fact]), fact["score"], Z * fact.get("score_error", 0.0)
+    ends = [score - half, score + half]
+    if quality.is_share:
+        ends = [min(max(end, 0.0), 1.0) for end in ends]
+    value, low, high = map(quality.shown, (score, *ends))
+    return Share(value, low, high, quality)
 
 
 def kind_of(technique: str) -> int:
@@ -116,10 +136,10 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 
 
 def front(points: Iterable[Point], how: Timed | None) -> list[Point]:
-    """Return the points that no other beats: as small, or as fast, and of a higher accuracy."""
+    """Return the points that no other beats: as small, or as fast, and more accurate, or better."""
     sign = 1 if how is None else -1
     known = [
-        (sign * along, -point.accuracy.percent, point)
+        (sign * along, -point.accuracy.worth, point)
         for point in points
         if point.accuracy and (along := point.along(how)) is not None
     ]
@@ -130,6 +150,11 @@ def front(points: Iterable[Point], how: Timed | None) -> list[Point]:
             best.append(point)
             highest = -lost
     return best
+
+
+def judged_by(points: Iterable[Point]) -> Quality:
+    """Return what points are judged by."""
+    return quality_of(point.row.accuracy for point in points)
 
 
 def timings(points: Sequence[Point]) -> list[Timed]:

@@ -143,7 +143,7 @@ function chosen(article) {
     const found = shown.filter((row) => fits(row, limit));
     const accuracy = (row) => (row.dataset.accuracy === undefined ? null : -row.dataset.accuracy);
     const winners = [
-      ["most accurate", best(found, accuracy)],
+      [article.dataset.best || "most accurate", best(found, accuracy)],
       ["smallest", best(found, (row) => number(row.dataset.mib))],
       ["fastest", best(found, (row) => milliseconds(row, timed?.value))],
     ].filter(([, row]) => row);

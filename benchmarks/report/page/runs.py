@@ -12,6 +12,7 @@ from benchmarks.facts.record import Facts
 from benchmarks.facts.schema import FACTS
 from benchmarks.gate.evidence import damage
 from benchmarks.gate.history import History, read_history
+from benchmarks.report.quality import QUALITIES
 from benchmarks.report.reference import INT8_UNITS
 from compression.errors import CompressionError
 
@@ -19,6 +20,7 @@ NEEDED = {
     "": ("technique", "device", "workload", "data", "simulated"),
     "size": ("stored_bytes",),
     "accuracy": ("correct", "total"),
+    "score": ("score", "total", "score_name", "score_unit", "higher_is_better"),
     "latency": ("timing", "batch_size", "latency_ms", "speed_up", "speed_up_low", "speed_up_high"),
     "training": ("correct", "total"),
     "cost": ("seconds",),
@@ -26,7 +28,7 @@ NEEDED = {
 """What the sections read without asking, of each metric."""
 Seen = dict[str, tuple[Facts, Facts]]
 """By node id the facts of the newest run read, as they stand in the file and as they were checked."""
-UNREAD = frozenset({"layers", "correct_images"})
+UNREAD = frozenset({"layers", "correct_images", "scores"})
 """Facts that no section reads, and that are large; the gate reads them from the file."""
 
 
@@ -78,7 +80,7 @@ class Setting:
     @property
     def judged(self) -> int:
         """How many techniques have an accuracy, those of sweeps apart."""
-        found = (f for f in self.facts.values() if f["metric"] == "accuracy" and not f.get("sweep"))
+        found = (f for f in self.facts.values() if f["metric"] in QUALITIES and not f.get("sweep"))
         return sum(1 for _ in found)
 
 

@@ -12,10 +12,11 @@ from benchmarks.report.columns import MIB, significant
 from benchmarks.report.page.levels import can_judge, exact_changes, noisy_changes
 from benchmarks.report.page.points import timed_name
 from benchmarks.report.page.runs import Run, Setting
+from benchmarks.report.quality import quality_of, value_of
 
 MOST_VALUES = 60_000
 """Values on a page: with more of them the oldest runs are not drawn."""
-METRICS = ("size", "accuracy", "latency")
+METRICS = ("size", "accuracy", "score", "latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ def series_of(setting: Setting) -> tuple[list[Run], list[Series]]:
     for i, run in enumerate(runs):
         for name in run.facts.keys() & names:
             facts = run.facts[name]
-            if (facts["workload"], facts["data"]) == (setting.workload, setting.data):
+            same = quality_of([facts]) == quality_of([setting.facts[name]])
+            if same and (facts["workload"], facts["data"]) == (setting.workload, setting.data):
                 if name not in found:
                     found[name] = Series(facts["technique"], _measure(facts), [], [], [], [])
                 _append(found[name], i, facts)
@@ -116,7 +118,23 @@ def _measure(facts: Facts) -> Measure:
     if facts["metric"] == "latency":
         name = f"speed-up, {timed_name((facts['timing'], facts['batch_size']))}"
         return Measure(name, significant, _share, True, _speed_limit)
+    if facts["metric"] == "score":
+        return _score_measure(facts)
     return SIZE if facts["metric"] == "size" else ACCURACY
+
+
+def _score_measure(facts: Facts) -> Measure:
+    quality = quality_of([facts])
+    error = quality.shown(facts.get("score_error", 0.0))
+    reach = TOLERANCES["score unpaired"][0] * math.sqrt(2) * error
+
+    def change(before: float, after: float) -> str:
+        return f"{quality.written_lost(after - before)} {quality.lost_unit}".strip()
+
+    def limit(level: float, _: int) -> float:
+        return level - reach if quality.higher_is_better else level + reach
+
+    return Measure(quality.title, quality.written, change, quality.higher_is_better, limit)
 
 
 def _append(series: Series, i: int, facts: Facts) -> None:
@@ -127,6 +145,8 @@ def _append(series: Series, i: int, facts: Facts) -> None:
         value = facts["stored_bytes"] / MIB
     elif facts["metric"] == "accuracy":
         value = 100 * facts["correct"] / facts["total"]
+    elif facts["metric"] == "score":
+        value = value_of(facts)
     else:
         value = facts["speed_up"]
     series.at.append(i)

@@ -19,6 +19,7 @@ from benchmarks.report.page.chart import (
 from benchmarks.report.page.html import Cell, Line, Markup, join, table, tag
 from benchmarks.report.page.points import share_of
 from benchmarks.report.page.scales import Scale, linear, logarithmic
+from benchmarks.report.quality import QUALITIES, baseline_of, quality_of
 
 Number = Callable[[Facts], float]
 
@@ -38,7 +39,7 @@ class Sweep:
 
 def sweeps_section(facts: Iterable[Facts]) -> Markup:
     """Return each sweep that the facts have points of, as a drawing and a table."""
-    accuracy = [fact for fact in facts if fact["metric"] == "accuracy"]
+    accuracy = [fact for fact in facts if fact["metric"] in QUALITIES]
     swept = [fact for fact in accuracy if fact.get("sweep")]
     found = (_pruning(swept), _distillation(swept), _sizes(accuracy), _channels(swept))
     figures = [tag("figure", _drawn(sweep)) for sweep in found if sweep.points]
@@ -95,7 +96,7 @@ def _channels(swept: Sequence[Facts]) -> Sweep:
 
 
 def _baseline(points: Sequence[Facts]) -> tuple[str, float] | None:
-    known = [100 * f["baseline_accuracy"] for f in points if "baseline_accuracy" in f]
+    known = [value for f in points if (value := baseline_of(f)) is not None]
     return ("baseline", known[0]) if known else None
 
 
@@ -105,14 +106,16 @@ def _drawn(sweep: Sweep) -> Markup:
     x = Axis(span(map(sweep.number, sweep.points), LEFT, RIGHT), sweep.label)
     shares = [share_of(fact) for fact in sweep.points]
     level = [sweep.control[1]] if sweep.control else []
-    y = accuracy_axis([*level, *(end for share in shares for end in (share.low, share.high))])
+    judged = quality_of(sweep.points)
+    ends = (end for share in shares for end in (share.low, share.high))
+    y = accuracy_axis([*level, *ends], judged.title)
     families = list(dict.fromkeys(map(sweep.family, sweep.points)))
     drawn = [across(y.scale(value), "base", name) for name, value in filter(None, [sweep.control])]
     for i, name in enumerate(families):
         line = [fact for fact in sweep.points if sweep.family(fact) == name]
         drawn.append(_line(sorted(line, key=sweep.number), i, x.scale, y.scale, sweep.number))
     lines = [_row(sweep.family(fact), sweep.number(fact), fact) for fact in sweep.points]
-    numbers = table(["line", sweep.label, "accuracy, % (95%)"], lines, sweep.title)
+    numbers = table(["line", sweep.label, f"{judged.title} (95%)"], lines, sweep.title)
     return join(
         tag("figcaption", sweep.title),
         chart(x, y, *drawn, label=sweep.title),

@@ -9,18 +9,19 @@ from benchmarks.report.page.points import (
     Point,
     Timed,
     front,
+    judged_by,
     kind_name,
     timed_key,
     timed_name,
 )
 
-QUALITY = ("technique", "kind", "file, MiB", "% of base", "accuracy, % (95%)", "lost, points")
-
 
 def techniques(points: Sequence[Point], timed: Sequence[Timed]) -> Markup:
     """Return the table of all techniques; its lines say to the script what a budget limits."""
     by_size, by_speed = front(points, None), {how: front(points, how) for how in timed}
-    heads: list[str | Cell] = [*QUALITY]
+    judged = judged_by(points)
+    heads: list[str | Cell] = ["technique", "kind", "file, MiB", "% of base"]
+    heads += [f"{judged.title} (95%)", f"lost, {judged.lost_unit}".removesuffix(", ")]
     for how in timed:
         about = {"data_timed": timed_key(how)}
         heads += [Cell(f"{timed_name(how)}, ms", about=about), Cell("speed-up (95%)", about=about)]
@@ -32,7 +33,9 @@ def techniques(points: Sequence[Point], timed: Sequence[Timed]) -> Markup:
         cells = [*_quality(point), *_times(point, timed)]
         cells += [Cell("; ".join(fronts) or NOTHING), _target(point)]
         lines.append(Line(cells, _about(point, timed)))
-    return table(heads, lines, "Techniques by file size, accuracy and speed", style="front-table")
+    return table(
+        heads, lines, f"Techniques by file size, {judged.name} and speed", style="front-table"
+    )
 
 
 def _quality(point: Point) -> list[Cell]:
@@ -46,7 +49,7 @@ def _quality(point: Point) -> list[Cell]:
         number(point.mib, significant),
         number(share, "{:.1f}".format),
         Cell(accuracy, accuracy.percent) if accuracy else Cell(),
-        number(point.lost_points, "{:+.2f}".format),
+        number(point.lost_points, judged_by([point]).written_lost),
     ]
 
 
@@ -78,6 +81,6 @@ def _about(point: Point, timed: Sequence[Timed]) -> dict[str, object]:
         "data_kind": point.kind,
         "data_mib": point.mib,
         "data_points": point.lost_points,
-        "data_accuracy": point.accuracy.percent if point.accuracy else None,
+        "data_accuracy": point.accuracy.worth if point.accuracy else None,
         "data_ms": known or None,
     }
