@@ -14,6 +14,7 @@ from benchmarks.techniques import Technique
 from compression.accounting import count_macs, count_nonzeros, count_parameters, dense_bytes
 from compression.layers import COMPRESSIBLE, left_out
 from compression.storage import contents, load, save
+from compression.training import TOP_1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,7 @@ def compress(technique: Technique, baseline: Baseline, path: Path) -> Artifact:
         raise AssertionError(f"{technique} changed the baseline that it was given")
     save(model, path, entropy_coded=technique.entropy_coded)
     workload = baseline.workload
+    per_epoch = "epoch_accuracy" if workload.metric == TOP_1 else "epoch_scores"
     return Artifact(
         path=path,
         factory=workload.student if technique.student else workload.network,
@@ -50,7 +52,7 @@ def compress(technique: Technique, baseline: Baseline, path: Path) -> Artifact:
         seconds=meter.seconds,
         peak_memory_bytes=meter.peak_bytes,
         account=_account(model, baseline, path),
-        facts=_facts(technique, model, baseline) | ({"epoch_accuracy": epochs} if epochs else {}),
+        facts=_facts(technique, model, baseline) | ({per_epoch: epochs} if epochs else {}),
     )
 
 

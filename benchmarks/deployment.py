@@ -34,9 +34,11 @@ def _load(artifact: Artifact, device: torch.device) -> nn.Module:
     return artifact.load(device)
 
 
-def memory_format(technique: Technique) -> torch.memory_format:
-    """Return the memory format of a technique's weights and images."""
-    return torch.channels_last if technique.channels_last else torch.contiguous_format
+def lay_out(technique: Technique, images: Tensor) -> Tensor:
+    """Return inputs as a technique takes them: images (N, C, H, W) may lie channels last."""
+    if technique.channels_last and images.ndim == 4:
+        return images.contiguous(memory_format=torch.channels_last)
+    return images.contiguous()
 
 
 def skip_without_claim(technique: Technique, device: torch.device) -> None:

@@ -20,7 +20,8 @@ from benchmarks.workloads import DIGITS, DIGITS_QUICK
 MORE = "-v adds what each file is made of, weights, MACs, seconds, times, and layers left out"
 NEEDED, TIMED = ("device", "technique", "simulated", "workload", "data"), ("timing", "batch_size")
 """What a saved entry must say of itself to be shown beside this run's, and one of a latency besides."""
-COMPARED = ("metric", "sweep", "stored_bytes", "accuracy", "speed_up")
+SCORE = ("score", "score_name", "score_unit", "higher_is_better")
+COMPARED = ("metric", "sweep", "stored_bytes", "accuracy", "speed_up", *SCORE)
 
 
 def shows_all(entries: Iterable[Mapping[str, Any]]) -> bool:

@@ -19,6 +19,7 @@ from torch import nn
 from benchmarks.baseline import Baseline
 from benchmarks.baseline.cache import evict, lock, read_checked, write_checked
 from benchmarks.baseline.fingerprints import few, narrow, probe_fingerprint, value_fingerprint
+from benchmarks.baseline.judged import score_of
 from benchmarks.baseline.resume import Keeper, read_resume
 from benchmarks.machine.cost import Meter
 from benchmarks.machine.memory import return_freed
@@ -26,12 +27,23 @@ from compression.errors import CompressionError
 from compression.layers import copy_model, left_out, record_left_out
 from compression.paths import cache_folder
 from compression.storage import load, save
-from compression.training import EpochReport, Recipe, Split, correct_images, has_bfloat16
+from compression.training import (
+    TOP_1,
+    EpochReport,
+    Metric,
+    Recipe,
+    Split,
+    has_bfloat16,
+    scores,
+)
 
 log = logging.getLogger(__name__)
 
 KEPT_BYTES = 4 * 2**30
 """Of a workload's trainings: beyond, those that were used longest ago are deleted."""
+
+NEWER = ("loss",)
+"""Options younger than what is kept: left out where they are unused, so that it still counts."""
 
 _PROBED: dict[str, str] = {}
 """By what a training is given: what its code does, found out once per process."""
@@ -44,6 +56,7 @@ class Training:
     - `how`: (model, train=images, recipe=recipe, **options) -> a new network that can be stored.
     - `probed`: options of so many steps, and the most of each in a probe, which takes few steps.
     - `resumable`: `how` takes `on_epoch` and `resume_from`, and goes on where it was killed.
+    - `metric`: what `validation` is judged by.
     - `validation`: images whose accuracy is told after each epoch; then `how` takes `on_epoch`.
     - `note`: hears after each epoch how far it is, where `how` takes `on_epoch`.
     """
@@ -56,6 +69,7 @@ class Training:
     probed: Mapping[str, int] = field(default_factory=dict)
     resumable: bool = False
     validation: Split | None = None
+    metric: Metric = TOP_1
     note: Callable[[str], object] = log.debug
 
     def run(self, **watch: Any) -> nn.Module:
@@ -73,7 +87,13 @@ class Training:
     def given(self) -> str:
         """Hash what the result depends on but the code (SHA-256)."""
         parts = {**self.arguments(), "": self.how, "validation": self.validation}
-        told = [(name, value_fingerprint(value)) for name, value in parts.items()]
+        told = [
+            (name, value_fingerprint(value))
+            for name, value in parts.items()
+            if value is not None or name not in NEWER
+        ]
+        if self.metric != TOP_1:
+            told.append(("metric", self.metric.name))
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def probe(self, model: nn.Module) -> str:
@@ -100,6 +120,7 @@ def trained(b: Baseline, training: Training) -> nn.Module:
     checkpoint gets the cores that are free. The cost is that of the training, whenever it was done.
     """
     with (b.meter or Meter(b.device)).instead() as count:
+        training = of_task(b, training)
         place, told = _place(b, training), replace(training, note=b.note)
         model, notes = _obtain(place, told, b.device)
         count(notes["seconds"], notes["peak_bytes"])
@@ -107,6 +128,12 @@ def trained(b: Baseline, training: Training) -> nn.Module:
         for accuracy in notes["epoch_accuracy"]:
             b.on_epoch(accuracy)
     return model
+
+
+def of_task(b: Baseline, training: Training) -> Training:
+    """Return the training with the loss and the metric of the workload."""
+    loss = {} if b.workload.loss is None else {"loss": b.workload.loss}
+    return replace(training, options={**loss, **training.options}, metric=b.workload.metric)
 
 
 def _obtain(
@@ -176,8 +203,7 @@ def _train(
         left_s = (epoch.epochs - epoch.epoch - 1) * epoch.seconds
         training.note(f"epoch {epoch.epoch + 1}/{epoch.epochs}, about {left_s / 60:.1f} min left")
         if training.validation is not None:
-            correct = correct_images(epoch.model, training.validation)
-            accuracies.append(correct.float().mean().item())
+            accuracies.append(score_of(scores(epoch.model, training.validation, training.metric)))
         told = {"seconds": seconds(), "epoch_accuracy": accuracies}
         keeper.keep(replace(epoch, state=lambda: {**epoch.state(), **told}))
 

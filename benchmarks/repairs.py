@@ -5,11 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from benchmarks.baseline import Baseline
 from benchmarks.calibration import calibration
 from benchmarks.kept import Training, trained
+from compression.distillation import HINTON, Distillation, MeanSquared, names_classes
 from compression.errors import CompressionError
 from compression.integer import deploy
 from compression.pruning import fine_tune
@@ -27,7 +29,20 @@ def repaired(
 
 def by_baseline(b: Baseline, training: Training) -> Training:
     """Return the training with the baseline for a teacher."""
+    learns = lesson(b)
+    if learns != HINTON:
+        training = replace(training, options={**training.options, "distillation": learns})
     return taught_by(quick_teacher(b, b.model), training)
+
+
+def lesson(b: Baseline) -> Distillation:
+    """Return what is learned of the baseline: probabilities of classes, or outputs that are none."""
+    if b.workload.loss is None:
+        return HINTON
+    few = b.data.train.take(2)
+    with torch.no_grad():
+        outputs = b.model(few.inputs(slice(None)).to(b.device))
+    return HINTON if names_classes(outputs, few.labels.to(b.device)) else MeanSquared()
 
 
 def taught_by(teacher: nn.Module, training: Training) -> Training:

@@ -24,6 +24,7 @@ from benchmarks.pipelines import (
     train_student,
     tune,
 )
+from benchmarks.repairs import lesson
 from benchmarks.sweep import SWEEP, TIMED
 from benchmarks.technique import (
     DEVICES,
@@ -247,7 +248,7 @@ TECHNIQUES = (
               targets(size=0.122, speed_up=1.0),
               student=True),
     Technique("distilled",
-              lambda b: train_student(b, Hinton(temperature=4.0, alpha=0.5)),
+              lambda b: train_student(b, lesson(b)),
               targets(size=0.122, drop_digits=0.03, speed_up=1.0),
               student=True),
     Technique("narrow",
@@ -255,11 +256,11 @@ TECHNIQUES = (
               targets(size=0.122, speed_up=1.8),
               claims=FEWER_MACS, left_out_on=TOO_EASY),
     Technique("narrow-distilled",
-              lambda b: train_narrow(b, Hinton(), macs=0.16),
+              lambda b: train_narrow(b, lesson(b), macs=0.16),
               targets(size=0.122, drop_digits=0.03, drop_cifar10=0.0075, speed_up=1.8),
               claims=FEWER_MACS, left_out_on=TOO_EASY),
     Technique("narrow-distilled-int8",
-              lambda b: quantize_static(train_narrow(b, Hinton(), macs=0.16), calibration(b)),
+              lambda b: quantize_static(train_narrow(b, lesson(b), macs=0.16), calibration(b)),
               targets(size=0.035, drop_digits=0.03, drop_cifar10=0.0105),
               claims=INT8, left_out_on=TOO_EASY),
     Technique("distilled-paper-t0.01",

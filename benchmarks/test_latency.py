@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.deployment import memory_format, prepare_model, require_kernels, skip_without_claim
+from benchmarks.deployment import lay_out, prepare_model, require_kernels, skip_without_claim
 from benchmarks.facts.record import record
 from benchmarks.gate.plugin import KEY
 from benchmarks.machine.cuda_flags import autotune
@@ -89,7 +89,7 @@ def test_latency(
     # On the device beforehand: what carries them there is no part of a prediction.
     images = repeat_images(data.validation, batch_size).to(device).inputs(slice(None))
     baseline = baseline_model_on(device)
-    own = images.contiguous(memory_format=memory_format(technique))
+    own = lay_out(technique, images)
     model, memory = prepare_model(technique, artifact, baseline, own)
     kernels = require_kernels(technique, model, own)
     limit = technique.speed_up_on(device.type, workload.name)

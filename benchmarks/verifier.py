@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from benchmarks.baseline import fitted, weights_fingerprint
-from benchmarks.facts.record import encode_images
+from benchmarks.baseline.judged import judged
 from benchmarks.machine.process import Process, serve
 from benchmarks.workloads import resolve
 from compression.integer import deploy
 from compression.storage import load
-from compression.training import BATCH_SIZES, correct_images
+from compression.training import BATCH_SIZES
 
 
 def start(workload: str, data_root: Path | None, device: torch.device) -> Process:
@@ -53,14 +53,8 @@ def main() -> None:
         fingerprint = weights_fingerprint(model)
         model = deploy(model.to(device), example)
         started = time.perf_counter()
-        correct = correct_images(model, test)
-        return {
-            "fingerprint": fingerprint,
-            "seconds": time.perf_counter() - started,
-            "correct": int(correct.sum()),
-            "total": len(test),
-            "correct_images": encode_images(correct),
-        }
+        facts = judged(model, test, workload.metric)
+        return {"fingerprint": fingerprint, "seconds": time.perf_counter() - started, **facts}
 
     serve(evaluate)
 

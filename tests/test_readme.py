@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.baseline import check_before_reading
+from benchmarks.baseline import check_before_reading, check_outputs
 from benchmarks.baseline.folders import ImageFolder
+from benchmarks.baseline.judged import judged
 from benchmarks.gate.rules import TOLERANCES
 from benchmarks.report.documents import readmes
 from benchmarks.technique import Technique
@@ -89,6 +90,13 @@ def your_own_images(found: Names, printed: str) -> None:
     check_before_reading(mine, None)
 
 
+def your_own_task(found: Names, printed: str) -> None:
+    task = found["LOUDNESS"]
+    data = task.data(None)
+    check_outputs(task, data)
+    assert judged(task.network(), data.test, task.metric)["score_unit"] == "mV"
+
+
 def a_technique_of_your_own(found: Names, printed: str) -> None:
     model = residual()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -156,6 +164,7 @@ BLOCKS: dict[str, tuple[Callable[[], Names], Callable[[Names, str], None]]] = {
     "small = remove_channels(": (no_names, channels_that_are_gone),
     "MINE = Workload(": (flowers, your_own_images),
     "MINE = replace": (lambda: {"build": residual, "read": read}, your_own_workload),
+    "LOUDNESS = replace": (no_names, your_own_task),
     "def prune_threshold_unstructured": (no_names, a_technique_of_your_own),
     "row = Technique(": (no_names, a_row_of_your_own),
     "row = Executor(": (lambda: {"lower": lower_native}, an_executor_of_your_own),

@@ -14,7 +14,7 @@ from benchmarks.baseline.folders import ImageFolder
 from benchmarks.baseline.networks import FiveLayer, five_layer_cnn, with_classes
 from benchmarks.baseline.workload import FINE_TUNE, RECIPE, STUDENT_RECIPE, Workload
 from compression.errors import CompressionError
-from compression.training import Recipe, feed_of
+from compression.training import TOP_1, Recipe, feed_of, fit, scores
 
 FEW = 2_000
 """Training images that the epochs of the default recipes are for."""
@@ -24,10 +24,10 @@ def fitted(workload: Workload, data: Data) -> Workload:
     """Return the workload with what it leaves to its data.
 
     A named network gets its classes; our five-layer student the channels of the images and as many
-    outputs as the network. The default recipes have fewer epochs where there are many images.
-    CompressionError for labels that are no classes, and for a network that cannot take the images.
+    outputs as the network, but where the task is not to name a class. The default recipes have fewer
+    epochs where there are many images. CompressionError for labels that are no classes, and for a
+    network that cannot take the images.
     """
-    num_classes = _labels_of(data)[1] + 1
     recipes: dict[str, Any] = {
         name: _for_images(default, len(data.train))
         for name, default in (
@@ -37,8 +37,15 @@ def fitted(workload: Workload, data: Data) -> Workload:
         )
         if getattr(workload, name) is default
     }
-    image = data.validation.inputs(slice(0, 1)).cpu()
-    return replace(_with_networks(workload, image, num_classes), **recipes)
+    if names_classes(workload):
+        image = data.validation.inputs(slice(0, 1)).cpu()
+        workload = _with_networks(workload, image, _labels_of(data)[1] + 1)
+    return replace(workload, **recipes)
+
+
+def names_classes(workload: Workload) -> bool:
+    """Tell whether the task is to name a class, by cross-entropy."""
+    return workload.metric == TOP_1 and workload.loss is None
 
 
 def check_before_reading(workload: Workload, data_root: Path | None) -> None:
@@ -46,13 +53,19 @@ def check_before_reading(workload: Workload, data_root: Path | None) -> None:
 
     No image is decoded for it. Of other loaders nothing is known before they have read their images.
     """
-    if isinstance(workload.data, ImageFolder):
+    if isinstance(workload.data, ImageFolder) and names_classes(workload):
         image, num_classes = workload.data.example(data_root)
         _check_networks(_with_networks(workload, image, num_classes), image, (0, num_classes - 1))
 
 
 def check_outputs(workload: Workload, data: Data) -> None:
-    """Refuse, before any training, a network that cannot take the images or has too few outputs."""
+    """Refuse, before any training, a network that cannot take the images or has too few outputs.
+
+    Where the task is not to name a class, its metric and loss are tried on a few examples instead.
+    """
+    if not names_classes(workload):
+        _check_task(workload, data)
+        return
     _check_networks(workload, data.validation.inputs(slice(0, 1)).cpu(), _labels_of(data))
 
 
@@ -120,6 +133,43 @@ def _logits(workload: Workload, part: str, image: Tensor) -> Tensor:
             f"{title} must give one tensor of logits (N, classes), found {found}"
         )
     return logits
+
+
+TRIED = 4
+"""Examples that the metric and the loss of a task are tried on."""
+
+
+def _check_task(workload: Workload, data: Data) -> None:
+    """Refuse targets that are NaN, and a metric or loss that cannot take a network's outputs."""
+    title = f"workload {workload.name}"
+    for part, split in (
+        ("training", data.train),
+        ("validation", data.validation),
+        ("test", data.test),
+    ):
+        bad = torch.isnan(split.labels).nonzero()
+        if len(bad):
+            raise CompressionError(
+                f"{title}: expected numbers for {part} targets, found NaN in {len(bad[:, 0].unique())} "
+                f"of {len(split)}, the first in example {int(bad[0, 0])}; leave these examples out"
+            )
+    train, validation = (s.take(TRIED).to("cpu") for s in (data.train, data.validation))
+    short = replace(
+        workload.recipe,
+        epochs=1,
+        batch_size=TRIED,
+        precision="float32",
+        compiled=False,
+        coarse_sizes=(),
+    )
+    for part, factory in (("network", workload.network), ("student", workload.student)):
+        with torch.random.fork_rng(devices=[]):
+            network = factory()
+            try:
+                scores(network, validation, workload.metric)
+                fit(network, train, short, loss=workload.loss)
+            except CompressionError as error:
+                raise CompressionError(f"{title}: its {part}: {error}") from error
 
 
 def with_fitting_sizes(

@@ -16,6 +16,7 @@ from benchmarks.baseline.workload import Workload, name_of
 from compression.accounting import count_parameters
 from compression.errors import CompressionError
 from compression.layers import copy_model
+from compression.nested import tensors_in
 from compression.removal import remove_channels
 from compression.training import Recipe, Split, fit
 
@@ -83,6 +84,8 @@ def value_fingerprint(value: Any) -> str:
             return hashlib.sha256(about + bytes(_octets(value))).hexdigest()[:16]
         case list() | tuple():
             return str([value_fingerprint(item) for item in value])
+        case dict() if " at 0x" in repr(value):  # a function, whose address is no name
+            return str([(key, value_fingerprint(item)) for key, item in value.items()])
     return name_of(value)
 
 
@@ -134,7 +137,7 @@ def _network_seen(workload: Workload, train: Split, recipe: Recipe) -> Iterator[
     few_images = few(train)
     yield from _outcome(lambda: model.eval()(few_images.inputs(slice(None))))
     try:
-        fit(model, few_images, _short(recipe))
+        fit(model, few_images, _short(recipe), loss=workload.loss)
     except CompressionError as error:  # the training itself will report it
         yield str(error).encode()
     yield weights_fingerprint(model).encode()
@@ -160,9 +163,9 @@ def _outcome(step: Callable[[], Any]) -> Iterator[bytes | memoryview]:
     except Exception as error:  # the training itself will report it
         yield type(error).__name__.encode()
         return
-    if isinstance(result, Tensor):
-        yield f"{result.dtype}{tuple(result.shape)}".encode()
-        yield _octets(result)
+    for tensor in tensors_in(result):
+        yield f"{tensor.dtype}{tuple(tensor.shape)}".encode()
+        yield _octets(tensor)
 
 
 def _octets(tensor: Tensor) -> memoryview:

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from benchmarks.baseline.data import Data
+from benchmarks.baseline.judged import said, score_of
 from benchmarks.baseline.progress import Progress
 from benchmarks.baseline.resume import Keeper, read_resume
 from benchmarks.baseline.workload import Workload
 from compression.errors import CompressionError
-from compression.training import EpochReport, Recipe, Split, correct_images, feed_of, fit
+from compression.training import EpochReport, Metric, Recipe, Split, feed_of, fit, scores
 
 log = logging.getLogger(__name__)
 
@@ -45,27 +46,30 @@ def train(
     keeper = Keeper(resume, title, report)
 
     def after_epoch(epoch: EpochReport) -> None:
-        _report_epoch(progress, epoch, model, validation)
+        _report_epoch(progress, epoch, model, validation, workload.metric)
         keeper.keep(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
 
     report(f"{title}: training {recipe.epochs} epochs of {len(images)} images")
-    fit(model, images, recipe, after_step=progress.on_step, on_epoch=after_epoch, resume_from=state)
+    fit(
+        model, images, recipe, loss=workload.loss, after_step=progress.on_step,
+        on_epoch=after_epoch, resume_from=state,
+    )  # fmt: skip
     return model
 
 
 def _report_epoch(
-    progress: Progress, epoch: EpochReport, model: nn.Module, validation: Split
+    progress: Progress, epoch: EpochReport, model: nn.Module, validation: Split, metric: Metric
 ) -> None:
-    """Report an epoch's loss, its accuracy on some validation images, and the time left."""
+    """Report an epoch's loss, its score on some validation images, and the time left."""
     progress.steps = (
         epoch.epoch + 1 - progress.first
     ) * progress.steps_per_epoch  # joined ones too
-    correct = correct_images(model, validation.take(PROGRESS_IMAGES))
+    score = score_of(scores(model, validation.take(PROGRESS_IMAGES), metric))
     progress.say(
         f"epoch {epoch.epoch + 1}/{epoch.epochs}, loss {epoch.mean_loss:.3f}, "
-        f"validation {correct.float().mean():.2%}, {epoch.seconds:.1f} s per epoch"
+        f"validation {said(metric, score)}, {epoch.seconds:.1f} s per epoch"
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.baseline.data import Data
 from benchmarks.baseline.networks import five_layer_cnn
-from compression.training import Recipe
+from compression.training import TOP_1, Loss, Metric, Recipe
 
 RECIPE = Recipe(
     epochs=60, batch_size=64, learning_rate=1e-3, optimizer="adam", weight_decay=0.0,
@@ -45,6 +45,8 @@ class Workload:
       AttentionTransfer takes them; the sweep of losses has such a row where they are given.
     - `batch_sizes`: those of the latency rows: the smallest, and one for throughput.
     - `rows`: the names of the techniques that are measured; all by default.
+    - `metric`: what the network and its results are judged by; top-1 by default.
+    - `loss`: (outputs, targets, inputs) -> a number, by which all trains; cross-entropy by default.
     - `coarse_for`: the network that the recipe's coarse sizes were chosen for. Another trains on whole
       images, since fewer pixels may cost it accuracy.
     """
@@ -72,6 +74,8 @@ class Workload:
     cuda_recipe: Recipe | None = None
     coarse_for: Callable[[], nn.Module] | None = None
     rows: tuple[str, ...] = ()
+    metric: Metric = TOP_1
+    loss: Loss | None = None
 
     def recipe_on(self, device: torch.device | str) -> Recipe:
         """Return the baseline's recipe on a device."""
@@ -101,6 +105,7 @@ class Workload:
         """Hash what training on `device` depends on, its data apart (SHA-256, 16 hex digits)."""
         start = self.pretrained or self.network
         parts = [self.name, name_of(self.network), name_of(start)]
+        parts += [] if self.loss is None else [name_of(self.loss)]
         recipe = dataclasses.asdict(self.recipe_on(device))
         # Fields newer than the saved runs are left out where they are unused: fingerprints stay.
         for newer in ("cutout", "compiled", "views"):

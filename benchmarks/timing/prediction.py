@@ -12,6 +12,7 @@ from benchmarks.machine.launches import count_kernels
 from benchmarks.machine.memory import peak_memory_bytes
 from benchmarks.timing.clock import Timer, cuda_event_timer, wall_timer
 from benchmarks.timing.cuda_graph import capture, obstacle
+from compression.nested import tensors_in
 
 TOLERANCES = {
     "graph": (0.02, "the same kernels: a few roundings of bfloat16 (2^-8) in sums of free order"),
@@ -22,12 +23,15 @@ Predict = Callable[[], Tensor]
 
 
 def prediction(model: nn.Module, images: Tensor) -> Predict:
-    """Return a function that predicts `images`, which are on the model's device."""
+    """Return a function that predicts `images`, which are on the model's device.
+
+    Of a network of several outputs it returns the first.
+    """
 
     def predict() -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = model(images)
-            return logits
+            outputs = model(images)
+            return outputs if isinstance(outputs, Tensor) else next(tensors_in(outputs))
 
     return predict
 
