@@ -20,7 +20,7 @@ from benchmarks.workloads import (
     CIFAR10_PAPER,
     Workload,
 )
-from compression.training import EpochReport, Recipe, Split, correct_images
+from compression.training import AnySplit, EpochReport, Recipe, correct_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def time_training(
     }
 
 
-def _accuracy_facts(model: nn.Module, test: Split) -> dict[str, Any]:
+def _accuracy_facts(model: nn.Module, test: AnySplit) -> dict[str, Any]:
     correct = correct_images(model, test)
     return {
         "correct": int(correct.sum()),

@@ -29,10 +29,10 @@ from compression.paths import cache_folder
 from compression.storage import load, save
 from compression.training import (
     TOP_1,
+    AnySplit,
     EpochReport,
     Metric,
     Recipe,
-    Split,
     has_bfloat16,
     scores,
 )
@@ -63,12 +63,12 @@ class Training:
 
     how: Callable[..., nn.Module]
     model: nn.Module
-    images: Split
+    images: AnySplit
     recipe: Recipe
     options: Mapping[str, Any] = field(default_factory=dict)
     probed: Mapping[str, int] = field(default_factory=dict)
     resumable: bool = False
-    validation: Split | None = None
+    validation: AnySplit | None = None
     metric: Metric = TOP_1
     note: Callable[[str], object] = log.debug
 
@@ -103,7 +103,7 @@ class Training:
         options = {name: few(value) for name, value in self.options.items()} | fewer
         small = replace(self, model=model, options=options, validation=few(self.validation))
 
-        def work(images: Split, recipe: Recipe) -> str:
+        def work(images: AnySplit, recipe: Recipe) -> str:
             short = replace(small, images=images, recipe=recipe)
             result, notes = _train(short, torch.device("cpu"), None)
             told = [notes[name] for name in ("epoch_accuracy", "left_out")]

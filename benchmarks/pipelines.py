@@ -21,7 +21,7 @@ from compression.pruning import prune_l1_global
 from compression.quantization import quantize_aware, round_vectors
 from compression.recalibration import recalibrate_batch_norm
 from compression.removal import remove_channels, remove_channels_softly
-from compression.training import Recipe, Split
+from compression.training import AnySplit, Recipe
 
 SCHEDULE_EPOCHS = 4
 """Of each schedule and of its controls: as many rounds fit."""
@@ -127,7 +127,7 @@ def example(b: Baseline) -> Tensor:
     return b.data.train.take(1).inputs(slice(0, 1)).to(b.device)
 
 
-def sparse_training(b: Baseline) -> tuple[Split, Recipe]:
+def sparse_training(b: Baseline) -> tuple[AnySplit, Recipe]:
     """Return the images and the recipe that train a network of which most is pruned."""
     recipe = b.workload.sparse or b.workload.fine_tune
     return b.data.train.take(b.workload.sparse_images), recipe
@@ -148,7 +148,7 @@ def learn(
     return follow_schedule(b, schedule, steps=max(1, min(most, taken // 4)), **options)
 
 
-def scheduled_training(b: Baseline) -> tuple[Split, Recipe]:
+def scheduled_training(b: Baseline) -> tuple[AnySplit, Recipe]:
     """Return the images and the recipe of a schedule, which needs more epochs than a repair."""
     images, recipe = sparse_training(b)
     if b.workload.schedule_images is not None:
@@ -204,7 +204,7 @@ def train_narrow(b: Baseline, distillation: Distillation, *, macs: float) -> nn.
 def _taught(
     b: Baseline,
     student: nn.Module,
-    images: Split,
+    images: AnySplit,
     recipe: Recipe,
     distillation: Distillation,
     teacher: nn.Module,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.baseline import Baseline
+from benchmarks.baseline.examples import all_labels
 from benchmarks.calibration import calibration
 from benchmarks.kept import Training, trained
 from compression.distillation import HINTON, Distillation, MeanSquared, names_classes
@@ -16,11 +17,11 @@ from compression.errors import CompressionError
 from compression.integer import deploy
 from compression.pruning import fine_tune
 from compression.quantization import quantize_static
-from compression.training import Recipe, Split
+from compression.training import AnySplit, Recipe
 
 
 def repaired(
-    b: Baseline, model: nn.Module, images: Split, recipe: Recipe, *, taught: bool = False
+    b: Baseline, model: nn.Module, images: AnySplit, recipe: Recipe, *, taught: bool = False
 ) -> nn.Module:
     """Return a fine-tuned copy of `model`, zeros kept; the baseline teaches where it is asked to."""
     training = Training(fine_tune, model, images, recipe, resumable=True)
@@ -42,7 +43,7 @@ def lesson(b: Baseline) -> Distillation:
     few = b.data.train.take(2)
     with torch.no_grad():
         outputs = b.model(few.inputs(slice(None)).to(b.device))
-    return HINTON if names_classes(outputs, few.labels.to(b.device)) else MeanSquared()
+    return HINTON if names_classes(outputs, all_labels(few).to(b.device)) else MeanSquared()
 
 
 def taught_by(teacher: nn.Module, training: Training) -> Training:
@@ -54,7 +55,7 @@ def taught_by(teacher: nn.Module, training: Training) -> Training:
 def with_teacher_deployed(
     verb: Callable[..., nn.Module],
     model: nn.Module,
-    train: Split,
+    train: AnySplit,
     recipe: Recipe,
     *,
     teacher: nn.Module,

@@ -54,7 +54,7 @@ from compression.schedules import (
 )
 from compression.semi_structured import lower_semi_structured
 from compression.storage import contents, load, load_checkpoint, save
-from compression.training import Recipe, Split, fit
+from compression.training import Recipe, Split, StreamedSplit, fit
 
 __all__ = [
     "Architecture",
@@ -67,6 +67,7 @@ __all__ = [
     "Recipe",
     "Split",
     "Standardized",
+    "StreamedSplit",
     "cast",
     "contents",
     "count_macs",

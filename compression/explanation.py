@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import preferred, try_executor
 from compression.layers import COMPRESSIBLE, TRANSPOSED, alteration, check_model, left_out
 from compression.quantization import StaticQuantizedModel, quantize_static
+from compression.training import example_of
 
 LAYERS = (
     *COMPRESSIBLE, *TRANSPOSED, nn.MultiheadAttention, nn.RNNBase, nn.Embedding,
@@ -65,12 +67,13 @@ class Explanation:
     __repr__ = __str__
 
 
-def explain(model: nn.Module, example: Tensor) -> Explanation:
+def explain(model: nn.Module, example: Any) -> Explanation:
     """Tell of each layer which channels may go, whether it would be INT8, and what would run it here.
 
-    `example` is one batch of prepared inputs. Nothing is trained and nothing is timed: channels are
-    followed as by `remove_channels`, and the network is quantized as by `quantize_static` with
-    fallback=True and given to the executors of the example's device, as by `deploy`. A recurrent
+    `example` is one batch of prepared inputs, or a Dataset, whose first counts. Nothing is trained and
+    nothing is timed: channels are followed as by `remove_channels`, and the network is quantized as by
+    `quantize_static` with fallback=True and given to the executors of the example's device, as by
+    `deploy`. A recurrent
     layer has no static codes: its line says what takes it. What a network is refused for stands in
     `notes`, and holds for all of its layers. CompressionError for a network without layers that have
     weights.
@@ -82,6 +85,7 @@ def explain(model: nn.Module, example: Tensor) -> Explanation:
     2      Linear  0 of 2                yes   ...its channels stay: they are the network's outputs
     """
     check_model(model)
+    example = example_of(example)
     if not isinstance(example, Tensor):
         raise UnsupportedTypeError(
             f"explain: expected one tensor of inputs (N, ...), found {type(example).__name__}"

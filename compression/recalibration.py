@@ -10,19 +10,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compression.errors import CompressionError
 from compression.layers import check_model, copy_model, failing_module, record_left_out
 from compression.modes import evaluating
-from compression.training import input_batches
+from compression.training import Labelled, input_batches
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(model: nn.Module, batches: Tensor | Iterable[Any]) -> nn.Module:
+def recalibrate_batch_norm(
+    model: nn.Module, batches: Tensor | Iterable[Any] | Labelled
+) -> nn.Module:
     """Return a copy whose batch norms hold the mean and variance of `batches`, weights unchanged.
 
     `batches` is one batch of prepared training inputs (N, ...), or several of about one size, alone or
-    in pairs (inputs, labels). Means and unbiased variances are averaged over them with equal weight,
-    in float32 or better; no label and no gradient is used. A norm that no batch reaches keeps its
-    statistics, and left_out lists it. CompressionError for a model without running statistics, for
-    no batches, and for a batch that the network cannot take. Li et al. 2020, EagleEye,
-    arXiv:2007.02491, 3.3.
+    in pairs (inputs, labels), or a Dataset. Means and unbiased variances are averaged over them
+    with equal weight, in float32 or better; no label and no gradient is used. A norm that no batch
+    reaches keeps its statistics, and left_out lists it. CompressionError for a model without
+    running statistics, for no batches, and for a batch that the network cannot take. Li et al.
+    2020, EagleEye, arXiv:2007.02491, 3.3.
 
     >>> model = nn.Sequential(nn.BatchNorm1d(1))
     >>> again = recalibrate_batch_norm(model, torch.tensor([[1.0], [3.0]]))
@@ -90,7 +92,7 @@ def _average(norm: Any) -> None:
 
 def _run(
     network: nn.Module,
-    batches: Tensor | Iterable[Any],
+    batches: Tensor | Iterable[Any] | Labelled,
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:

@@ -18,7 +18,7 @@ from benchmarks.report.documents import readmes
 from benchmarks.technique import Technique
 from benchmarks.timing.speed_up import MAX_PAIRS
 from benchmarks.workloads import WORKLOADS, Workload
-from compression import Architecture, Recipe, Split
+from compression import Architecture, Recipe, Split, sparsity
 from compression.integer import Executor, has_integer_kernels, lower_native
 from compression.quantization import StaticQuantizedModel, quantize_static
 from tests.support.image_folders import draw
@@ -131,6 +131,12 @@ def channels_that_are_gone(found: Names, printed: str) -> None:
     assert "outputs" in printed
 
 
+def a_dataset_of_your_own(found: Names, printed: str) -> None:
+    assert isinstance(found["small"], StaticQuantizedModel)
+    assert sparsity(found["tuned"]) >= 0.49
+    assert printed.startswith("tensor(0.")
+
+
 def student() -> nn.Module:
     torch.manual_seed(0)
     return Architecture("five-layer-cnn", 10)().eval()
@@ -161,6 +167,7 @@ BLOCKS: dict[str, tuple[Callable[[], Names], Callable[[Names, str], None]]] = {
         },
         small_files,
     ),
+    "train = StreamedSplit(": (no_names, a_dataset_of_your_own),
     "small = remove_channels(": (no_names, channels_that_are_gone),
     "MINE = Workload(": (flowers, your_own_images),
     "MINE = replace": (lambda: {"build": residual, "read": read}, your_own_workload),

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.baseline.examples import known_labels, seen_of
 from benchmarks.baseline.images import read_folder
 from benchmarks.baseline.roots import check_cifar10_root, refuse_root
 from benchmarks.baseline.transforms import Augment, Normalize
 from compression.errors import CompressionError
 from compression.paths import cache_folder
-from compression.training import Split
+from compression.training import AnySplit, Split
 
 __all__ = [
     "ROOTS",
@@ -39,9 +40,9 @@ CIFAR10_VALIDATION_IMAGES = 2_000
 class Data:
     """Three disjoint splits; choices and calibration use train and validation only."""
 
-    train: Split
-    validation: Split
-    test: Split
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
     title: str
 
     def to(self, device: torch.device | str) -> "Data":
@@ -52,19 +53,22 @@ class Data:
     @property
     def num_classes(self) -> int:
         """Return the highest label and one."""
-        return 1 + max(int(s.labels.max()) for s in (self.train, self.validation, self.test))
+        return 1 + max(int(known_labels(s).max()) for s in (self.train, self.validation, self.test))
 
     def fingerprint(self) -> str:
-        """Hash every split's images and labels in order (SHA-256, 16 hex digits)."""
+        """Hash every split's images and labels in order, as `fingerprint_of`."""
         return fingerprint_of(self.train, self.validation, self.test)
 
 
-def fingerprint_of(*splits: Split) -> str:
-    """Hash the images and labels of splits in order (SHA-256, 16 hex digits)."""
+def fingerprint_of(*splits: AnySplit) -> str:
+    """Hash the images and labels of splits in order (SHA-256, 16 hex digits).
+
+    Of a streamed split, what `seen_of` yields of it.
+    """
     digest = hashlib.sha256()
     for split in splits:
-        digest.update(split.images.cpu().contiguous().numpy().tobytes())
-        digest.update(split.labels.cpu().numpy().tobytes())
+        for part in seen_of(split):
+            digest.update(part)
     return digest.hexdigest()[:16]
 
 

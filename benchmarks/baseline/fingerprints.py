@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baseline.data import Data, fingerprint_of
+from benchmarks.baseline.examples import few_of, octets, spread
 from benchmarks.baseline.workload import Workload, name_of
 from compression.accounting import count_parameters
 from compression.errors import CompressionError
 from compression.layers import copy_model
 from compression.nested import tensors_in
 from compression.removal import remove_channels
-from compression.training import Recipe, Split, fit
+from compression.training import AnySplit, Recipe, Split, StreamedSplit, fit
 
 IMAGES = 64
 """That go through `prepare` and `augment`, spread over the split."""
@@ -36,7 +37,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(_octets(tensor))
+        digest.update(octets(tensor))
     return digest.hexdigest()[:16]
 
 
@@ -56,7 +57,9 @@ def training_fingerprint(workload: Workload, data: Data, recipe: Recipe) -> str:
     return digest.hexdigest()[:16]
 
 
-def probe_fingerprint(train: Split, recipe: Recipe, work: Callable[[Split, Recipe], str]) -> str:
+def probe_fingerprint(
+    train: AnySplit, recipe: Recipe, work: Callable[[AnySplit, Recipe], str]
+) -> str:
     """Hash what the code of a training does with these images (SHA-256, 16 hex digits).
 
     `work` trains by a recipe on a split, both as short as in `training_fingerprint` but for more
@@ -77,11 +80,11 @@ def value_fingerprint(value: Any) -> str:
     match value:
         case nn.Module():
             return weights_fingerprint(value)
-        case Split():
+        case Split() | StreamedSplit():
             return fingerprint_of(value)
         case Tensor():
             about = f"{value.dtype}{tuple(value.shape)}".encode()
-            return hashlib.sha256(about + bytes(_octets(value))).hexdigest()[:16]
+            return hashlib.sha256(about + bytes(octets(value))).hexdigest()[:16]
         case list() | tuple():
             return str([value_fingerprint(item) for item in value])
         case dict() if " at 0x" in repr(value):  # a function, whose address is no name
@@ -94,9 +97,8 @@ def few(value: Any) -> Any:
     match value:
         case nn.Module():
             return copy_model(value).cpu()
-        case Split():
-            index = _spread(len(value), TRAINED_IMAGES)
-            return replace(value, images=value.images[index], labels=value.labels[index]).to("cpu")
+        case Split() | StreamedSplit():
+            return few_of(value, TRAINED_IMAGES)
         case Tensor():
             return value[:TRAINED_IMAGES].cpu()
         case list() | tuple():
@@ -104,7 +106,7 @@ def few(value: Any) -> Any:
     return value
 
 
-def narrow(model: nn.Module, images: Split) -> nn.Module:
+def narrow(model: nn.Module, images: AnySplit) -> nn.Module:
     """Return a copy of `model` on the CPU, with a tenth of its work where it is large and that can be.
 
     A probe's steps are then as cheap as a small network's, and its layers are of the same kinds.
@@ -118,8 +120,9 @@ def narrow(model: nn.Module, images: Split) -> nn.Module:
         return copied
 
 
-def _images_seen(train: Split) -> Iterator[bytes | memoryview]:
-    images = train.images[_spread(len(train), IMAGES)]
+def _images_seen(train: AnySplit) -> Iterator[bytes | memoryview]:
+    index = spread(len(train), IMAGES)
+    images, _ = train.at(index)
     for step in (train.prepare, train.augment):
         if is_dataclass(step):  # whose fields say more than any draw
             yield name_of(step).encode()
@@ -128,9 +131,16 @@ def _images_seen(train: Split) -> Iterator[bytes | memoryview]:
     for draw in range(DRAWS if augment else 0):
         generator = torch.Generator().manual_seed(draw)
         yield from _outcome(lambda g=generator: augment(images, g))  # type: ignore[misc]
+    for draw in range(1, DRAWS if isinstance(train, StreamedSplit) else 0):
+        drawn, _ = train.at(index, seed=draw)
+        if torch.equal(drawn, images):  # its Dataset draws nothing
+            break
+        yield octets(drawn)
 
 
-def _network_seen(workload: Workload, train: Split, recipe: Recipe) -> Iterator[bytes | memoryview]:
+def _network_seen(
+    workload: Workload, train: AnySplit, recipe: Recipe
+) -> Iterator[bytes | memoryview]:
     torch.manual_seed(recipe.seed)
     model = workload.network()
     yield weights_fingerprint(model).encode()
@@ -152,10 +162,6 @@ def _short(recipe: Recipe) -> Recipe:
     )  # fmt: skip
 
 
-def _spread(count: int, most: int) -> Tensor:
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
-
-
 def _outcome(step: Callable[[], Any]) -> Iterator[bytes | memoryview]:
     try:
         with torch.no_grad():
@@ -165,12 +171,7 @@ def _outcome(step: Callable[[], Any]) -> Iterator[bytes | memoryview]:
         return
     for tensor in tensors_in(result):
         yield f"{tensor.dtype}{tuple(tensor.shape)}".encode()
-        yield _octets(tensor)
-
-
-def _octets(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+        yield octets(tensor)
 
 
 @contextmanager

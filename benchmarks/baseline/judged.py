@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from benchmarks.facts.record import encode_images
 from benchmarks.facts.scores import encode_scores
-from compression.training import TOP_1, Metric, Split, scores
+from compression.training import TOP_1, AnySplit, Metric, scores
 
 
-def judged(model: nn.Module, split: Split, metric: Metric) -> dict[str, Any]:
+def judged(model: nn.Module, split: AnySplit, metric: Metric) -> dict[str, Any]:
     """Return the facts of a network's answers: which images are correct, or each example's score."""
     values = scores(model, split, metric)
     if metric == TOP_1:

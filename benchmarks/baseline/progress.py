@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 
-from compression.training import Recipe, Split
+from compression.training import AnySplit, Recipe
 
 LINE_EVERY_S = 60.0
 
@@ -13,10 +13,10 @@ class Progress:
     """Reports the time left of a training that begins at epoch `first`."""
 
     def __init__(
-        self, title: str, recipe: Recipe, train: Split, first: int, report: Callable[[str], None]
+        self, title: str, recipe: Recipe, train: AnySplit, first: int, report: Callable[[str], None]
     ) -> None:
         """Start the clock; `report` receives the lines."""
-        size = train.images.shape[-1]
+        size = train.at(slice(0, 1))[0].shape[-1]
         self.title, self.report = title, report
         self.work = [recipe.relative_work(epoch, size) for epoch in range(first, recipe.epochs)]
         self.first, self.steps = first, 0

@@ -14,7 +14,7 @@ from benchmarks.baseline.progress import Progress
 from benchmarks.baseline.resume import Keeper, read_resume
 from benchmarks.baseline.workload import Workload
 from compression.errors import CompressionError
-from compression.training import EpochReport, Metric, Recipe, Split, feed_of, fit, scores
+from compression.training import AnySplit, EpochReport, Metric, Recipe, feed_of, fit, scores
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def train(
 
 
 def _report_epoch(
-    progress: Progress, epoch: EpochReport, model: nn.Module, validation: Split, metric: Metric
+    progress: Progress, epoch: EpochReport, model: nn.Module, validation: AnySplit, metric: Metric
 ) -> None:
     """Report an epoch's loss, its score on some validation images, and the time left."""
     progress.steps = (
@@ -73,7 +73,7 @@ def _report_epoch(
     )
 
 
-def _lay_out(model: nn.Module, images: Split, recipe: Recipe) -> nn.Module:
+def _lay_out(model: nn.Module, images: AnySplit, recipe: Recipe) -> nn.Module:
     """Return `model` with its 4-dimensional tensors channels last, where it trains so."""
     tensors = [t for t in [*model.parameters(), *model.buffers()] if t.ndim == 4]
 

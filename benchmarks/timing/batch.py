@@ -1,14 +1,12 @@
 """A batch of the wanted size, however few images there are."""
 
-from dataclasses import replace
-
 import torch
 
 from compression.errors import CompressionError
-from compression.training import Split
+from compression.training import AnySplit
 
 
-def repeat_images(split: Split, count: int) -> Split:
+def repeat_images(split: AnySplit, count: int) -> AnySplit:
     """Return `count` images (N, C, H, W) with their labels, from the first again where they end.
 
     Real images, never zeros: the time of a kernel and the power that it draws depend on its values.
@@ -16,4 +14,4 @@ def repeat_images(split: Split, count: int) -> Split:
     if count < 1:
         raise CompressionError(f"a batch needs at least 1 image, found {count}")
     index = torch.arange(count) % len(split)
-    return replace(split, images=split.images[index], labels=split.labels[index])
+    return split.select(index)

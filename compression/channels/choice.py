@@ -20,6 +20,7 @@ from compression.checks import is_whole
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model, record_left_out
 from compression.modes import evaluating
+from compression.training import Labelled, example_of
 
 TOLERANCE = 1e-3
 """Of the largest output: what was cut is what was zeroed but for the network's own rounding."""
@@ -80,7 +81,7 @@ def choose(
     example: Any,
     *,
     criterion: Criterion = "l2",
-    batches: Iterable[Any] | None = None,
+    batches: Iterable[Any] | Labelled | None = None,
     multiple_of: int = 16,
     at_least: float = 0.1,
     seed: int = 0,
@@ -88,6 +89,7 @@ def choose(
     """Return what may go of `model`, and how much it is worth; options as of `remove_channels`."""
     _check_network(model)
     _check_options(criterion, multiple_of, at_least, seed)
+    example = example_of(example)
     inputs = example if isinstance(example, tuple) else (example,)
     channels = follow(model, inputs)
     widths = widths_of(channels)

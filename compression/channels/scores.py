@@ -13,6 +13,7 @@ from compression.errors import CompressionError
 from compression.layers import copy_model, failing_module, same_memory
 from compression.modes import evaluating
 from compression.narrow import BATCH_NORMS
+from compression.training import Labelled, pairs_of
 
 Criterion = Literal["l1", "l2", "fpgm", "batch-norm", "taylor", "random"]
 CRITERIA = get_args(Criterion)
@@ -26,7 +27,7 @@ def scores_of(
     widths: Sequence[Width],
     criterion: Criterion,
     *,
-    batches: Iterable[Any] | None = None,
+    batches: Iterable[Any] | Labelled | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Return the score of each unit by its root label, comparable between widths.
@@ -123,7 +124,9 @@ def _norm_scales(model: nn.Module, channels: Channels, widths: Sequence[Width]) 
     return scores
 
 
-def _taylor(model: nn.Module, channels: Channels, batches: Iterable[Any] | None) -> Tensor:
+def _taylor(
+    model: nn.Module, channels: Channels, batches: Iterable[Any] | Labelled | None
+) -> Tensor:
     if batches is None:
         raise CompressionError(
             'criterion "taylor" looks at gradients: pass batches=[(inputs, labels), ...]'
@@ -131,7 +134,7 @@ def _taylor(model: nn.Module, channels: Channels, batches: Iterable[Any] | None)
     network = copy_model(model)
     network.requires_grad_(True)
     with evaluating(network), torch.enable_grad():
-        for number, batch in enumerate(batches, 1):
+        for number, batch in enumerate(pairs_of(batches), 1):
             _backward(network, batch, number)
     keys = [
         (place, axis)

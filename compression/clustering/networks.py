@@ -10,7 +10,7 @@ from compression.clustering.kmeans import MAX_CLUSTERS, Init, check_options, clu
 from compression.distillation import HINTON, Distillation, taught
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import copy_model, record_left_out
-from compression.training import Loss, Recipe, Split, fit
+from compression.training import Labelled, Loss, Recipe, fit
 from compression.weights import unreached_weights, weights
 
 
@@ -89,7 +89,7 @@ def keep_sharing(model: nn.Module) -> Callable[[], None]:
 
 def fine_tune_centroids(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     teacher: nn.Module | None = None,
@@ -104,6 +104,7 @@ def fine_tune_centroids(
     the loss `distillation`; `loss` is that of `fit`. Raises what `fit` and `distill` raise, and
     CompressionError where a layer takes more than 256 values.
 
+    >>> from compression import Split
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> shared = share_weights(nn.Linear(8, 2), num_clusters=4)
     >>> recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.1)

@@ -7,13 +7,13 @@ from torch import nn
 
 from compression.distillation.taught import HINTON, Distillation, taught
 from compression.layers import check_module, copy_model
-from compression.training import EpochReport, Loss, Recipe, Split, fit
+from compression.training import EpochReport, Labelled, Loss, Recipe, fit
 
 
 def distill(
     student: nn.Module,
     teacher: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     distillation: Distillation = HINTON,
@@ -40,7 +40,7 @@ def distill(
     Hinton et al. 2015, arXiv:1503.02531.
 
     >>> import torch
-    >>> from compression import Hinton
+    >>> from compression import Hinton, Split
     >>> train = Split(torch.randn(32, 4), torch.arange(32) % 2, prepare=lambda x: x)
     >>> recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.1)
     >>> teacher, student = nn.Linear(4, 2), nn.Linear(4, 2, bias=False)

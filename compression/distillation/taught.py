@@ -22,7 +22,7 @@ from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model
 from compression.modes import evaluating
 from compression.nested import map_tensors
-from compression.training import Loss, Recipe, Split, check_labels, has_bfloat16
+from compression.training import Labelled, Loss, Recipe, Split, check_labels, has_bfloat16
 from compression.training.checks import check_logits, describe, named_errors
 
 Distillation = OfOutputs | AttentionTransfer
@@ -35,7 +35,7 @@ HINTON = Hinton()
 def taught(
     student: nn.Module,
     teacher: nn.Module | None,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     distillation: Distillation,
     loss: Loss | None = None,
@@ -71,7 +71,7 @@ class Lesson:
     """A teacher, what the student learns of it, and `hard`, what the labels teach."""
 
     teacher: nn.Module
-    train: Split
+    train: Labelled
     recipe: Recipe
     of_outputs: OfOutputs
     hard: Loss | None
@@ -95,12 +95,12 @@ class Lesson:
             teach = Remembered(teach)
         looked_at = False
 
-        def loss(outputs: Any, labels: Tensor, inputs: Tensor) -> Tensor:
+        def loss(outputs: Any, labels: Any, inputs: Tensor) -> Tensor:
             nonlocal looked_at
             answers = teach(inputs) if self.heard or self.distance is not None else None
-            if not looked_at:  # once, since a GPU is waited for
+            if not looked_at:  # a GPU is waited for: once, but where labels are read as it goes
                 self._check(outputs, answers, labels)
-                looked_at = True
+                looked_at = isinstance(self.train, Split)
             value = self._value(outputs, answers if self.heard else None, labels, inputs)
             return value if self.distance is None else value + self.distance()
 
@@ -132,7 +132,8 @@ class Lesson:
         targets = answers if self.heard else logits.detach()
         check_shapes(logits, targets, as_labels(labels))
         check_numbers(logits, targets, labels, heard=self.heard)
-        check_labels(self.train.labels, logits.shape)
+        known = self.train.labels if isinstance(self.train, Split) else labels
+        check_labels(known, logits.shape)
 
 
 def _teacher(teacher: nn.Module, recipe: Recipe, whole: bool) -> Callable[[Tensor], Any]:

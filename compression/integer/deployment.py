@@ -15,6 +15,7 @@ from compression.quantization import (
     DynamicQuantizedRecurrent,
     StaticQuantizedModel,
 )
+from compression.training import example_of
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,11 @@ SLOW_LAYERS = (
 
 
 def deploy(
-    model: nn.Module, example: Tensor, *, executor: str | None = None, verify: bool = True
+    model: nn.Module, example: Any, *, executor: str | None = None, verify: bool = True
 ) -> nn.Module:
     """Return what predicts inputs shaped like `example` here: `model` on integer kernels.
 
+    `example` is a batch of inputs; of a Dataset the first is one, of a DataLoader its first batch.
     `executor` names one of EXECUTORS: "native", "onednn", "openvino" and "onnxruntime" on the CPU,
     "triton" on an NVIDIA GPU (the table in README.md beside this file says what each is and needs). By
     default it is "triton" on a GPU, else the first of "native" and "onednn" that can run the model.
@@ -58,6 +60,7 @@ def deploy(
     >>> deploy(quantize_static(net, torch.randn(16, 4)), torch.randn(1, 4))(torch.randn(3, 4)).shape
     torch.Size([3, 2])
     """
+    example = example_of(example)
     if executor in (None, "native") and has_coded_layers(model):
         return _deploy_layers(model, example, executor, verify=verify)
     check_example(model, example)

@@ -29,7 +29,7 @@ from compression.pruning.masks import (
     random_mask,
 )
 from compression.pruning.outputs import output_layers
-from compression.training import EpochReport, Loss, Recipe, Split, fit
+from compression.training import EpochReport, Labelled, Loss, Recipe, fit
 from compression.weights import Weight, unreached_weights, weights
 
 _PRUNABLE = (*CONVOLUTIONS, *TRANSPOSED)
@@ -185,7 +185,7 @@ def keep_zeros(model: nn.Module) -> Callable[[], None]:
 
 def fine_tune(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     teacher: nn.Module | None = None,
@@ -200,6 +200,7 @@ def fine_tune(
     `distillation`; `loss`, `on_epoch` and `resume_from` are those of `fit`. Raises what `fit` and
     `distill` raise. Han et al. 2015, arXiv:1506.02626.
 
+    >>> from compression import Split
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> whole, recipe = nn.Linear(8, 2), Recipe(epochs=1, batch_size=16, learning_rate=0.1)
     >>> pruned = prune_l1_unstructured(whole, amount=0.5)

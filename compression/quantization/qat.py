@@ -23,7 +23,7 @@ from compression.quantization.static import (
     float_graph,
     record_origin,
 )
-from compression.training import Loss, Recipe, Split, fit
+from compression.training import Labelled, Loss, Recipe, fit
 
 
 def fake_quantize(x: Tensor, qparams: QParams) -> Tensor:
@@ -80,9 +80,9 @@ class FakeQuantizeWeight(nn.Module):
 
 def quantize_aware(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
-    calibration: Tensor | Iterable[Any],
+    calibration: Tensor | Iterable[Any] | Labelled,
     *,
     method: Method = "min-max",
     fallback: bool = False,
@@ -100,6 +100,7 @@ def quantize_aware(
     float network, helps as in `distill`, by the loss `distillation`. Raises what quantize_static, `fit`
     and `distill` raise. Bengio et al. 2013, arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, 3.
 
+    >>> from compression import Split
     >>> x = torch.randn(32, 4)
     >>> train = Split(x, (x[:, 0] > 0).long(), prepare=lambda x: x)
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))

@@ -23,7 +23,7 @@ from compression.quantization.plan import Float, Plan
 from compression.quantization.proof import Shown, trace_and_verify, trace_in_float32
 from compression.quantization.replacement import CodedLayer
 from compression.quantization.sharing import shared_ranges
-from compression.training import input_batches
+from compression.training import Labelled, input_batches
 
 
 class StaticQuantizedModel(ExecutorModel):
@@ -58,7 +58,7 @@ class StaticQuantizedModel(ExecutorModel):
 
 def quantize_static(
     model: nn.Module,
-    calibration: Tensor | Iterable[Any],
+    calibration: Tensor | Iterable[Any] | Labelled,
     *,
     method: Method = "min-max",
     equalization: bool = False,
@@ -72,7 +72,8 @@ def quantize_static(
     concatenated by one range; inputs and outputs are float32, whatever the model's dtype (Jacob et
     al. 2018, arXiv:1712.05877).
 
-    calibration      one batch of prepared inputs or several, alone or in pairs (inputs, labels)
+    calibration      one batch of prepared inputs or several, alone or in pairs (inputs, labels); a
+                     DataLoader, Dataset or split of them
     method           how ranges are chosen: "min-max", "percentile", "mse", "entropy" (calibration.py)
     equalization     rescales channels between pairs of convolutions first (Nagel et al. 2019,
     bias_correction  takes out what rounding adds on average               arXiv:1906.04721)

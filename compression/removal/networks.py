@@ -8,6 +8,7 @@ from torch import nn
 from compression.channels import Criterion, check_fraction, choose, reach
 from compression.errors import CompressionError
 from compression.removal.latency import Deployed, as_int8, reach_latency
+from compression.training import Labelled
 
 _BUDGETS = "macs, parameters or latency_ms"
 
@@ -20,7 +21,7 @@ def remove_channels(
     parameters: float | None = None,
     latency_ms: float | None = None,
     criterion: Criterion = "l2",
-    batches: Iterable[Any] | None = None,
+    batches: Iterable[Any] | Labelled | None = None,
     multiple_of: int = 16,
     at_least: float = 0.1,
     seed: int = 0,
@@ -29,11 +30,12 @@ def remove_channels(
     """Return a copy of `model` without the channels that are worth least: smaller, plain layers.
 
     One budget says what stays: `macs` or `parameters`, a fraction of the network's own for inputs like
-    `example` (a tensor, or a tuple of them), or `latency_ms`, the milliseconds of one prediction of
-    the example by what `deployed` makes of a network and it; INT8 kernels by default.
+    `example` (a tensor, a tuple of them, or a Dataset, whose first counts), or `latency_ms`, the
+    milliseconds of one prediction of the example by what `deployed` makes of a network and it; INT8
+    kernels by default.
 
     criterion    "l2" or "l1" (the norms of filters), "fpgm", "batch-norm", "taylor", which looks at
-                 `batches` of (inputs, labels), or "random", the control, by `seed`
+                 `batches` of (inputs, labels), a Dataset's too, or "random", the control, by `seed`
     multiple_of  of what the width of each layer is a multiple, unless it stays whole; the half, a
                  quarter, ... in a layer that has no more channels than that
     at_least     the fraction of each width that stays

@@ -12,13 +12,13 @@ from compression.distillation import HINTON, Distillation
 from compression.layers import copy_model
 from compression.narrow import BATCH_NORMS
 from compression.schedules import train_between
-from compression.training import Loss, Recipe, Split
+from compression.training import Labelled, Loss, Recipe
 
 
 def remove_channels_softly(
     model: nn.Module,
     example: Any,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     macs: float,
@@ -45,6 +45,7 @@ def remove_channels_softly(
 
     Raises what `remove_channels`, `fit` and `distill` raise. He et al. 2018, arXiv:1808.06866.
 
+    >>> from compression import Split
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
     >>> recipe = Recipe(epochs=2, batch_size=16, learning_rate=0.1)

@@ -8,7 +8,7 @@ from torch import nn
 from compression.distillation import HINTON, Distillation, taught
 from compression.errors import CompressionError
 from compression.layers import copy_model
-from compression.training import EpochReport, Loss, Recipe, Split, fit
+from compression.training import EpochReport, Labelled, Loss, Recipe, fit
 
 Change = Callable[[nn.Module, float], None]
 """(network, fraction of the training that is done, above 0 and up to 1): changes it in place."""
@@ -16,7 +16,7 @@ Change = Callable[[nn.Module, float], None]
 
 def train_between(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     change: Change,
     *,
@@ -33,6 +33,7 @@ def train_between(
     `change` puts other tensors in the place of parameters, which the optimizer would not train; raises
     what `fit` and `distill` raise.
 
+    >>> from compression import Split
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.1)
     >>> net = train_between(nn.Linear(8, 2), train, recipe, lambda m, _: m.weight[0].zero_())

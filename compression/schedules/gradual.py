@@ -9,13 +9,13 @@ from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
 from compression.schedules.masks import Scope, check_removal, zero_share, zero_smallest
 from compression.schedules.progress import check_count, check_number, count_steps
-from compression.training import Loss, Recipe, Split, fit
+from compression.training import Labelled, Loss, Recipe, fit
 from compression.weights import Weight, unreached_weights, weights
 
 
 def prune_gradually(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     amount: float,
@@ -42,6 +42,7 @@ def prune_gradually(
     CompressionError for options out of these ranges, and where no weight of a layer would be left;
     raises what `fit` and `distill` raise. Zhu and Gupta 2017, arXiv:1710.01878, equation 1.
 
+    >>> from compression import Split
     >>> from compression.pruning import sparsity
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> recipe = Recipe(epochs=4, batch_size=16, learning_rate=0.1)

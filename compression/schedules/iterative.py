@@ -10,13 +10,13 @@ from compression.layers import copy_model, record_left_out
 from compression.pruning import keep_zeros
 from compression.schedules.masks import Scope, check_removal, zero_share, zero_smallest
 from compression.schedules.progress import check_count
-from compression.training import Loss, Recipe, Split, fit
+from compression.training import Labelled, Loss, Recipe, fit
 from compression.weights import unreached_weights, weights
 
 
 def prune_iteratively(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     amount: float,
@@ -44,6 +44,7 @@ def prune_iteratively(
     raises what `fit` and `distill` raise. Han et al. 2015, arXiv:1506.02626; the equal fractions are
     those of Frankle and Carbin 2019, arXiv:1803.03635.
 
+    >>> from compression import Split
     >>> from compression.pruning import sparsity
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> recipe = Recipe(epochs=4, batch_size=16, learning_rate=0.1)

@@ -13,13 +13,13 @@ from compression.pruning import keep_zeros
 from compression.schedules.learning import Pace, learn
 from compression.schedules.masks import Scope, check_removal, largest_masks
 from compression.schedules.multipliers import Compress
-from compression.training import Loss, Recipe, Split
+from compression.training import Labelled, Loss, Recipe
 from compression.weights import unreached_weights, weights
 
 
 def learn_pruned(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     amount: float,
@@ -54,6 +54,7 @@ def learn_pruned(
     raises what `fit` and `distill` raise. Carreira-Perpinan and Idelbayev, CVPR 2018, after
     arXiv:1707.01209; they take 50 steps, and mu from 1e-3 with a growth of 1.25.
 
+    >>> from compression import Split
     >>> from compression.pruning import sparsity
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> recipe = Recipe(epochs=10, batch_size=16, learning_rate=0.1)
@@ -77,7 +78,7 @@ def learn_pruned(
 
 def learn_shared(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     num_clusters: int = 16,
@@ -105,6 +106,7 @@ def learn_shared(
     CompressionError for options out of these ranges; raises what `fit` and `distill` raise.
     Carreira-Perpinan and Idelbayev 2017, arXiv:1707.04319.
 
+    >>> from compression import Split
     >>> from compression.clustering import shared_values
     >>> train = Split(torch.randn(32, 8), torch.arange(32) % 2, prepare=lambda x: x)
     >>> recipe = Recipe(epochs=10, batch_size=16, learning_rate=0.1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compression.schedules.multipliers import Compress, Multipliers
 from compression.schedules.progress import check_count, check_number, count_steps
-from compression.training import Loss, Recipe, Split, fit
+from compression.training import Labelled, Loss, Recipe, fit
 
 FIRST_PULL = 0.1
 """The exponent by which the first learning step brings weights towards theta where no mu is given."""
@@ -55,7 +55,7 @@ class Pace:
 
 def learn(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     loss: Loss | None,
     weights: Sequence[Tensor],

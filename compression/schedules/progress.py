@@ -7,12 +7,13 @@ from torch import nn
 
 from compression.checks import is_whole
 from compression.errors import CompressionError
-from compression.training import Recipe, Split, feed_of
+from compression.training import Labelled, Recipe, as_split, feed_of
 
 
-def count_steps(model: nn.Module, train: Split, recipe: Recipe) -> int:
+def count_steps(model: nn.Module, train: Labelled, recipe: Recipe) -> int:
     """Return the optimizer steps of `fit` on `train` by `recipe`; raises what that raises."""
-    return feed_of(model, train, recipe).steps(len(train), recipe.batch_size) * recipe.epochs
+    count = len(as_split(train))
+    return feed_of(model, train, recipe).steps(count, recipe.batch_size) * recipe.epochs
 
 
 def check_count(name: str, value: int, most: int | None = None, of: str = "") -> None:

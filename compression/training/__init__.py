@@ -2,7 +2,7 @@
 
 from compression.training.checks import check_labels
 from compression.training.evaluation import BATCH_SIZES, correct_images, predict, scores
-from compression.training.inputs import input_batches
+from compression.training.inputs import example_of, input_batches, pairs_of
 from compression.training.loop import EpochReport, feed_of, fit
 from compression.training.metrics import (
     F1,
@@ -14,7 +14,9 @@ from compression.training.metrics import (
 )
 from compression.training.recipe import Recipe, has_bfloat16
 from compression.training.run import Loss
+from compression.training.sources import AnySplit, Labelled, as_split
 from compression.training.split import Split
+from compression.training.streamed import StreamedSplit
 
 __all__ = [
     "BATCH_SIZES",
@@ -22,17 +24,23 @@ __all__ = [
     "MEAN_ABSOLUTE_ERROR",
     "MEAN_IOU",
     "TOP_1",
+    "AnySplit",
     "EpochReport",
+    "Labelled",
     "Loss",
     "Metric",
     "Recipe",
     "Split",
+    "StreamedSplit",
+    "as_split",
     "check_labels",
     "correct_images",
+    "example_of",
     "feed_of",
     "fit",
     "has_bfloat16",
     "input_batches",
+    "pairs_of",
     "predict",
     "scores",
     "top_k",

@@ -1,15 +1,19 @@
 """The batches of an epoch: their order, how they lie in memory, and what training does to them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from compression.errors import CompressionError, UnsupportedTypeError
+from compression.nested import map_tensors
+from compression.training.checks import describe
 from compression.training.recipe import Recipe, seed_of
-from compression.training.split import Split
+from compression.training.split import Split, as_inputs
+from compression.training.streamed import StreamedSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +42,46 @@ class Feed:
 
 
 def batches(
-    train: Split, recipe: Recipe, epoch: int, device: torch.device, feed: Feed | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+    train: Split | StreamedSplit,
+    recipe: Recipe,
+    epoch: int,
+    device: torch.device,
+    feed: Feed | None = None,
+    look: Callable[[Any], None] | None = None,
+) -> Generator[tuple[Tensor, Any]]:
     """Yield an epoch's inputs (N, ...), images channels last, and labels (N, ...) on `device`.
 
     Everything is drawn on the device that holds the images: with images on `device` no batch waits
-    for a copy. Raises CompressionError where the split's own functions fail.
+    for a copy. `look` sees each batch's labels where they were read. Raises CompressionError where the
+    split's own functions fail.
     """
     feed = feed or Feed()
     # A generator per epoch: an epoch that is resumed after a kill sees the same batches.
-    generator = torch.Generator(train.images.device).manual_seed(
-        seed_of(recipe, recipe.view(epoch))
-    )
-    order = torch.randperm(len(train), generator=generator, device=train.images.device)
+    seed = seed_of(recipe, recipe.view(epoch))
+    generator = torch.Generator(train.device).manual_seed(seed)
+    order = torch.randperm(len(train), generator=generator, device=train.device)
     size = recipe.coarse_sizes[epoch] if epoch < len(recipe.coarse_sizes) else None
-    for index in feed.parts(order, recipe.batch_size):
-        inputs = make_inputs(train, recipe, index, size, generator, device)
-        labels = train.labels[index.to(train.labels.device)].to(device)
-        yield feed.lay_out(inputs), labels
+    for images, labels in train.read(feed.parts(order, recipe.batch_size), seed=seed):
+        if look is not None:
+            look(labels)
+        inputs = make_inputs(train, recipe, images, size, generator, device)
+        yield feed.lay_out(inputs), map_tensors(labels, lambda t: t.to(device), "labels")
 
 
 def make_inputs(
-    train: Split,
+    train: Split | StreamedSplit,
     recipe: Recipe,
-    index: Tensor,
+    images: Tensor,
     size: int | None,
     generator: torch.Generator,
     device: torch.device,
 ) -> Tensor:
-    """Return the inputs of the images at `index`, augmented and resized to `size` where it is given.
+    """Return the inputs of stored images, augmented and resized to `size` where it is given.
 
     Raises CompressionError that names the image batch where the split's or recipe's step fails.
     """
-    shape = (len(index), *train.images.shape[1:])
     try:
-        inputs = train.augmented(index, generator)
+        inputs = as_inputs(train, images, generator)
         if not isinstance(inputs, Tensor):
             raise UnsupportedTypeError(
                 f"the split's prepare must return one tensor of inputs, found {type(inputs).__name__}"
@@ -87,7 +96,7 @@ def make_inputs(
         steps = "prepare and augment" + (f", coarse_sizes {size}" if size else "")
         steps += f", cutout {recipe.cutout}" if recipe.cutout else ""
         raise CompressionError(
-            f"a batch {shape} {str(train.images.dtype)[6:]} cannot be made into inputs ({steps}): "
+            f"a batch {describe(images)} cannot be made into inputs ({steps}): "
             f"{type(error).__name__}: {error}"
         ) from error
 

@@ -1,11 +1,12 @@
 """What is refused before a step is taken, and how an error of the user's network is named."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -47,11 +48,16 @@ def training_device(model: nn.Module) -> torch.device:
     return next(iter(places))
 
 
-def check_labels(labels: Tensor, logits: torch.Size) -> None:
+def check_labels(labels: Any, logits: torch.Size) -> None:
     """Refuse class labels that have no logit; `logits` is the shape (N, classes, ...) of a batch.
 
     Labels that are numbers stand for probabilities, and are left to the loss, but for NaN.
     """
+    if not isinstance(labels, Tensor):
+        raise UnsupportedTypeError(
+            f"expected one tensor of labels, found {describe_any(labels)}; pass a loss of your own for "
+            "others"
+        )
     if labels.is_floating_point() and bool(torch.isnan(labels).any()):
         number = int(torch.isnan(labels).nonzero()[0, 0])
         raise CompressionError(
@@ -90,6 +96,19 @@ def check_logits(model: object, found: Any) -> Tensor:
 def describe(tensor: Tensor) -> str:
     """Return a tensor's shape and dtype for a message."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def describe_any(value: Any) -> str:
+    """Return a value's kind for a message, and the shapes and dtypes of what it holds."""
+    if isinstance(value, Tensor):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(map(repr, list(value)[:5])) or 'no keys'}"
+    if isinstance(value, tuple | list) and 0 < len(value) <= 5:
+        return f"a {type(value).__name__} of {', '.join(map(describe_any, value))}"
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} {value.dtype}"
+    return "None" if value is None else type(value).__name__
 
 
 @contextmanager

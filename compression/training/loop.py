@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from compression.training.optimizers import optimizer_of
 from compression.training.probe import Trial
 from compression.training.recipe import Recipe, has_bfloat16, rate_of, seed_of
 from compression.training.run import Check, Loss, Run
+from compression.training.sources import Labelled, as_split
 from compression.training.split import Split
 
 
@@ -36,7 +37,7 @@ class EpochReport:
 @torch.enable_grad()
 def fit(
     model: nn.Module,
-    train: Split,
+    train: Labelled,
     recipe: Recipe,
     *,
     loss: Loss | None = None,
@@ -47,6 +48,8 @@ def fit(
 ) -> None:
     """Train `model` in place on `train`; the same seed, machine and threads give the same weights.
 
+    train        a Split, or what is read as it goes: a StreamedSplit, a Dataset (input, label), or a
+                 DataLoader, whose order and batch size the recipe's seed and batch_size replace
     loss         (logits, labels, inputs) -> scalar; cross-entropy of logits (N, classes, ...) and
                  labels (N, ...) where it is None. What a network returns in a tuple, list, dict or
                  dataclass, only a loss of its own can take: it gets the whole for logits
@@ -69,11 +72,14 @@ def fit(
     >>> losses[-1] < losses[0]
     True
     """
-    device = training_device(model)
+    device, train = training_device(model), as_split(train)
     called = forward_of if loss is None else partial(forward_of, whole=True)
     feed, shape = Trial(model, train, recipe, device, called).feed()
-    if loss is None:
+    look: Callable[[Any], None] | None = None
+    if loss is None and isinstance(train, Split):
         check_labels(train.labels, shape)
+    elif loss is None:
+        look = partial(check_labels, logits=shape)  # batch by batch, as they are read
     goal = _penalized(loss or _cross_entropy(recipe), penalty)
     steps = feed.steps(len(train), recipe.batch_size)
     optimizer = optimizer_of(model, recipe)
@@ -84,8 +90,8 @@ def fit(
     for epoch in range(0 if resume_from is None else run.resume(resume_from), recipe.epochs):
         started = time.perf_counter()
         with _seed_generators(seed_of(recipe, epoch), device):
-            data = batches(train, recipe, epoch, device, feed)
-            total = run.epoch(data, Check(recipe, epoch, steps, device))
+            with closing(batches(train, recipe, epoch, device, feed, look)) as data:  # workers end
+                total = run.epoch(data, Check(recipe, epoch, steps, device))
             mean_loss = total.item() / len(train)
         if on_epoch is not None:
             seconds, state = time.perf_counter() - started, partial(run.state, epoch)
@@ -93,14 +99,14 @@ def fit(
     model.eval()
 
 
-def feed_of(model: nn.Module, train: Split, recipe: Recipe) -> Feed:
+def feed_of(model: nn.Module, train: Labelled, recipe: Recipe) -> Feed:
     """Return how `fit` would feed `model`, which does not change, whatever its outputs are.
 
     Raises CompressionError with the network's own error where it cannot train by `recipe`.
     """
     whole = partial(forward_of, whole=True)
     with torch.enable_grad():
-        return Trial(model, train, recipe, training_device(model), whole).feed()[0]
+        return Trial(model, as_split(train), recipe, training_device(model), whole).feed()[0]
 
 
 def _cross_entropy(recipe: Recipe) -> Loss:

@@ -1,14 +1,12 @@
 """How a network can be fed, found out on a copy of it before the first step."""
 
 import copy
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +14,10 @@ from compression.errors import CompressionError
 from compression.nested import tensors_in
 from compression.training.batches import Feed, make_inputs
 from compression.training.checks import describe, named_errors
+from compression.training.generators import restored_generators
 from compression.training.recipe import Recipe, seed_of
 from compression.training.split import Split
+from compression.training.streamed import StreamedSplit
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 """The fastest first; a network whose forward flattens by view needs the second."""
@@ -32,7 +32,7 @@ class Trial:
     """A network, and how it is to be trained: tried on copies, so that it stays, and every draw."""
 
     model: nn.Module
-    train: Split
+    train: Split | StreamedSplit
     recipe: Recipe
     device: torch.device
     forward: Forward
@@ -46,10 +46,11 @@ class Trial:
         CompressionError with the network's own error where neither goes.
         """
         count = min(self.recipe.batch_size, len(self.train))
+        images = self._images(count)
         for memory_format in FORMATS:
             feed = Feed(memory_format)
             try:
-                shape = self._shape(feed, count)
+                shape = self._shape(feed, images)
             except CompressionError:
                 if memory_format is not FORMATS[-1]:
                     continue
@@ -57,13 +58,18 @@ class Trial:
                     self._refuse_one(feed)
                 raise
             if count > 1 and len(self.train) % self.recipe.batch_size == 1:
-                feed = replace(feed, fewest=self._fewest(feed, shape))
+                feed = replace(feed, fewest=self._fewest(feed, images[:1], shape))
             return feed, shape
         raise AssertionError("FORMATS is empty")
 
-    def _fewest(self, feed: Feed, whole: torch.Size) -> int:
+    def _images(self, count: int) -> Tensor:
+        # Twice the first image where the split holds one: a batch of two like any other.
+        index = torch.arange(count, device=self.train.device) % len(self.train)
+        return self.train.at(index, seed=seed_of(self.recipe, 0))[0]
+
+    def _fewest(self, feed: Feed, image: Tensor, whole: torch.Size) -> int:
         try:
-            one = self._shape(feed, 1)
+            one = self._shape(feed, image)
         except CompressionError:
             return 2
         return 1 if len(one) == len(whole) and one[1:] == whole[1:] else 2
@@ -71,7 +77,7 @@ class Trial:
     def _refuse_one(self, feed: Feed) -> None:
         """Raise where two images go and one does not; return where one image is not to blame."""
         try:
-            self._shape(feed, 2)
+            self._shape(feed, self._images(2))
         except CompressionError:
             return
         remedy = "set the recipe's batch_size to 2 or more"
@@ -81,16 +87,14 @@ class Trial:
             f"{remedy if len(self.train) > 1 else 'pass more images'}"
         )
 
-    def _shape(self, feed: Feed, count: int) -> torch.Size:
-        """Return the logits' shape for `count` images; raise at the first size that fails."""
-        shape = torch.Size()
-        seed, place = seed_of(self.recipe, 0), self.train.images.device
-        # Twice the first image where the split holds one: a batch of two like any other.
-        index = torch.arange(count, device=place) % len(self.train)
+    def _shape(self, feed: Feed, images: Tensor) -> torch.Size:
+        """Return the logits' shape for these images; raise at the first size that fails."""
+        shape, seed = torch.Size(), seed_of(self.recipe, 0)
         for size in (*dict.fromkeys(self.recipe.coarse_sizes), None):
-            generator = torch.Generator(place).manual_seed(seed)
-            with _restore_generators(seed, self.device):
-                inputs = make_inputs(self.train, self.recipe, index, size, generator, self.device)
+            generator = torch.Generator(images.device).manual_seed(seed)
+            with restored_generators(self.device):
+                torch.default_generator.manual_seed(seed)
+                inputs = make_inputs(self.train, self.recipe, images, size, generator, self.device)
                 try:
                     # A traced network prints its own code beside an error, which may be expected.
                     with redirect_stderr(StringIO()):
@@ -136,17 +140,3 @@ def _spare(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Any]]:
 
         return model, call
     return copied, copied
-
-
-@contextmanager
-def _restore_generators(seed: int, device: torch.device) -> Iterator[None]:
-    """Give the generators that a network or augmentation may draw from back as they were."""
-    ours, numpys = random.getstate(), np.random.get_state()
-    cuda = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)

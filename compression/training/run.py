@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.training.checks import describe, named_errors
+from compression.training.checks import describe, describe_any, named_errors
 from compression.training.recipe import Recipe
 
-Loss = Callable[[Any, Tensor, Tensor], Tensor]
-"""(logits, labels, inputs) -> scalar loss; of a network of several outputs, all of them for logits."""
+Loss = Callable[[Any, Any, Tensor], Tensor]
+"""(logits, labels, inputs) -> scalar loss; of a network of several outputs, all of them for logits.
+
+Labels are a tensor, or what structure of them a Dataset gives."""
 
 CHECK_EVERY = {"cpu": 1}
 """Steps between looks at the loss, by kind of device: free on a CPU, elsewhere the device waits."""
@@ -51,16 +53,16 @@ class Run:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     after_step: Callable[[], None] | None
 
-    def epoch(self, data: Iterable[tuple[Tensor, Tensor]], check: Check) -> Tensor:
+    def epoch(self, data: Iterable[tuple[Tensor, Any]], check: Check) -> Tensor:
         """Return the sum of the losses, still on the device: within a step nothing waits for it."""
         self.model.train()
         total = torch.zeros((), device=check.device)
         for inputs, labels in data:
             self.optimizer.zero_grad(set_to_none=True)
-            what = f"{check.where}: inputs {describe(inputs)}, labels {describe(labels)}"
+            what = f"{check.where}: inputs {describe(inputs)}, labels {describe_any(labels)}"
             with named_errors(self.model, what):
                 value = _scalar(self.loss(self.forward(inputs), labels, inputs))
-            total += value.detach() * len(labels)
+            total += value.detach() * len(inputs)
             check(total, self.optimizer.param_groups[0]["lr"])
             with named_errors(self.model, what):
                 value.backward()  # type: ignore[no-untyped-call]

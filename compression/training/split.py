@@ -1,7 +1,8 @@
 """Labelled images, and how a batch of them becomes a network's input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,14 +48,34 @@ class Split:
         """Count the images."""
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the images are, and draws are made."""
+        return self.images.device
+
+    def read(
+        self, parts: Iterable[slice | Tensor], *, seed: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the images as they are stored and the labels at each index; `seed` draws nothing."""
+        yield from (self.at(index, seed=seed) for index in parts)
+
+    def at(self, index: slice | Tensor, *, seed: int = 0) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Return the images as they are stored and the labels at `index`; `seed` draws nothing."""
+        of_labels = index.to(self.labels.device) if isinstance(index, Tensor) else index
+        return self.images[index], self.labels[of_labels]
+
     def inputs(self, index: slice | Tensor) -> Tensor:
         """Return the prepared batch at `index`, without augmentation."""
-        return self.prepare(self.images[index])
+        return as_inputs(self, self.images[index])
 
     def augmented(self, index: slice | Tensor, generator: torch.Generator) -> Tensor:
         """Return the prepared batch at `index`, augmented where the split knows how."""
-        images = self.images[index]
-        return self.prepare(images if self.augment is None else self.augment(images, generator))
+        return as_inputs(self, self.images[index], generator)
+
+    def select(self, index: Tensor) -> "Split":
+        """Return the split of the images at `index` (N,)."""
+        images, labels = self.at(index)
+        return replace(self, images=images, labels=labels)
 
     def take(self, count: int | None) -> "Split":
         """Return the first `count` images; all of them for None or where there are fewer."""
@@ -65,3 +86,11 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         """Return the split with its tensors on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def as_inputs(split: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Return stored images prepared as a split says, and augmented by draws of `generator`."""
+    if generator is not None and split.augment is not None:
+        images = split.augment(images, generator)
+    inputs: Tensor = split.prepare(images)
+    return inputs

@@ -9,7 +9,8 @@ from tests.support.places import ROOT
 
 EXPORTED = [
     "Architecture", "AttentionTransfer", "CompressionError", "Decoupled", "Dist", "Hinton",
-    "MeanSquared", "Recipe", "Split", "Standardized", "cast", "contents", "count_macs", "deploy",
+    "MeanSquared", "Recipe", "Split", "Standardized", "StreamedSplit", "cast", "contents", "count_macs",
+    "deploy",
     "distill", "explain", "export_onnx", "fine_tune", "fine_tune_centroids", "fit", "learn_pruned",
     "learn_shared", "left_out", "load", "load_checkpoint", "lower_semi_structured",
     "prune_gradually", "prune_iteratively", "prune_l1_global", "prune_l1_unstructured",

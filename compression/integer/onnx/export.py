@@ -25,11 +25,13 @@ from compression.integer.shapes import Move, shapes_and_moves
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 from compression.quantization.ends import returned
+from compression.training import example_of
 
 
-def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int:
+def export_onnx(model: StaticQuantizedModel, path: Path, example: Any) -> int:
     """Write `model` to `path` for inputs shaped like `example`, any batch size; return the bytes.
 
+    The example is a batch of inputs, or a Dataset, of which the first is one.
     Several outputs are named by their paths: "out", "0", "boxes.1". Operators that stay in float32
     (fallback=True) are written by torch's exporter, float between DequantizeLinear and QuantizeLinear.
     Needs the package onnx, and for such operators onnxscript. UnsupportedTypeError names a layer that
@@ -48,6 +50,7 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Tensor) -> int
     except ImportError as error:
         raise CompressionError("export_onnx needs the package onnx: pip install onnx") from error
     _check_static(model)
+    example = example_of(example)
     builder = _Builder(model.network, *shapes_and_moves(model, example))
     builder.build()
     graph = onnx.helper.make_graph(
