@@ -15,7 +15,6 @@ from benchmarks.artifact import Artifact, compress
 from benchmarks.baseline import (
     Baseline,
     Data,
-    check_before_reading,
     check_outputs,
     fitted,
     obtain_baseline,
@@ -35,7 +34,7 @@ from benchmarks.options import (
 from benchmarks.parameters import parametrize
 from benchmarks.session import end_on_error, line_printer, minutes, suite_facts
 from benchmarks.techniques import BY_NAME, TECHNIQUES, Technique
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, read_data
 from compression.errors import CompressionError
 from compression.storage import load_checkpoint
 
@@ -76,14 +75,7 @@ def data(request: pytest.FixtureRequest) -> Data:
     """Load the workload's images; a user's mistake ends the run with one sentence."""
     workload, root = request.config.stash[WORKLOAD], request.config.getoption("--data-root")
     with end_on_error(request.session), minutes(request.config, "reading the images").watched():
-        check_before_reading(workload, root)
-        images = workload.data(root)
-        if not isinstance(images, Data):
-            raise CompressionError(
-                f"workload {workload.name}: its data must return a benchmarks.workloads.Data, found "
-                f"{type(images).__name__}"
-            )
-        return images
+        return read_data(workload, root)
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
-from benchmarks.baseline import Data, Workload, data, networks
-from benchmarks.baseline.folders import image_folder
+from benchmarks.baseline import Data, Workload, check_before_reading, data, networks
+from benchmarks.baseline.folders import check_root, image_folder
 from benchmarks.baseline.networks import named
 from compression.errors import CompressionError
 from compression.training import Recipe
 
-__all__ = ["WORKLOADS", "Data", "Workload", "image_folder", "named", "resolve", "with_options"]
+__all__ = [
+    "WORKLOADS",
+    "Data",
+    "Workload",
+    "image_folder",
+    "named",
+    "read_data",
+    "resolve",
+    "with_options",
+]
 
 STAGES = {"2": "layer1", "6": "layer2", "10": "layer3"}
 """The five-layer student's activations, and the blocks of a ResNet at such a stride."""
@@ -225,6 +234,22 @@ def _folder(options: dict[str, str]) -> Workload:
         pixels = (int(height), int(width)) if width else int(height)
         workload = dataclasses.replace(workload, data=image_folder(size=pixels))
     return workload
+
+
+def read_data(workload: Workload, root: Path | None) -> Data:
+    """Return the workload's images; CompressionError where they are not what it promises.
+
+    Other errors of its own code are left as they are.
+    """
+    check_root(workload.data, root)
+    check_before_reading(workload, root)
+    images = workload.data(root)
+    if not isinstance(images, Data):
+        raise CompressionError(
+            f"workload {workload.name}: its data must return a benchmarks.workloads.Data, found "
+            f"{type(images).__name__}"
+        )
+    return images
 
 
 def resolve(name: str, folder: Path | None = None) -> Workload:

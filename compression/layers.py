@@ -149,6 +149,10 @@ def copy_model(model: nn.Module) -> nn.Module:
         copied = copy.deepcopy(model)
     except torch.OutOfMemoryError:
         raise
+    except AssertionError as error:  # a network that `fully_shard` has divided
+        raise UnsupportedTypeError(
+            f"{type(model).__name__} cannot be copied ({error}); compress it before it is sharded"
+        ) from error
     # A weight that torch.nn.utils.prune computes at each call, a lock, an open file.
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         name, remedy = next(_computed_tensors(model), ("what it computes", "detaching it"))

@@ -1,5 +1,6 @@
 """The READMEs: their Python runs, their links, commands and options lead somewhere."""
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from benchmarks.report.documents import readmes
 from benchmarks.technique import Technique
 from benchmarks.timing.speed_up import MAX_PAIRS
 from benchmarks.workloads import WORKLOADS, Workload
-from compression import Architecture, Recipe, Split, sparsity
+from compression import Architecture, Recipe, Split, load, sparsity
 from compression.integer import Executor, has_integer_kernels, lower_native
 from compression.quantization import StaticQuantizedModel, quantize_static
 from tests.support.image_folders import draw
@@ -148,6 +149,21 @@ def digits_like() -> Split:
     return Split(pixels, torch.arange(32) % 10, prepare=lambda x: x)
 
 
+def a_group_of_one() -> Names:
+    """Give the names of a script that torchrun starts, and the environment."""
+    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    os.environ.update(place)
+    recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.01)
+    return {"model": student(), "train": digits_like(), "recipe": recipe, "place": place}
+
+
+def trained_together(found: Names, printed: str) -> None:
+    torch.distributed.destroy_process_group()
+    for name in found["place"]:
+        del os.environ[name]
+    assert_equal_weights(found["tuned"], load("tuned.safetensors", student))
+
+
 def read(part: str) -> tuple[Any, Any]:
     return split().images.abs().byte(), split().labels
 
@@ -168,6 +184,7 @@ BLOCKS: dict[str, tuple[Callable[[], Names], Callable[[Names, str], None]]] = {
         small_files,
     ),
     "train = StreamedSplit(": (no_names, a_dataset_of_your_own),
+    "init_process_group": (a_group_of_one, trained_together),
     "small = remove_channels(": (no_names, channels_that_are_gone),
     "MINE = Workload(": (flowers, your_own_images),
     "MINE = replace": (lambda: {"build": residual, "read": read}, your_own_workload),

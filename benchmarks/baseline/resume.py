@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.baseline.cache import read_state, write_state
+from benchmarks.baseline.processes import is_first
 from compression.errors import CheckpointError
 from compression.training import EpochReport
 
@@ -21,11 +22,15 @@ class Keeper:
         self.unsaved_s, self.unwritable = 0.0, False
 
     def keep(self, epoch: EpochReport) -> None:
-        """Count an epoch, and write it where it is due; report once where it cannot be written."""
+        """Count an epoch, and write it where it is due; report once where it cannot be written.
+
+        Of several processes the first writes.
+        """
         self.unsaved_s += epoch.seconds
         if self.path is None or self.unsaved_s <= RESUME_EVERY_S:
             return
-        reason = _write_resume(self.path, epoch)
+        state = epoch.state()  # in every process: that of a sharded network comes together
+        reason = _write_resume(self.path, state) if is_first() else ""
         if reason and not self.unwritable:
             self.report(
                 f"{self.title}: {reason}; training goes on, and a kill would cost all of it"
@@ -45,10 +50,10 @@ def read_resume(path: Path, report: Callable[[str], None]) -> dict[str, Any] | N
     return state
 
 
-def _write_resume(path: Path, epoch: EpochReport) -> str:
+def _write_resume(path: Path, state: dict[str, Any]) -> str:
     """Write the file that training goes on from; return why it cannot be written."""
     try:
-        write_state(path, epoch.state())
+        write_state(path, state)
     except (CheckpointError, OSError) as error:
         return str(error)
     return ""

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,16 +12,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.baseline.cache import holds_weights, lock, write_weights
+from benchmarks.baseline.cache import LOCK_TIMEOUT_S, holds_weights, lock, write_weights
 from benchmarks.baseline.checks import with_fitting_sizes
 from benchmarks.baseline.data import Data
 from benchmarks.baseline.fingerprints import training_fingerprint
+from benchmarks.baseline.processes import decided_by_first, is_first
 from benchmarks.baseline.training import train
 from benchmarks.baseline.workload import Workload, name_of
 from benchmarks.machine.cost import Meter
 from compression.errors import CheckpointError
 from compression.paths import cache_folder
-from compression.training import has_bfloat16
+from compression.training import has_bfloat16, whole_weights
 
 log = logging.getLogger(__name__)
 
@@ -112,14 +114,36 @@ def obtain_baseline(
     the time left.
     """
     path = cache_path(workload, data, device)
-    if not holds_weights(path):
-        with lock(path):
-            if not holds_weights(path):
-                _train_into(path, workload, data, device, report)
+    make_baseline(path, workload, data, device, report=report)
     try:
         return load(path, workload.network).to(device).eval()
     except CheckpointError as error:
         raise CheckpointError(f"{error}; delete the file to train it again") from error
+
+
+def make_baseline(
+    path: Path,
+    workload: Workload,
+    data: Data,
+    device: torch.device,
+    *,
+    sharded: bool = False,
+    report: Callable[[str], None] = log.info,
+) -> None:
+    """Train the workload's network into `path`, its `cache_path`, unless it is there.
+
+    Under torch.distributed all processes call it, and train together; the first reads and writes.
+    """
+    with ExitStack() as held:
+
+        def is_made() -> bool:
+            if holds_weights(path):
+                return True
+            held.enter_context(lock(path))
+            return holds_weights(path)
+
+        if not decided_by_first(f"{path.name} is made", is_made, LOCK_TIMEOUT_S):
+            _train_into(path, workload, data, device, report, sharded=sharded)
 
 
 def _train_into(
@@ -128,13 +152,18 @@ def _train_into(
     data: Data,
     device: torch.device,
     report: Callable[[str], None],
+    *,
+    sharded: bool,
 ) -> None:
     if path.exists():
         report(
             f"{path}: damaged, its checksum is not that of its bytes; the baseline is made again"
         )
     resume = path.with_suffix(".resume")
-    weights = train(workload, data, device, resume=resume, report=report).state_dict()
+    model = train(workload, data, device, resume=resume, report=report, sharded=sharded)
+    weights = whole_weights(model)
+    if not is_first():
+        return
     try:
         write_weights(path, weights)
     except CheckpointError:  # a full disk: the resume file is larger, and not needed any more

@@ -10,11 +10,22 @@ from torch import nn
 
 from benchmarks.baseline.data import Data
 from benchmarks.baseline.judged import said, score_of
+from benchmarks.baseline.processes import from_first
 from benchmarks.baseline.progress import Progress
 from benchmarks.baseline.resume import Keeper, read_resume
 from benchmarks.baseline.workload import Workload
 from compression.errors import CompressionError
-from compression.training import AnySplit, EpochReport, Metric, Recipe, feed_of, fit, scores
+from compression.training import (
+    AnySplit,
+    EpochReport,
+    Feed,
+    Metric,
+    Recipe,
+    feed_of,
+    fit,
+    scores,
+    shard,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +41,21 @@ def train(
     resume: Path | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     report: Callable[[str], None] = log.info,
+    sharded: bool = False,
 ) -> nn.Module:
     """Return the workload's network, trained on `device` with the images there.
+
+    Under torch.distributed all processes train it together, each on its device; `sharded`, each holds
+    a part of it, and of what is returned.
 
     A training of more than 20 s writes `resume`, where it is given, and goes on from it. Where it
     cannot be written, that is reported once and the training goes on.
     """
     recipe, title = workload.recipe_on(device), f"{workload.name} baseline"
     images, validation = (s.to(device) for s in (data.train, data.validation))
-    state = None if resume is None else read_resume(resume, report)
+    state = None if resume is None else from_first(lambda: read_resume(resume, report))
     start = workload if state is None else replace(workload, pretrained=None)
-    model = _lay_out(start.initial_network(device).to(device), images, recipe)
+    model, feed = _placed(start.initial_network(device), images, recipe, device, sharded=sharded)
     first = 0 if state is None else int(state["epoch"]) + 1
     progress = Progress(title, recipe, images, first, report)
     keeper = Keeper(resume, title, report)
@@ -54,7 +69,7 @@ def train(
     report(f"{title}: training {recipe.epochs} epochs of {len(images)} images")
     fit(
         model, images, recipe, loss=workload.loss, after_step=progress.on_step,
-        on_epoch=after_epoch, resume_from=state,
+        on_epoch=after_epoch, resume_from=state, feed=feed,
     )  # fmt: skip
     return model
 
@@ -71,6 +86,17 @@ def _report_epoch(
         f"epoch {epoch.epoch + 1}/{epoch.epochs}, loss {epoch.mean_loss:.3f}, "
         f"validation {said(metric, score)}, {epoch.seconds:.1f} s per epoch"
     )
+
+
+def _placed(
+    model: nn.Module, images: AnySplit, recipe: Recipe, device: torch.device, *, sharded: bool
+) -> tuple[nn.Module, Feed | None]:
+    """Return `model` on the device, or its part of it, and how it is fed where `fit` cannot know."""
+    if not sharded:
+        return _lay_out(model.to(device), images, recipe), None
+    feed = feed_of(model, images.to("cpu"), recipe)  # here: the device may not hold it whole
+    shard(model, device)
+    return model, feed
 
 
 def _lay_out(model: nn.Module, images: AnySplit, recipe: Recipe) -> nn.Module:

@@ -1,5 +1,6 @@
 """The training loop that the baseline, fine-tuning and distillation share, and its data."""
 
+from compression.training.batches import Feed
 from compression.training.checks import check_labels
 from compression.training.evaluation import BATCH_SIZES, correct_images, predict, scores
 from compression.training.inputs import example_of, input_batches, pairs_of
@@ -14,6 +15,7 @@ from compression.training.metrics import (
 )
 from compression.training.recipe import Recipe, has_bfloat16
 from compression.training.run import Loss
+from compression.training.sharding import shard, whole_weights
 from compression.training.sources import AnySplit, Labelled, as_split
 from compression.training.split import Split
 from compression.training.streamed import StreamedSplit
@@ -26,6 +28,7 @@ __all__ = [
     "TOP_1",
     "AnySplit",
     "EpochReport",
+    "Feed",
     "Labelled",
     "Loss",
     "Metric",
@@ -43,5 +46,7 @@ __all__ = [
     "pairs_of",
     "predict",
     "scores",
+    "shard",
     "top_k",
+    "whole_weights",
 ]

@@ -1,7 +1,7 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,15 @@ from torch.nn import functional as F
 
 from compression.nested import map_tensors
 from compression.training.batches import Feed, batches
-from compression.training.checks import check_labels, check_logits, training_device
+from compression.training.checks import IGNORED, check_labels, check_logits, training_device
+from compression.training.norms import Synchronized
 from compression.training.optimizers import optimizer_of
 from compression.training.probe import Trial
+from compression.training.ranks import Ranks, ranks_here
 from compression.training.recipe import Recipe, has_bfloat16, rate_of, seed_of
 from compression.training.run import Check, Loss, Run
-from compression.training.sources import Labelled, as_split
+from compression.training.sharding import is_sharded
+from compression.training.sources import AnySplit, Labelled, as_split
 from compression.training.split import Split
 
 
@@ -45,6 +48,7 @@ def fit(
     after_step: Callable[[], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     resume_from: dict[str, Any] | None = None,
+    feed: Feed | None = None,
 ) -> None:
     """Train `model` in place on `train`; the same seed, machine and threads give the same weights.
 
@@ -57,12 +61,19 @@ def fit(
     after_step   runs after every optimizer step
     on_epoch     runs after every epoch
     resume_from  what the state() of an EpochReport gave, to go on after its epoch
+    feed         how the network takes its batches, where `feed_of` has found it out; a network that
+                 `shard` has divided cannot be tried, and takes contiguous images without it
 
     On CUDA the draws are the same, and sums vary in their last bits. Images lie channels last where
     the network takes them so, and a last batch of one image joins the one before it where the network
     cannot train on it alone (`feed_of`). Raises CompressionError that names the place where network,
     batch and loss do not go together. It raises one with the epoch and the learning rate for a loss
     that is not finite: on CUDA some steps later, but before the epoch's report.
+
+    Under an initialized torch.distributed group (torchrun) all processes call it alike, and train one
+    network. Each draws the same batches and takes its part; gradients, batch norm's statistics and the
+    reported loss are those of the whole batch, and `loss` is taken as a mean over its images. Dropout
+    draws differently in each process. An error of one process ends all.
 
     >>> x = torch.randn(64, 4)
     >>> train = Split(x, (x[:, 0] > 0).long(), prepare=lambda x: x)
@@ -72,31 +83,72 @@ def fit(
     >>> losses[-1] < losses[0]
     True
     """
-    device, train = training_device(model), as_split(train)
-    called = forward_of if loss is None else partial(forward_of, whole=True)
-    feed, shape = Trial(model, train, recipe, device, called).feed()
-    look: Callable[[Any], None] | None = None
-    if loss is None and isinstance(train, Split):
-        check_labels(train.labels, shape)
-    elif loss is None:
-        look = partial(check_labels, logits=shape)  # batch by batch, as they are read
-    goal = _penalized(loss or _cross_entropy(recipe), penalty)
-    steps = feed.steps(len(train), recipe.batch_size)
-    optimizer = optimizer_of(model, recipe)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_of(recipe, step / (steps * recipe.epochs))
-    )
-    run = Run(model, called(model, recipe, device), goal, optimizer, scheduler, after_step)
-    for epoch in range(0 if resume_from is None else run.resume(resume_from), recipe.epochs):
-        started = time.perf_counter()
-        with _seed_generators(seed_of(recipe, epoch), device):
-            with closing(batches(train, recipe, epoch, device, feed, look)) as data:  # workers end
-                total = run.epoch(data, Check(recipe, epoch, steps, device))
-            mean_loss = total.item() / len(train)
-        if on_epoch is not None:
-            seconds, state = time.perf_counter() - started, partial(run.state, epoch)
-            on_epoch(EpochReport(epoch, recipe.epochs, mean_loss, seconds, model, state))
-    model.eval()
+    ranks, train = ranks_here(), as_split(train)
+    device = training_device(model)
+    ranks.agree(device, recipe.batch_size, images=len(train), recipe=recipe)
+    with ranks.together():
+        called = forward_of if loss is None else partial(forward_of, whole=True)
+        look: Callable[[Any], None] | None = None
+        if feed is None:
+            feed, shape = _tried(model, train, recipe, device, called)
+            if loss is None and shape:
+                look = _checked(train, shape)
+        goal = _penalized(loss or _cross_entropy(train, recipe, ranks), penalty)
+        steps = feed.steps(len(train), recipe.batch_size)
+        optimizer = optimizer_of(model, recipe)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_of(recipe, step / (steps * recipe.epochs))
+        )
+        wrap = partial(ranks.wrapped, reaches_all=feed.reaches_all)
+        forward = called(model, recipe, device, wrap=wrap)
+        run = Run(model, forward, goal, optimizer, scheduler, after_step, Synchronized(ranks))
+        for epoch in range(0 if resume_from is None else run.resume(resume_from), recipe.epochs):
+            started = time.perf_counter()
+            data = batches(train, recipe, epoch, device, feed, look, ranks)
+            with closing(data):  # workers end
+                mean_loss = _train_epoch(run, data, train, recipe, epoch, feed, ranks)
+            if on_epoch is not None:
+                seconds = ranks.longest(time.perf_counter() - started, device)
+                state = partial(run.state, epoch)
+                on_epoch(EpochReport(epoch, recipe.epochs, mean_loss, seconds, model, state))
+        model.eval()
+
+
+def _checked(train: AnySplit, shape: torch.Size) -> Callable[[Any], None] | None:
+    """Refuse labels without a logit, or return what does where they are read batch by batch."""
+    if not isinstance(train, Split):
+        return partial(check_labels, logits=shape)
+    check_labels(train.labels, shape)
+    return None
+
+
+def _train_epoch(
+    run: Run,
+    data: Iterable[tuple[Tensor, Any]],
+    train: AnySplit,
+    recipe: Recipe,
+    epoch: int,
+    feed: Feed,
+    ranks: Ranks,
+) -> float:
+    """Return the mean loss of an epoch, over all processes."""
+    device = training_device(run.model)
+    shares = [ranks.share(size) for size in feed.sizes(len(train), recipe.batch_size)]
+    check = Check(recipe, epoch, len(shares), device, ranks)
+    with (
+        _seed_generators(seed_of(recipe, epoch), device, ranks),
+        run.synchronized.within(run.model),
+    ):
+        return ranks.sum(run.epoch(data, shares, check)).item() / len(train)
+
+
+def _tried(
+    model: nn.Module, train: AnySplit, recipe: Recipe, device: torch.device, called: Any
+) -> tuple[Feed, torch.Size]:
+    """Return how the network can be fed, and its logits' shape; none where it is sharded."""
+    if is_sharded(model):
+        return Feed(torch.contiguous_format), torch.Size()
+    return Trial(model, train, recipe, device, called).feed()
 
 
 def feed_of(model: nn.Module, train: Labelled, recipe: Recipe) -> Feed:
@@ -109,12 +161,20 @@ def feed_of(model: nn.Module, train: Labelled, recipe: Recipe) -> Feed:
         return Trial(model, as_split(train), recipe, training_device(model), whole).feed()[0]
 
 
-def _cross_entropy(recipe: Recipe) -> Loss:
+def _cross_entropy(train: AnySplit, recipe: Recipe, ranks: Ranks) -> Loss:
     smoothing = recipe.label_smoothing
+    # The mean is one of the labels that count: each process may have another share of those.
+    counted = not isinstance(train, Split) or bool((train.labels == IGNORED).any())
+    uneven = counted and not ranks.alone
 
     def loss(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
         labels = labels if labels.is_floating_point() else labels.long()  # of any integers
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if not uneven or labels.is_floating_point():
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        images = torch.full((), len(labels), device=labels.device)
+        counted, images = ranks.sum(torch.stack([(labels != IGNORED).sum(), images]))
+        value = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
+        return value * (images / len(labels) / counted)
 
     return loss
 
@@ -126,16 +186,21 @@ def _penalized(loss: Loss, penalty: Callable[[], Tensor] | None) -> Loss:
 
 
 def forward_of(
-    model: Callable[[Tensor], Any], recipe: Recipe, device: torch.device, *, whole: bool = False
+    model: Callable[[Tensor], Any],
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    whole: bool = False,
+    wrap: Callable[[Any], Callable[[Tensor], Any]] = lambda network: network,
 ) -> Callable[[Tensor], Any]:
     """Return the model in training: compiled and in bfloat16 where the recipe asks; logits float32.
 
     UnsupportedTypeError for other than one tensor of logits, unless `whole`: then outputs of any
     structure are taken. What is compiled holds the model's own parameters: the state dict keeps its
-    keys, and evaluation of the model itself stays eager.
+    keys, and evaluation of the model itself stays eager. `wrap` gives the call of it.
     """
     compiled = recipe.compiled and device.type == "cuda"
-    network: Callable[[Tensor], Any] = torch.compile(model, dynamic=False) if compiled else model
+    network = wrap(torch.compile(model, dynamic=False) if compiled else model)
     autocast = recipe.precision == "bfloat16" and has_bfloat16(device)
 
     def forward(inputs: Tensor) -> Any:
@@ -154,11 +219,12 @@ def _in_float32(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _seed_generators(seed: int, device: torch.device) -> Iterator[None]:
+def _seed_generators(seed: int, device: torch.device, ranks: Ranks) -> Iterator[None]:
     """Seed the global generators that dropout draws from, and give them back as they were.
 
     Only the CPU's and the device's: torch.manual_seed would change those of every GPU.
     """
+    seed += ranks.rank << 40  # other images drop other activations
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from compression.errors import CompressionError
 from compression.training.muon import Muon, hidden_matrices
 from compression.training.recipe import Recipe, has_bfloat16
+from compression.training.sharding import is_sharded
 
 NORMALIZATIONS = (
     *(nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm),
@@ -18,8 +20,14 @@ NORMALIZATIONS = (
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimizer, which decays weights only.
 
-    To decay batch norm and bias costs accuracy (He et al. 2019, arXiv:1812.01187, 3.1).
+    To decay batch norm and bias costs accuracy (He et al. 2019, arXiv:1812.01187, 3.1). CompressionError
+    for Muon of a sharded network.
     """
+    if recipe.optimizer == "muon" and is_sharded(model):
+        raise CompressionError(
+            "muon makes whole matrices orthogonal, of which a sharded network holds parts: take sgd or "
+            "adam, or do not shard it"
+        )
     hidden = hidden_matrices(model) if recipe.optimizer == "muon" else {}
     shifts = _shifts(model) if recipe.shift_factor != 1 else set()
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -15,6 +15,7 @@ from compression.nested import tensors_in
 from compression.training.batches import Feed, make_inputs
 from compression.training.checks import describe, named_errors
 from compression.training.generators import restored_generators
+from compression.training.ranks import ranks_here
 from compression.training.recipe import Recipe, seed_of
 from compression.training.split import Split
 from compression.training.streamed import StreamedSplit
@@ -40,17 +41,17 @@ class Trial:
     def feed(self) -> tuple[Feed, torch.Size]:
         """Return how the network can be fed, and the shape of a batch's logits, or first output.
 
-        A first batch of each size goes forward and back: images channels last where the network
-        takes them, else contiguous. Where the last batch would hold one image that the network
-        cannot train on (batch norm over one value), batches hold at least two. Raises
-        CompressionError with the network's own error where neither goes.
+        A first batch of each size, or one process's part of it, goes forward and back: images channels
+        last where the network takes them, else contiguous. Where the last batch would hold one image
+        that the network cannot train on (batch norm over one value), batches hold at least two.
+        Raises CompressionError with the network's own error where neither goes.
         """
-        count = min(self.recipe.batch_size, len(self.train))
+        count = ranks_here().most(min(self.recipe.batch_size, len(self.train)))
         images = self._images(count)
         for memory_format in FORMATS:
             feed = Feed(memory_format)
             try:
-                shape = self._shape(feed, images)
+                shape, reaches_all = self._outcome(feed, images)
             except CompressionError:
                 if memory_format is not FORMATS[-1]:
                     continue
@@ -59,7 +60,7 @@ class Trial:
                 raise
             if count > 1 and len(self.train) % self.recipe.batch_size == 1:
                 feed = replace(feed, fewest=self._fewest(feed, images[:1], shape))
-            return feed, shape
+            return replace(feed, reaches_all=reaches_all), shape
         raise AssertionError("FORMATS is empty")
 
     def _images(self, count: int) -> Tensor:
@@ -69,7 +70,7 @@ class Trial:
 
     def _fewest(self, feed: Feed, image: Tensor, whole: torch.Size) -> int:
         try:
-            one = self._shape(feed, image)
+            one, _ = self._outcome(feed, image)
         except CompressionError:
             return 2
         return 1 if len(one) == len(whole) and one[1:] == whole[1:] else 2
@@ -77,7 +78,7 @@ class Trial:
     def _refuse_one(self, feed: Feed) -> None:
         """Raise where two images go and one does not; return where one image is not to blame."""
         try:
-            self._shape(feed, self._images(2))
+            self._outcome(feed, self._images(2))
         except CompressionError:
             return
         remedy = "set the recipe's batch_size to 2 or more"
@@ -87,9 +88,12 @@ class Trial:
             f"{remedy if len(self.train) > 1 else 'pass more images'}"
         )
 
-    def _shape(self, feed: Feed, images: Tensor) -> torch.Size:
-        """Return the logits' shape for these images; raise at the first size that fails."""
-        shape, seed = torch.Size(), seed_of(self.recipe, 0)
+    def _outcome(self, feed: Feed, images: Tensor) -> tuple[torch.Size, bool]:
+        """Return the logits' shape for these images, and whether they give all a gradient.
+
+        Raises at the first size that fails.
+        """
+        outcome, seed = (torch.Size(), False), seed_of(self.recipe, 0)
         for size in (*dict.fromkeys(self.recipe.coarse_sizes), None):
             generator = torch.Generator(images.device).manual_seed(seed)
             with restored_generators(self.device):
@@ -98,7 +102,7 @@ class Trial:
                 try:
                     # A traced network prints its own code beside an error, which may be expected.
                     with redirect_stderr(StringIO()):
-                        shape = self._step(feed.lay_out(inputs))
+                        outcome = self._step(feed.lay_out(inputs))
                 except CompressionError as error:
                     if size is None:
                         raise
@@ -106,9 +110,9 @@ class Trial:
                         f"{error}; if images of {size} pixels are too small for it, leave the "
                         "recipe's coarse_sizes out"
                     ) from error
-        return shape
+        return outcome
 
-    def _step(self, inputs: Tensor) -> torch.Size:
+    def _step(self, inputs: Tensor) -> tuple[torch.Size, bool]:
         spare, network = _spare(self.model)
         what = f"the network cannot train on a batch of inputs {describe(inputs)}"
         with named_errors(spare, what):
@@ -117,13 +121,16 @@ class Trial:
             total = [output.sum() for output in outputs if output.requires_grad]
             if total:
                 torch.stack(total).sum().backward()  # type: ignore[no-untyped-call]
-        return outputs[0].shape if outputs else torch.Size()
+        trained = [p for p in spare.parameters() if p.requires_grad]
+        reaches_all = len(outputs) == 1 and all(p.grad is not None for p in trained)
+        return (outputs[0].shape if outputs else torch.Size()), reaches_all
 
 
 def _spare(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Any]]:
     """Return a network to spoil, a copy of `model` in training mode, and the call of it."""
     try:
         copied = copy.deepcopy(model).train()
+        copied.zero_grad()
     except Exception:  # a weight that torch.nn.utils.prune computes, a lock, an open file
         modes = [(module, module.training) for module in model.modules()]
         tensors = {

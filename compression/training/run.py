@@ -1,6 +1,6 @@
 """The steps of a training: one epoch, what stops it, and what a training goes on from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.training.checks import describe, describe_any, named_errors
+from compression.training.norms import Synchronized
+from compression.training.ranks import Ranks, Share
 from compression.training.recipe import Recipe
+from compression.training.sharding import is_sharded, sharded_state, whole_state
 
 Loss = Callable[[Any, Any, Tensor], Tensor]
 """(logits, labels, inputs) -> scalar loss; of a network of several outputs, all of them for logits.
@@ -24,10 +27,12 @@ CHECK_STEPS = 50
 class Check:
     """Stops an epoch whose losses are not finite, looking every so many steps and at the last."""
 
-    def __init__(self, recipe: Recipe, epoch: int, steps: int, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, epoch: int, steps: int, device: torch.device, ranks: Ranks
+    ) -> None:
         """Watch `epoch`, which has so many `steps`, on `device`."""
         self.where = f"epoch {epoch + 1} of {recipe.epochs}"
-        self.steps, self.device, self.step = steps, device, 0
+        self.steps, self.device, self.ranks, self.step = steps, device, ranks, 0
         self.every = CHECK_EVERY.get(device.type, CHECK_STEPS)
 
     def __call__(self, total: Tensor, rate: float) -> None:
@@ -35,6 +40,7 @@ class Check:
         self.step += 1
         if self.step % self.every and self.step != self.steps:
             return
+        total = self.ranks.sum(total)  # so that all stop, or none
         if not torch.isfinite(total):  # a sum stays infinite or NaN once one loss was
             raise CompressionError(
                 f"training stopped: the loss became {total.item()} in {self.where} at learning rate "
@@ -52,19 +58,27 @@ class Run:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     after_step: Callable[[], None] | None
+    synchronized: Synchronized
 
-    def epoch(self, data: Iterable[tuple[Tensor, Any]], check: Check) -> Tensor:
-        """Return the sum of the losses, still on the device: within a step nothing waits for it."""
+    def epoch(
+        self, data: Iterable[tuple[Tensor, Any]], shares: Sequence[Share], check: Check
+    ) -> Tensor:
+        """Return the sum of the losses, still on the device: within a step nothing waits for it.
+
+        `data` are this process's parts of the batches, and `shares` what each of them counts for.
+        """
         self.model.train()
         total = torch.zeros((), device=check.device)
-        for inputs, labels in data:
+        for (inputs, labels), share in zip(data, shares, strict=True):
             self.optimizer.zero_grad(set_to_none=True)
+            self.synchronized.weight = share.images / len(inputs)
             what = f"{check.where}: inputs {describe(inputs)}, labels {describe_any(labels)}"
             with named_errors(self.model, what):
                 value = _scalar(self.loss(self.forward(inputs), labels, inputs))
-            total += value.detach() * len(inputs)
+            total += value.detach() * share.images
             check(total, self.optimizer.param_groups[0]["lr"])
             with named_errors(self.model, what):
+                value = value if share.factor == 1 else value * share.factor
                 value.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.scheduler.step()
@@ -74,16 +88,19 @@ class Run:
 
     def state(self, epoch: int) -> dict[str, Any]:
         """Return what `resume` takes to go on after `epoch`."""
-        return {
+        state = {
             "epoch": epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
+        return whole_state(state) if is_sharded(self.model) else state
 
     def resume(self, state: dict[str, Any]) -> int:
         """Put everything as `state` holds it, and return the epoch to go on with."""
         try:
+            if is_sharded(self.model):
+                state = sharded_state(state, self.model, self.optimizer)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])

@@ -88,9 +88,17 @@ class Split:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
-def as_inputs(split: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Return stored images prepared as a split says, and augmented by draws of `generator`."""
+def as_inputs(
+    split: Any,
+    images: Tensor,
+    generator: torch.Generator | None = None,
+    part: slice | None = None,
+) -> Tensor:
+    """Return stored images prepared as a split says, and augmented by draws of `generator`.
+
+    Of a batch only `part` is prepared; what is drawn for its images is what it is in the whole.
+    """
     if generator is not None and split.augment is not None:
         images = split.augment(images, generator)
-    inputs: Tensor = split.prepare(images)
+    inputs: Tensor = split.prepare(images if part is None else images[part])
     return inputs

@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,26 @@ def run_at_once(
     return _run([request] * count, environment)
 
 
+def run_ranks(
+    program: str, *arguments: object, count: int = 2, **environment: str
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run a program in so many processes that find each other as those of torchrun do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    place["LOCAL_WORLD_SIZE"] = str(count)
+    requests = [
+        {
+            "options": [*map(str, arguments)],
+            "program": program,
+            "environment": {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        }
+        for rank in range(count)
+    ]
+    return _run(requests, place | environment)
+
+
 def printed_by(program: str, *arguments: object) -> str:
     """Return what a program prints that ends well."""
     done = run_program(program, *arguments)
@@ -64,7 +85,10 @@ def _run(
         # With a folder of its own for temporary files pytest tidies up no other run's.
         environment = mine | {"PYTEST_DEBUG_TEMPROOT": folder} | changed
         run = _forked if FORKS else _started
-        return run([{**r, "environment": environment} for r in requests], Path(folder))
+        return run(
+            [{**r, "environment": environment | r.get("environment", {})} for r in requests],
+            Path(folder),
+        )
 
 
 def _forked(requests: list[dict[str, Any]], folder: Path) -> list[subprocess.CompletedProcess[str]]:

@@ -76,7 +76,7 @@ EXAMPLES: dict[str, tuple[Any, str]] = {
     "a label too many": (at(5, lambda: (image(5), 4)), r"labels must lie in 0\.\.3.*found \d to 4"),
     "NaN": (at(5, lambda: (image(5) * float("nan"), 1)), "training stopped: the loss became nan"),
     "a NaN for a target": (
-        Made(lambda i: (image(i), torch.full((4,), float("nan")))), "the loss became nan"
+        Made(lambda i: (image(i), torch.full((4,), float("nan")))), "labels must be numbers, found NaN"
     ),
     "a collate_fn of fewer": (
         StreamedSplit(Made(labelled), collate_fn=lambda _: (torch.ones(1, 3, 8, 8), torch.ones(1))),
