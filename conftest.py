@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from benchmarks.baseline.folders import check_root
+from benchmarks.hosts import worker_count
 from benchmarks.machine.cuda_flags import describe_cuda
 from benchmarks.options import BUDGET, WORKLOAD, batch_sizes, devices
 from benchmarks.report.budget import RULE, Limit, parse_budget
@@ -28,7 +29,12 @@ from benchmarks.workloads import DIGITS, DIGITS_QUICK, FOLDER, resolve, with_opt
 from compression.errors import CompressionError
 from compression.training import TOP_1
 
-pytest_plugins = ["pytester", "benchmarks.gate.plugin", "benchmarks.report.plugin"]
+pytest_plugins = [
+    "pytester",
+    "benchmarks.gate.plugin",
+    "benchmarks.report.plugin",
+    "benchmarks.gathered",
+]
 
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
 # Drawn networks have five times the examples here (tests/support/drawn.py).
@@ -86,7 +92,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Keep the tests of one technique, and of one file, on one worker."""
-    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
+    spread = config.getoption("numprocesses", None) or config.getoption("tx", None)
+    if spread and config.getoption("dist") == "no" and not hasattr(config, "workerinput"):
         config.option.dist = "loadgroup"
         config.option.loadscopereorder = False
 
@@ -135,13 +142,12 @@ def _refused(option: str = "") -> Iterator[None]:
 
 def _set_threads(config: pytest.Config) -> None:
     """Share the cores among the workers, which time nothing."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if "PYTEST_XDIST_WORKER" in os.environ or config.getoption("dist", "no") != "no":
         config.option.benchmark_disable = True  # or the plugin says so below the last line
     threads = config.getoption("--num-threads")
     if threads is not None and threads < 1:
         raise pytest.UsageError(f"--num-threads must be at least 1, found {threads}")
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // worker_count()))
 
 
 def _workload_name(config: pytest.Config) -> str:

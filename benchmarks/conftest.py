@@ -197,7 +197,9 @@ def evaluation_of(
 @pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: list[Any]) -> list[Any] | None:
     """Leave pytest-benchmark no group to print where our table shows all, unless it is asked for."""
-    return [] if shows_all(benchmarks) and not asks_for_times(config) else None
+    gathered = config._benchmarksession.disabled  # type: ignore[attr-defined]
+    asked = asks_for_times(config) and not gathered  # by a worker, one round each
+    return [] if shows_all(benchmarks) and not asked else None
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -1,12 +1,12 @@
 """What the command line chose, for both conftests: no module can import from those."""
 
-import os
 from collections.abc import Sequence
 
 import pytest
 import torch
 
 from benchmarks.gate.scope import arguments
+from benchmarks.hosts import worker_number
 from benchmarks.machine.device import device_name
 from benchmarks.report.budget import Limit
 from benchmarks.workloads import Workload
@@ -44,11 +44,10 @@ def batch_sizes(config: pytest.Config) -> list[int]:
 
 
 def place_of(kind: str) -> torch.device:
-    """Return the device of a kind; among several GPUs the number of xdist's worker chooses."""
+    """Return the device of a kind; among several GPUs the worker's number on its host chooses."""
     if kind == "cpu":
         return torch.device("cpu")
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return torch.device("cuda", worker % torch.cuda.device_count())
+    return torch.device("cuda", worker_number() % torch.cuda.device_count())
 
 
 def training_kind(kinds: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import torch
 from benchmarks.deployment import lay_out, prepare_model, require_kernels, skip_without_claim
 from benchmarks.facts.record import record
 from benchmarks.gate.plugin import KEY
+from benchmarks.gathered import NEEDS_QUIET
 from benchmarks.machine.cuda_flags import autotune
 from benchmarks.session import Minutes, minutes
 from benchmarks.techniques import TIMED, Technique
@@ -84,7 +85,7 @@ def test_latency(
 ) -> None:
     skip_without_claim(technique, device)
     if not benchmark.enabled:
-        pytest.skip("latency needs the benchmarks enabled: run with -n 0")
+        pytest.skip(NEEDS_QUIET)
     artifact = artifact_of(technique, device)
     # On the device beforehand: what carries them there is no part of a prediction.
     images = repeat_images(data.validation, batch_size).to(device).inputs(slice(None))

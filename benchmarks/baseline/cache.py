@@ -1,11 +1,13 @@
 """Files that a run keeps for the next: locked while they are made, checked when they are read."""
 
+import errno
 import glob
 import hashlib
 import io
+import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from benchmarks.baseline.lease import STALE_S, Lease
 from compression.atomic import write_atomically
 from compression.errors import CompressionError
+
+log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 12 * 3600
 RESUMABLE_S = 30 * 24 * 3600
@@ -23,17 +28,29 @@ RESUMABLE_S = 30 * 24 * 3600
 _MARK = b'"sha256":"'
 _DIGITS = 64
 _ZEROS = b"0" * _DIGITS
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def lock(path: Path, what: str = "baseline", done: str = "trained") -> Iterator[None]:
+def lock(
+    path: Path,
+    what: str = "baseline",
+    done: str = "trained",
+    *,
+    report: Callable[[str], None] = log.info,
+) -> Iterator[None]:
     """Hold the lock on `path` among all processes; CompressionError where that is impossible.
 
-    `what` is kept there, and `done` is how it is made, for the message.
+    Among those of this host by its kernel, which knows at once that a process has ended; among hosts by
+    a lease beside it. `what` is kept there, and `done` is how it is made, for the message; `report`
+    hears of another host that holds it, and of one that was lost.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S):
+        with ExitStack() as held:
+            alone = _lock_on_this_host(path, held)
+            lease = Lease(lease_of(path), alone=alone, timeout_s=LOCK_TIMEOUT_S, report=report)
+            held.enter_context(lease)
             yield
     except Timeout as error:
         raise CompressionError(
@@ -45,6 +62,22 @@ def lock(path: Path, what: str = "baseline", done: str = "trained") -> Iterator[
             f"{path.parent}: the {what} cannot be cached ({error.strerror or error}); set "
             "XDG_CACHE_HOME to a folder that can be written"
         ) from error
+
+
+def lease_of(path: Path) -> Path:
+    """Return the file that says which host holds `path`."""
+    return path.with_name(f"{path.name}.lease")
+
+
+def _lock_on_this_host(path: Path, held: ExitStack) -> bool:
+    """Hold the kernel's lock; False where it has none on this folder, as on some of a network."""
+    try:
+        held.enter_context(FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S))
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -120,11 +153,21 @@ def evict(folder: Path, name: str, most_bytes: int, suffix: str = ".safetensors"
 
 def _delete(*paths: Path, suffix: str = ".safetensors") -> bool:
     """Delete the files of what is kept at one place, and its lock; tell whether that could be."""
-    held = f"{paths[0].with_suffix(suffix)}.lock"
+    place = paths[0].with_suffix(suffix)
+    held = f"{place}.lock"
     with suppress(OSError, Timeout), FileLock(held, timeout=0):
+        if _is_leased(place):
+            return False
         for path in (*paths, Path(held)):
             path.unlink(missing_ok=True)
         return True
+    return False
+
+
+def _is_leased(path: Path) -> bool:
+    """Tell whether another host holds `path`; what it left an hour ago holds nothing."""
+    with suppress(FileNotFoundError):
+        return time.time() - lease_of(path).stat().st_mtime < 20 * STALE_S
     return False
 
 

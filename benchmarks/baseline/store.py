@@ -139,7 +139,7 @@ def make_baseline(
         def is_made() -> bool:
             if holds_weights(path):
                 return True
-            held.enter_context(lock(path))
+            held.enter_context(lock(path, report=report))
             return holds_weights(path)
 
         if not decided_by_first(f"{path.name} is made", is_made, LOCK_TIMEOUT_S):

@@ -15,6 +15,9 @@ from benchmarks.facts.schema import check_fact
 Facts = Mapping[str, Any]
 
 PROPERTY = "facts"
+ENTRY = "benchmark"
+"""What pytest-benchmark would save of a test, were it enabled in a worker of xdist."""
+_NAMES = ("name", "fullname", "group", "param", "params")
 
 
 def record(benchmark: Any, request: Any, **facts: Any) -> None:
@@ -29,6 +32,10 @@ def record(benchmark: Any, request: Any, **facts: Any) -> None:
         check_fact(name, value)
     benchmark.extra_info.update(plain)
     request.node.user_properties.append((PROPERTY, plain))
+    if not getattr(benchmark, "enabled", True):
+        told = {name: getattr(benchmark, name) for name in _NAMES}
+        told["times_s"] = getattr(benchmark, "replayed", [])
+        request.node.user_properties.append((ENTRY, told))
 
 
 def facts_of(reports: Iterable[Any]) -> list[Facts]:

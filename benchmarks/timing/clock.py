@@ -55,6 +55,7 @@ def replay(benchmark: Any, times_s: Sequence[float]) -> None:
     def rewind() -> None:
         CLOCK.now_s = 0.0
 
+    benchmark.replayed = [float(seconds) for seconds in times_s]  # where it is disabled
     benchmark.pedantic(advance, setup=rewind, rounds=len(times_s))
     if benchmark.enabled and benchmark.stats.stats.data != list(times_s):
         benchmark.has_error = True  # not to be saved

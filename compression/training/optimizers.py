@@ -20,8 +20,8 @@ NORMALIZATIONS = (
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimizer, which decays weights only.
 
-    To decay batch norm and bias costs accuracy (He et al. 2019, arXiv:1812.01187, 3.1). CompressionError
-    for Muon of a sharded network.
+    To decay batch norm and bias costs accuracy (He et al. 2019, arXiv:1812.01187, 3.1).
+    CompressionError for Muon of a sharded network.
     """
     if recipe.optimizer == "muon" and is_sharded(model):
         raise CompressionError(
