@@ -210,7 +210,7 @@ def _table(options: argparse.Namespace) -> str:
         options.train_images or len(data.train),
         options.test_images or len(data.test),
         workload.calibration_images,
-        recipe.epochs,
+        0 if workload.trained else recipe.epochs,
         recipe.batch_size,
     )
     rows = estimate(work, rates, devices, bandwidth=options.bandwidth * 1e9, divide=options.divide)

@@ -29,6 +29,18 @@ def resnet18_imagenet() -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+def resnet50_1000() -> nn.Module:
+    """torchvision's ResNet-50 with ImageNet's 1,000 classes."""
+    return Architecture("resnet50", 1000)()
+
+
+def resnet50_imagenet() -> nn.Module:
+    """ResNet-50 with torchvision's weights, 80.9% on ImageNet by its authors' account."""
+    from torchvision.models import resnet50
+
+    return resnet50(weights="IMAGENET1K_V2")  # type: ignore[no-any-return]
+
+
 def five_layer_cnn() -> nn.Module:
     """The paper's student, at most 5.19 MiB, for inputs of 32 pixels or more."""
     return Architecture("five-layer-cnn", 10)()

@@ -20,7 +20,7 @@ from benchmarks.baseline.processes import decided_by_first, is_first
 from benchmarks.baseline.training import train
 from benchmarks.baseline.workload import Workload, name_of
 from benchmarks.machine.cost import Meter
-from compression.errors import CheckpointError
+from compression.errors import CheckpointError, CompressionError
 from compression.paths import cache_folder
 from compression.training import has_bfloat16, whole_weights
 
@@ -88,6 +88,11 @@ def with_start(
     try:
         start = workload.initial_network(device)
     except (OSError, RuntimeError) as error:  # unreachable; or a download that is damaged
+        if workload.trained:
+            raise CompressionError(
+                f"{workload.name} baseline: its weights are torchvision's, and are not available "
+                f"({error}); pass them by --baseline CHECKPOINT"
+            ) from error
         report(
             f"{workload.name} baseline: pretrained weights are not available ({error}); it starts from "
             "random weights"
@@ -160,7 +165,11 @@ def _train_into(
             f"{path}: damaged, its checksum is not that of its bytes; the baseline is made again"
         )
     resume = path.with_suffix(".resume")
-    model = train(workload, data, device, resume=resume, report=report, sharded=sharded)
+    if workload.trained:
+        report(f"{workload.name} baseline: the weights are given, and nothing is trained")
+        model = workload.initial_network(device)
+    else:
+        model = train(workload, data, device, resume=resume, report=report, sharded=sharded)
     weights = whole_weights(model)
     if not is_first():
         return

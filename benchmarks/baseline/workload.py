@@ -34,6 +34,7 @@ class Workload:
     - `network`: returns a fresh network with the state-dict keys of the baseline; `named(...)` is one
       by its name.
     - `pretrained`: returns the network that training starts from; `network` by default.
+    - `trained`: what `pretrained` returns is the baseline, and nothing is trained for it.
     - `recipe`: trains the baseline; `cuda_recipe`, where it is given, trains it on a GPU.
     - `fine_tune`: repairs what a technique did.
     - `sparse`: trains a network of which most is pruned; `fine_tune` by default.
@@ -74,6 +75,7 @@ class Workload:
     cuda_recipe: Recipe | None = None
     coarse_for: Callable[[], nn.Module] | None = None
     rows: tuple[str, ...] = ()
+    trained: bool = False
     metric: Metric = TOP_1
     loss: Loss | None = None
 
@@ -105,6 +107,7 @@ class Workload:
         """Hash what training on `device` depends on, its data apart (SHA-256, 16 hex digits)."""
         start = self.pretrained or self.network
         parts = [self.name, name_of(self.network), name_of(start)]
+        parts += ["trained"] if self.trained else []
         parts += [] if self.loss is None else [name_of(self.loss)]
         recipe = dataclasses.asdict(self.recipe_on(device))
         # Fields newer than the saved runs are left out where they are unused: fingerprints stay.

@@ -123,6 +123,8 @@ class Lesson:
         if self.hard is not None and (isinstance(self.of_outputs, MeanSquared) or not self.heard):
             return
         logits = check_logits("the student", outputs)
+        if not isinstance(self.train, Split):
+            check_labels(labels, logits.shape)
         if self.hard is not None and not names_classes(logits, labels):
             raise CompressionError(
                 f"{type(self.of_outputs).__name__}() compares probabilities of classes, and labels "
@@ -132,8 +134,8 @@ class Lesson:
         targets = answers if self.heard else logits.detach()
         check_shapes(logits, targets, as_labels(labels))
         check_numbers(logits, targets, labels, heard=self.heard)
-        known = self.train.labels if isinstance(self.train, Split) else labels
-        check_labels(known, logits.shape)
+        if isinstance(self.train, Split):
+            check_labels(self.train.labels, logits.shape)
 
 
 def _teacher(teacher: nn.Module, recipe: Recipe, whole: bool) -> Callable[[Tensor], Any]:

@@ -164,8 +164,9 @@ def feed_of(model: nn.Module, train: Labelled, recipe: Recipe) -> Feed:
 def _cross_entropy(train: AnySplit, recipe: Recipe, ranks: Ranks) -> Loss:
     smoothing = recipe.label_smoothing
     # The mean is one of the labels that count: each process may have another share of those.
-    counted = not isinstance(train, Split) or bool((train.labels == IGNORED).any())
-    uneven = counted and not ranks.alone
+    uneven = not ranks.alone and (
+        not isinstance(train, Split) or bool((train.labels == IGNORED).any())
+    )
 
     def loss(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
         labels = labels if labels.is_floating_point() else labels.long()  # of any integers

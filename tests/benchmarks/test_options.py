@@ -154,6 +154,7 @@ FINGERPRINTS = {  # of saved runs and cached baselines: a change costs every use
     "digits-quick": "a520d56256d8cabf",
     "cifar10-paper": "536a94c664dd75da",
     "folder": "599578499307dcc7",
+    "imagenet": "2f174540b8be1a7c",
 }
 
 
