@@ -37,6 +37,7 @@ from benchmarks.techniques import BY_NAME, TECHNIQUES, Technique
 from benchmarks.workloads import Workload, read_data
 from compression.errors import CompressionError
 from compression.storage import load_checkpoint
+from compression.training import TOP_1
 
 ArtifactOf = Callable[[Technique, torch.device], Artifact]
 EvaluationOf = Callable[[Technique, torch.device], dict[str, Any]]
@@ -68,6 +69,15 @@ def workload(request: pytest.FixtureRequest, data: Data) -> Workload:
     """Return what --workload names, built to fit its images."""
     with end_on_error(request.session):
         return fitted(request.config.stash[WORKLOAD], data)
+
+
+@pytest.fixture(scope="session")
+def of_classes(workload: Workload) -> None:
+    """Skip what compares choices of classes where the workload is judged by another metric."""
+    if workload.metric != TOP_1:
+        pytest.skip(
+            f"classes are compared, and {workload.name} is judged by {workload.metric.name}"
+        )
 
 
 @pytest.fixture(scope="session")

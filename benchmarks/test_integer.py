@@ -90,6 +90,7 @@ def test_network(benchmark: Any, request: Any, images: Data, name: str, executor
 
 
 @executors
+@pytest.mark.usefixtures("of_classes")
 @pytest.mark.parametrize("name", ["static-int8", "int8-qat"])
 def test_agreement(
     benchmark: Any,

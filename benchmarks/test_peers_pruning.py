@@ -37,7 +37,9 @@ def of(rows: Sequence[Row]) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def contest(
-    tmp_path_factory: pytest.TempPathFactory, baseline_on: Callable[[torch.device], Baseline]
+    tmp_path_factory: pytest.TempPathFactory,
+    baseline_on: Callable[[torch.device], Baseline],
+    of_classes: None,  # noqa: ARG001 - it skips
 ) -> Contest:
     return Contest(baseline_on(torch.device("cpu")), tmp_path_factory.mktemp("pruning"))
 
