@@ -31,7 +31,7 @@ def prediction(model: nn.Module, images: Tensor) -> Predict:
     def predict() -> Tensor:
         with torch.inference_mode():
             outputs = model(images)
-            return outputs if isinstance(outputs, Tensor) else next(tensors_in(outputs))
+            return outputs if isinstance(outputs, Tensor) else next(tensors_in(outputs), outputs)
 
     return predict
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.baseline import weights_fingerprint
+from benchmarks.hosts import NUMBER
 from benchmarks.options import device_names, place_of, training_kind
 from benchmarks.workloads import CIFAR10, CIFAR10_PAPER, DIGITS, WORKLOADS, resolve
 from compression.errors import CompressionError
@@ -185,7 +186,8 @@ def test_one_device_trains_for_itself(kinds: str, trainer: str) -> None:
 def test_of_both_devices_the_gpu_trains_in_either_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    for variable in ("PYTEST_XDIST_WORKER", NUMBER):
+        monkeypatch.delenv(variable, raising=False)
     names = [place_of("cuda")]
     for kinds in (["cpu", "cuda"], ["cuda", "cpu"]):
         assert training_kind(kinds) == "cuda"

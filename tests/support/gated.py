@@ -10,6 +10,7 @@ import torch
 from pytest_benchmark import plugin
 
 from benchmarks.facts.record import encode_images
+from benchmarks.hosts import COUNT, NUMBER
 from tests.support.places import ROOT
 
 CONFTEST = """
@@ -102,8 +103,8 @@ def make_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Su
     """Return a suite that no worker of xdist disturbs."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # In a worker of xdist pytest-benchmark would disable the runs inside these tests too.
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", NUMBER, COUNT):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(plugin, "get_cpu_info", lambda: copy.deepcopy(_cpu()))
     return Suite(pytester)
 

@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.hosts import NUMBER
 from compression.integer import lacking
 from compression.paths import cache_folder
 from tests.support.places import ROOT
 
+XDIST = ("PYTEST_XDIST", NUMBER)
+"""How what a worker of xdist is told begins: its number, and how many there are."""
 FORKS = sys.platform == "linux"
 """Elsewhere a process that has imported torch may not be forked: each run is started, seconds later."""
 
@@ -79,7 +82,7 @@ def printed_by(program: str, *arguments: object) -> str:
 def _run(
     requests: list[dict[str, Any]], changed: dict[str, str]
 ) -> list[subprocess.CompletedProcess[str]]:
-    mine = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    mine = {name: v for name, v in os.environ.items() if not name.startswith(XDIST)}
     mine.pop("PYTHONDONTWRITEBYTECODE", None)  # or each run would rewrite hypothesis' asserts, 2 s
     with tempfile.TemporaryDirectory() as folder:
         # With a folder of its own for temporary files pytest tidies up no other run's.

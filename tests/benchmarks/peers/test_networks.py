@@ -38,6 +38,7 @@ def test_a_worker_tells_outputs_and_kernels_of_what_it_deployed(tmp_path: Path) 
         workload=f"benchmarks.peers.networks:{NAME}",
         baseline=tmp_path / "baseline.safetensors",
         images=tmp_path / "images.safetensors",
+        num_classes=1000,
     )
     worker, path = Worker(options), str(tmp_path / "model.safetensors")
     worker.answer("build", path=path)
