@@ -2,9 +2,10 @@
 
 Hours are images over measured rates. The assumptions:
 
-- Training is data parallel. Each device takes the recipe's batch (its part with --divide), so that an
-  epoch has fewer steps. After each step the gradients go around a ring: 2 (D - 1) / D times the
-  bytes of the weights over --bandwidth (Patarasuk and Yuan 2009), while nothing else is done.
+- Training is data parallel. The devices share the recipe's batch, as those of `benchmarks.train` do, at
+  least an image each; with --batch-per-device each takes it whole, so that an epoch has fewer steps.
+  After each step the gradients go around a ring: 2 (D - 1) / D times the bytes of the weights over
+  --bandwidth (Patarasuk and Yuan 2009), while nothing else is done.
 - A technique runs on one device, and is evaluated there. D devices take as many techniques at once: the
   sweep lasts as long as its share, at least as long as its longest technique (Amdahl 1967).
 - What is between is not counted: reading of images that is slower than the device, waiting for a queue.
@@ -213,10 +214,11 @@ def _table(options: argparse.Namespace) -> str:
         0 if workload.trained else recipe.epochs,
         recipe.batch_size,
     )
-    rows = estimate(work, rates, devices, bandwidth=options.bandwidth * 1e9, divide=options.divide)
+    divide = not options.batch_per_device
+    rows = estimate(work, rates, devices, bandwidth=options.bandwidth * 1e9, divide=divide)
     about = (
         f"{workload.name}: {work.train_images:,} images, {work.epochs} epochs, batch {work.batch_size}"
-        f"{' in all' if options.divide else ' per device'}, {options.bandwidth:g} GB/s each\n"
+        f"{' in all' if divide else ' per device'}, {options.bandwidth:g} GB/s each\n"
         f"one device: {rates.train_images_per_s:,.0f} images/s trained, "
         f"{rates.evaluate_images_per_s:,.0f} evaluated"
     )
@@ -245,7 +247,11 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--test-images", type=int, metavar="N")
     parser.add_argument("--bandwidth", type=float, default=25.0, metavar="GB/S", help="per device")
-    parser.add_argument("--divide", action="store_true", help="the batch among the devices")
+    parser.add_argument(
+        "--batch-per-device",
+        action="store_true",
+        help="the recipe's batch on each device; else they share it, as under torchrun",
+    )
     return parser
 
 
