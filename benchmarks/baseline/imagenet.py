@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from benchmarks.baseline.data import IMAGENET_MEAN, IMAGENET_STD, Data, split_indices
+from benchmarks.baseline.images import readable
 from benchmarks.baseline.transforms import Normalize
 from compression.errors import CompressionError
 from compression.training import StreamedSplit
@@ -42,14 +44,12 @@ class ImageNet:
                 "ImageNet cannot be downloaded without an account: pass --data-root FOLDER with "
                 "train/CLASS and val/CLASS, as its archives unpack (image-net.org)"
             )
-        learned, seen, test = (
-            _folder(root / part, transform)
-            for part, transform in (
-                ("train", self._drawn()),
-                ("train", self._middle()),
-                ("val", self._middle()),
-            )
+        learned, test = (
+            _folder(root / "train", self._drawn()),
+            _folder(root / "val", self._middle()),
         )
+        seen = copy(learned)  # the same files, which are not listed again
+        seen.transform = test.transform
         if learned.classes != test.classes:
             raise CompressionError(
                 f"{root}: train and val must have the same class folders, found "
@@ -103,11 +103,8 @@ def _folder(folder: Path, transform: Callable[[Any], Tensor]) -> Any:
 
 
 def _read(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise many kinds for damage, SyntaxError too
-        raise CompressionError(f"{path}: not a readable image ({error})") from error
+    with readable(path), Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def _split(dataset: Any) -> StreamedSplit:

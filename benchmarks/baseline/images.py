@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +37,21 @@ def suffixes() -> set[str]:
     return {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
 
-def _read_image(file: Path) -> Tensor:
+@contextmanager
+def readable(file: Path | str) -> Iterator[None]:
+    """Name the file for whatever its decoder raises: many kinds for damage, SyntaxError too."""
     try:
-        with Image.open(file) as image:
-            size = image.size  # before anything is decoded: a bomb is refused by its header
-            pixels = _rgb(image, file) if size == (32, 32) else None
+        yield
     except CompressionError:
         raise
-    except Exception as error:  # Pillow's decoders raise many kinds for damage, SyntaxError too
+    except Exception as error:
         raise CompressionError(f"{file}: not a readable image ({error})") from error
+
+
+def _read_image(file: Path) -> Tensor:
+    with readable(file), Image.open(file) as image:
+        size = image.size  # before anything is decoded: a bomb is refused by its header
+        pixels = _rgb(image, file) if size == (32, 32) else None
     if pixels is None:
         raise CompressionError(f"{file}: expected 32x32 pixels, found {size[0]}x{size[1]}")
     return pixels.permute(2, 0, 1)
@@ -85,15 +92,10 @@ def read_images(files: Iterable[Path], shape: tuple[int, int, int], size: Size) 
     names a file that cannot be read, or that is not of `shape` without a size.
     """
     for file in files:
-        try:
-            # Of tags and palettes that are odd; where warnings are errors they would be no image.
-            with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
-                picture = _resized(_opaque(_eight_bits(image, file)), size)
-                pixels = np.array(picture if shape[0] == 3 else picture.convert("L"))
-        except CompressionError:
-            raise
-        except Exception as error:  # Pillow's decoders raise many kinds for damage, SyntaxError too
-            raise CompressionError(f"{file}: not a readable image ({error})") from error
+        # Of tags and palettes that are odd; where warnings are errors they would be no image.
+        with readable(file), warnings.catch_warnings(action="ignore"), Image.open(file) as image:
+            picture = _resized(_opaque(_eight_bits(image, file)), size)
+            pixels = np.array(picture if shape[0] == 3 else picture.convert("L"))
         if pixels.shape[:2] != shape[1:]:
             raise CompressionError(
                 f"{file}: expected {shape[2]}x{shape[1]} pixels, as the first image has, found "
@@ -104,11 +106,8 @@ def read_images(files: Iterable[Path], shape: tuple[int, int, int], size: Size) 
 
 def pixels_of(file: Path) -> tuple[int, int]:
     """Return height and width of an image by its header; CompressionError where it has none."""
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise CompressionError(f"{file}: not a readable image ({error})") from error
+    with readable(file), Image.open(file) as image:
+        return image.height, image.width
 
 
 def _opaque(image: Image.Image) -> Image.Image:
