@@ -1,7 +1,7 @@
 """The training loop."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -94,19 +94,23 @@ def fit(
             if loss is None and shape:
                 look = _checked(train, shape)
         goal = _penalized(loss or _cross_entropy(train, recipe, ranks), penalty)
-        steps = feed.steps(len(train), recipe.batch_size)
+        shares = [ranks.share(size) for size in feed.sizes(len(train), recipe.batch_size)]
         optimizer = optimizer_of(model, recipe)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_of(recipe, step / (steps * recipe.epochs))
+            optimizer, lambda step: rate_of(recipe, step / (len(shares) * recipe.epochs))
         )
         wrap = partial(ranks.wrapped, reaches_all=feed.reaches_all)
         forward = called(model, recipe, device, wrap=wrap)
         run = Run(model, forward, goal, optimizer, scheduler, after_step, Synchronized(ranks))
         for epoch in range(0 if resume_from is None else run.resume(resume_from), recipe.epochs):
             started = time.perf_counter()
-            data = batches(train, recipe, epoch, device, feed, look, ranks)
-            with closing(data):  # workers end
-                mean_loss = _train_epoch(run, data, train, recipe, epoch, feed, ranks)
+            with (
+                _seed_generators(seed_of(recipe, epoch), device, ranks),
+                run.synchronized.within(model),
+                closing(batches(train, recipe, epoch, device, feed, look, ranks)) as data,
+            ):
+                total = run.epoch(data, shares, Check(recipe, epoch, len(shares), device, ranks))
+                mean_loss = ranks.sum(total).item() / len(train)
             if on_epoch is not None:
                 seconds = ranks.longest(time.perf_counter() - started, device)
                 state = partial(run.state, epoch)
@@ -120,26 +124,6 @@ def _checked(train: AnySplit, shape: torch.Size) -> Callable[[Any], None] | None
         return partial(check_labels, logits=shape)
     check_labels(train.labels, shape)
     return None
-
-
-def _train_epoch(
-    run: Run,
-    data: Iterable[tuple[Tensor, Any]],
-    train: AnySplit,
-    recipe: Recipe,
-    epoch: int,
-    feed: Feed,
-    ranks: Ranks,
-) -> float:
-    """Return the mean loss of an epoch, over all processes."""
-    device = training_device(run.model)
-    shares = [ranks.share(size) for size in feed.sizes(len(train), recipe.batch_size)]
-    check = Check(recipe, epoch, len(shares), device, ranks)
-    with (
-        _seed_generators(seed_of(recipe, epoch), device, ranks),
-        run.synchronized.within(run.model),
-    ):
-        return ranks.sum(run.epoch(data, shares, check)).item() / len(train)
 
 
 def _tried(
