@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 import torch
 
@@ -29,15 +28,10 @@ class Meter:
         self._started = time.perf_counter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *reason: object) -> None:
         """Stop."""
         self.seconds += time.perf_counter() - self._started
-        self._memory.__exit__(kind, error, trace)
+        self._memory.__exit__(*reason)
 
     @contextmanager
     def instead(self) -> Iterator[Callable[[float, int | None], None]]:
