@@ -98,6 +98,11 @@ CIFAR10_CUDA_REMOVAL = Recipe(
 )
 """A third of the baseline's training, as it trains: on a GPU that is what a repair may take."""
 
+CIFAR10_REMOVAL = Recipe(
+    epochs=4, batch_size=128, learning_rate=0.01, warmup=0.1, precision="bfloat16"
+)
+"""On a CPU, for half of the multiply-accumulates."""
+
 CIFAR10 = Workload(
     name="cifar10",
     network=networks.resnet18_cifar,
@@ -121,9 +126,9 @@ CIFAR10 = Workload(
     ),
     sparse=Recipe(epochs=1, batch_size=128, learning_rate=0.02, warmup=0.1, precision="bfloat16"),
     removal={
-        0.5: Recipe(epochs=4, batch_size=128, learning_rate=0.01, warmup=0.1),
-        0.25: Recipe(epochs=6, batch_size=128, learning_rate=0.01, warmup=0.1),
-        0.125: Recipe(epochs=15, batch_size=128, learning_rate=0.05, warmup=0.1),
+        0.5: CIFAR10_REMOVAL,
+        0.25: dataclasses.replace(CIFAR10_REMOVAL, epochs=6),
+        0.125: dataclasses.replace(CIFAR10_REMOVAL, epochs=15, learning_rate=0.05),
     },
     cuda_removal={0.5: CIFAR10_CUDA_REMOVAL},
     fine_tune_images=6_400,
