@@ -19,7 +19,6 @@ from benchmarks.report.page.tables import (
     memory_section,
     notes_section,
 )
-from benchmarks.report.quality import ACCURACY, quality_of
 
 
 def page(runs: Sequence[Run], changes: Changes | None = None, against: str = "") -> str:
@@ -83,6 +82,4 @@ def _setting(setting: Setting, key: str) -> Markup:
     )
     heading = tag("h2", f"{setting.workload}: {setting.data}, {setting.device}")
     note = tag("p", setting.machine, class_="note")
-    judged = quality_of(facts)
-    best = None if judged == ACCURACY else f"best {judged.name}"
-    return tag("article", heading, note, *shown, id=key, data_best=best)
+    return tag("article", heading, note, *shown, id=key)

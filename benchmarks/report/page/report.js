@@ -128,9 +128,12 @@ function chosen(article) {
       && within(lost === null ? null : Number(lost.toFixed(4)), limit.points ?? null);
   }
 
-  function best(found, value) {
-    const known = found.filter((row) => value(row) !== null);
-    return known.sort((a, b) => value(a) - value(b) || number(a.dataset.mib) - number(b.dataset.mib))[0];
+  /** By RULE of benchmarks/report/budget.py: least lost first, then the faster, then the smaller. */
+  function ranked(found) {
+    const known = (row) => [number(row.dataset.points), milliseconds(row, timed?.value), number(row.dataset.mib)];
+    const order = found.map((row) => [row, ...known(row).map((value) => Number((value ?? Infinity).toFixed(9)))]);
+    const sign = (a, b) => [1, 2, 3].map((part) => (a[part] > b[part]) - (a[part] < b[part])).find(Boolean) || 0;
+    return order.sort(sign).map(([row]) => row);
   }
 
   function update() {
@@ -141,24 +144,20 @@ function chosen(article) {
     const limit = Object.fromEntries(limits.map((box) => [box.dataset.limit, number(box.value)]));
     const asked = Object.values(limit).some((value) => value !== null);
     const found = shown.filter((row) => fits(row, limit));
-    const accuracy = (row) => (row.dataset.accuracy === undefined ? null : -row.dataset.accuracy);
-    const winners = [
-      [article.dataset.best || "most accurate", best(found, accuracy)],
-      ["smallest", best(found, (row) => number(row.dataset.mib))],
-      ["fastest", best(found, (row) => milliseconds(row, timed?.value))],
-    ].filter(([, row]) => row);
+    const [first, second] = ranked(found);
     rows.forEach((row) => {
       row.hidden = !shown.includes(row);
       row.classList.toggle("out", !found.includes(row));
-      row.classList.toggle("best", asked && winners.some(([, winner]) => winner === row));
+      row.classList.toggle("best", asked && row === first);
     });
     all(".pt", article).forEach((point) => {
       const row = rows.find((other) => other.dataset.row === point.dataset.row);
       point.style.display = row.hidden ? "none" : "";
       point.classList.toggle("out", !found.includes(row));
     });
-    const names = winners.map(([what, row]) => `${what}: ${row.cells[0].textContent}`).join("; ");
-    said.textContent = !asked ? "" : found.length ? `${found.length} of ${shown.length} fit; ${names}.` : "Nothing fits.";
+    const named = [["best", first], ["runner-up", second]].filter(([, row]) => row);
+    const names = named.map(([what, row]) => `; ${what}: ${row.cells[0].textContent}`).join("");
+    said.textContent = !asked ? "" : found.length ? `${found.length} of ${shown.length} fit${names}.` : "Nothing fits.";
   }
 
   function time() {

@@ -81,6 +81,5 @@ def _about(point: Point, timed: Sequence[Timed]) -> dict[str, object]:
         "data_kind": point.kind,
         "data_mib": point.mib,
         "data_points": point.lost_points,
-        "data_accuracy": point.accuracy.worth if point.accuracy else None,
         "data_ms": known or None,
     }
