@@ -9,17 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.baseline import Data, train
-from benchmarks.machine.device import device_name
-from benchmarks.timing.clock import wall_timer
-from benchmarks.workloads import (
+from benchmarks.baseline import Data, Workload, train
+from benchmarks.baseline.cifar10 import (
     CIFAR10,
     CIFAR10_CUDA,
     CIFAR10_CUDA_LONG,
     CIFAR10_MUON,
     CIFAR10_PAPER,
-    Workload,
 )
+from benchmarks.machine.device import device_name
+from benchmarks.timing.clock import wall_timer
 from compression.training import AnySplit, EpochReport, Recipe, correct_images
 
 

@@ -9,6 +9,9 @@ from torch import nn
 from compression.architectures import Architecture
 from compression.errors import CompressionError
 
+STAGES = {"2": "layer1", "6": "layer2", "10": "layer3"}
+"""The five-layer student's activations, and the blocks of a ResNet at such a stride."""
+
 
 def resnet18_10() -> nn.Module:
     """torchvision's ResNet-18 with 10 classes: the paper's 42.69 MiB."""
