@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compression.channels import follow, free_channels, kept_reasons
 from compression.errors import CompressionError, UnsupportedTypeError
-from compression.integer import preferred, try_executor
+from compression.integer import images_first, preferred, try_executor
 from compression.layers import COMPRESSIBLE, TRANSPOSED, alteration, check_model, left_out
 from compression.quantization import StaticQuantizedModel, quantize_static
 from compression.training import example_of
@@ -142,6 +142,7 @@ class _Static:
         self.executor = self._executor(self.network, example, notes)
 
     def _executor(self, network: StaticQuantizedModel, example: Tensor, notes: list[str]) -> str:
+        network = images_first(network, example)
         for name in preferred(example.device.type):
             try:
                 lowered, reason = try_executor(name, network, example)

@@ -1,6 +1,7 @@
 """Integer execution: a statically quantized network on INT8 kernels, or as an ONNX file."""
 
 from compression.integer.agreement import code_differences
+from compression.integer.batch_axis import images_first
 from compression.integer.deployment import deploy, try_executor
 from compression.integer.executors import EXECUTORS, Executor, device_of, lacking, preferred
 from compression.integer.native import NativeModel, lower_native
@@ -19,6 +20,7 @@ __all__ = [
     "device_of",
     "export_onnx",
     "has_integer_kernels",
+    "images_first",
     "lacking",
     "lower_native",
     "lower_onednn",

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compression.errors import CompressionError, UnsupportedTypeError
+from compression.integer.batch_axis import images_first
 from compression.integer.executors import EXECUTORS, device_of, lacking, preferred
 from compression.integer.layers import has_coded_layers, lower_layers
 from compression.integer.verification import Verification, first_line
@@ -67,11 +68,12 @@ def deploy(
     place = _place(model, example, executor)
     if place is None or not isinstance(model, StaticQuantizedModel):
         return model
-    verification = Verification(model, example if verify else example[:1])
+    known = images_first(model, example)
+    verification = Verification(known, example if verify else example[:1])
     left_out, refusals = list[str](), list[str]()
     for name in _candidates(executor, place):
         try:
-            lowered, reason = try_executor(name, model, example, verification if verify else None)
+            lowered, reason = try_executor(name, known, example, verification if verify else None)
         except CompressionError as error:
             if name == executor:
                 raise

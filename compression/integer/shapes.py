@@ -30,12 +30,27 @@ MOVING = (
 """The layers that only move numbers."""
 
 
-class _Shapes(fx.Interpreter):
-    """Records the shape of each value, and where the numbers of a moved value come from."""
+class Shapes(fx.Interpreter):
+    """Runs a network, and records the shape of each value."""
+
+    def __init__(self, module: fx.GraphModule, *, keep: bool = False) -> None:
+        """Record nothing yet; `keep` all values until the end."""
+        super().__init__(module, garbage_collect_values=not keep)
+        self.shapes: dict[fx.Node, list[int]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node."""
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.shapes[n] = list(value.shape)
+        return value
+
+
+class _Moves(Shapes):
+    """Records where the numbers of a moved value come from, too."""
 
     def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=False)  # moves are asked again
-        self.shapes: dict[fx.Node, list[int]] = {}
+        super().__init__(module, keep=True)  # moves are asked again
         self.moves: dict[fx.Node, Move] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -48,10 +63,8 @@ class _Shapes(fx.Interpreter):
             raise CompressionError(
                 f"{_place(n)} cannot take what an image like the example's makes of it: {reason[0]}"
             ) from error
-        if isinstance(value, Tensor):
-            self.shapes[n] = list(value.shape)
-            if is_move(self.module, n):
-                self.moves[n] = self._move(n)
+        if n in self.shapes and is_move(self.module, n):
+            self.moves[n] = self._move(n)
         return value
 
     def _move(self, n: fx.Node) -> Move:
@@ -135,7 +148,7 @@ class _Mixed(NamedTuple):
 
 
 def _of_each_image(
-    node: fx.Node, one: _Shapes, two: _Shapes, mixed: Mapping[fx.Node, _Mixed]
+    node: fx.Node, one: _Moves, two: _Moves, mixed: Mapping[fx.Node, _Mixed]
 ) -> Move | _Mixed:
     """Return where the numbers of a node come from, through sources that mix images."""
     (source, places), twice = one.moves[node], two.moves[node].places.flatten()
@@ -151,7 +164,7 @@ def _of_each_image(
     return _Mixed(Move(source, places), twice, reason or UnsupportedTypeError(crossing))
 
 
-def _fixed_batch(node: fx.Node, one: _Shapes, two: _Shapes) -> UnsupportedTypeError | None:
+def _fixed_batch(node: fx.Node, one: _Moves, two: _Moves) -> UnsupportedTypeError | None:
     """Return the error for a value whose first size is not the number of images, None for another."""
     shape, twice = one.shapes[node], two.shapes.get(node)
     if shape[:1] == [1] and twice == [2, *shape[1:]]:
@@ -163,13 +176,13 @@ def _fixed_batch(node: fx.Node, one: _Shapes, two: _Shapes) -> UnsupportedTypeEr
     )
 
 
-def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Shapes, _Shapes]:
+def _both(model: StaticQuantizedModel, example: Tensor) -> tuple[_Moves, _Moves]:
     """Run one image and two: what the number of images does not change shows by its shape."""
     if example.ndim < 1 or len(example) == 0:
         raise CompressionError(
             f"the example must hold at least one image, found the shape {tuple(example.shape)}"
         )
-    one, two = (_Shapes(model.network) for _ in range(2))
+    one, two = (_Moves(model.network) for _ in range(2))
     failures: list[CompressionError | None] = []
     for run, images in ((one, example[:1]), (two, torch.cat([example[:1]] * 2))):
         try:

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from compression.affine import INT8_MAX, INT8_MIN
 from compression.atomic import write_atomically
 from compression.errors import CompressionError, UnsupportedTypeError
+from compression.integer.batch_axis import images_first
 from compression.integer.codes import OFFSET, unsigned
 from compression.integer.onnx.graph import OPSET, Graph
 from compression.integer.onnx.operators import alone, is_misread
@@ -51,6 +52,7 @@ def export_onnx(model: StaticQuantizedModel, path: Path, example: Any) -> int:
         raise CompressionError("export_onnx needs the package onnx: pip install onnx") from error
     _check_static(model)
     example = example_of(example)
+    model = images_first(model, example)
     builder = _Builder(model.network, *shapes_and_moves(model, example))
     builder.build()
     graph = onnx.helper.make_graph(
