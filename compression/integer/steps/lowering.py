@@ -212,10 +212,10 @@ class Lowering:
         self.steps.extend(largest(self.layout, node, window, self.target))
 
     def _mean(self, node: fx.Node, layer: q.QuantizedMean) -> None:
-        step = average(self.layout, node, layer, self.target)
-        if step is None:
+        steps = average(self.layout, node, layer, self.target)
+        if not steps:
             raise self._unknown(node, layer.pool)
-        self.steps.append(step)
+        self.steps += steps
 
     def _map(self, node: fx.Node, value: Value, scale: float, output: Place | RealPlace) -> None:
         self.steps.append(scaled(str(node.target), value, scale, output, self.target))

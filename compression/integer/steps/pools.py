@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from torch import fx
+import torch
+from torch import Tensor, fx, nn
 
+from compression.integer.steps.geometry import Geometry
 from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.step import Maximum, Mean, Place
 from compression.integer.steps.target import Target
-from compression.integer.steps.windows import Window, mean_window, window_of
+from compression.integer.steps.windows import Window, mean_window, slid_average, window_of
 from compression.integer.windows import POOL_DIMS
 from compression.quantization import modules as q
 
@@ -51,18 +53,72 @@ def _maximum(
     )  # fmt: skip
 
 
-def average(layout: Layout, node: fx.Node, layer: q.QuantizedMean, target: Target) -> Mean | None:
-    """Return the step of an average; None where its windows are not all alike."""
+def average(layout: Layout, node: fx.Node, layer: q.QuantizedMean, target: Target) -> list[Mean]:
+    """Return the steps of an average, one for each size of its windows; none where it has no kernel."""
     value, outputs = layout.read(node, node.args[0]), layout.spatial(node)
     geometry, rank = value.geometry, len(layout.shapes[node.args[0]])  # type: ignore[index]
     window = mean_window(layer.pool, geometry.sides, outputs[1:], rank)
-    if window is None:
-        return None
-    offsets = window.pixel_offsets(geometry, outputs[1:])
-    return Mean(
-        name=str(node.target), channels=outputs[0], bounds=target.bounds,
-        input=replace(value.place(), offsets=offsets),
-        output=layout.take(node, target.zero(layer.output_zero_point)).place(),
-        rows=window.tap_offsets(geometry)[:, 0].contiguous(), across=window.size[1],
+    clipped = None if window else _clipped(layer.pool, geometry, outputs[1:], rank)
+    if window is None and clipped is None:
+        return []
+    output = layout.take(node, target.zero(layer.output_zero_point))
+    whole = Mean(
+        name=str(node.target), channels=outputs[0], bounds=target.bounds, input=value.place(),
+        output=output.place(), rows=torch.zeros(0, dtype=torch.int32), across=0,
         pixel=geometry.pixel, scale=float(layer.input_scale / layer.output_scale),
     )  # fmt: skip
+    if window is not None:
+        offsets = window.pixel_offsets(geometry, outputs[1:])
+        rows = window.tap_offsets(geometry)[:, 0].contiguous()
+        place = replace(whole.input, offsets=offsets)
+        return [replace(whole, input=place, rows=rows, across=window.size[1])]
+    return [
+        replace(
+            whole,
+            input=replace(whole.input, offsets=geometry.offsets(*begin)),
+            output=replace(whole.output, offsets=output.geometry.offsets(*index)),
+            rows=torch.arange(size[0], dtype=torch.int32) * geometry.row,
+            across=size[1],
+        )
+        for size, begin, index in clipped or ()
+    ]
+
+
+Clipped = tuple[tuple[int, int], list[Tensor], list[Tensor]]
+"""Rows and columns of windows, where these begin, and the outputs that are theirs."""
+
+
+def _clipped(
+    pool: nn.Module, inputs: Geometry, outputs: list[int], rank: int
+) -> list[Clipped] | None:
+    """Return the windows of an average that counts what it reads only, by size; None for others."""
+    if not isinstance(pool, nn.AvgPool1d | nn.AvgPool2d) or pool.count_include_pad:
+        return None
+    window = slid_average(pool) if rank == POOL_DIMS[type(pool)] + 2 else None
+    if window is None:
+        return None
+    lines = [
+        _lines(n, m, *slide)
+        for n, m, *slide in zip(
+            inputs.sides[1:], outputs, window.size, window.stride, window.padding, strict=True
+        )
+    ]
+    return [
+        ((rows, columns), [row[0], column[0]], [row[1], column[1]])
+        for rows, row in lines[0].items()
+        for columns, column in lines[1].items()
+    ]
+
+
+def _lines(
+    inputs: int, outputs: int, size: int, stride: int, padding: int
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Return by the length of windows along an axis where they begin, and their outputs."""
+    index = torch.arange(outputs)
+    begin, end = index * stride - padding, index * stride - padding + size
+    begin, end = begin.clamp_min(0), end.clamp_max(inputs)
+    lengths = end - begin
+    return {
+        int(length): (begin[lengths == length], index[lengths == length])
+        for length in lengths.unique()
+    }

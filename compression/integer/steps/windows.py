@@ -74,7 +74,7 @@ def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
         case q.OnCodes(function=nn.MaxPool1d() as pool):
             return _of_signals(*pool_window(pool))
         case q.QuantizedMean(pool=nn.AvgPool1d() | nn.AvgPool2d() as pool):
-            return _average_window(pool)
+            return slid_average(pool) if pool.count_include_pad else None
     return None
 
 
@@ -154,7 +154,7 @@ def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: in
             size = [n // m for n, m in zip(sides, outputs, strict=True)]
             return Window(size, size, [0, 0], [1, 1])
         case nn.AvgPool1d() | nn.AvgPool2d():
-            return _average_window(pool)
+            return _average_window(pool, sides, outputs)
     return None
 
 
@@ -167,14 +167,33 @@ def _divide(sides: list[int], outputs: list[int]) -> bool:
     return all(n % m == 0 for n, m in zip(sides, outputs, strict=True))
 
 
-def _average_window(pool: Any) -> Window | None:
+def _average_window(pool: Any, inputs: list[int], outputs: list[int]) -> Window | None:
+    if pool.ceil_mode and not _fit(pool, inputs, outputs):
+        return None
+    if any(each(pool.padding, 1)) and not pool.count_include_pad:
+        return None
+    return slid_average(pool)
+
+
+def slid_average(pool: Any) -> Window | None:
+    """Return how an average slides over images; None where it divides by a number of its own."""
     dims = POOL_DIMS[type(pool)]
     size, stride, padding = (each(v, dims) for v in (pool.kernel_size, pool.stride, pool.padding))
-    divided = getattr(pool, "divisor_override", None)
-    if pool.ceil_mode or divided or (any(padding) and not pool.count_include_pad):
+    if getattr(pool, "divisor_override", None):
         return None
     settings = size, stride, padding, [1] * dims
     return Window(*settings) if dims == 2 else _of_signals(*settings)
+
+
+def _fit(pool: Any, inputs: list[int], outputs: list[int]) -> bool:
+    """Tell whether no window reaches beyond what it may read, so that rounding up adds none."""
+    window = slid_average(pool)
+    return window is not None and all(
+        (m - 1) * stride + size <= n + 2 * padding
+        for n, m, size, stride, padding in zip(
+            inputs, outputs, window.size, window.stride, window.padding, strict=True
+        )
+    )
 
 
 def is_depthwise(weights: Tensor, groups: int, inputs: Geometry) -> bool:

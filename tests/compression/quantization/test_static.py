@@ -67,6 +67,9 @@ IMAGES: dict[str, Callable[[], nn.Module]] = {
     "a ceiling without the border": lambda: nn.Sequential(
         conv(3, 4, 3), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)
     ),
+    "a ceiling with the border": lambda: nn.Sequential(
+        conv(3, 4, 3), nn.AvgPool2d(3, 2, 1, ceil_mode=True)
+    ),
     "a residual as output": block(lambda s, x: x + s.a(x)),
     "a slice": block(lambda s, x: s.b(x)[:, 1:6, ::2]),
     "a grouped transposed convolution": lambda: nn.Sequential(
@@ -87,7 +90,7 @@ IMAGES: dict[str, Callable[[], nn.Module]] = {
 
 
 WITHOUT_KERNEL = {
-    "a divisor", "a ceiling without the border", "a grouped transposed convolution",
+    "a divisor", "a ceiling with the border", "a grouped transposed convolution",
     "a sum that broadcasts", "a linear layer on columns",
 }  # fmt: skip
 """What the native executor refuses; deploy without a choice gives it to another."""
