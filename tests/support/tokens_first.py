@@ -1,4 +1,4 @@
-"""Networks between whose layers tokens come first and images second, as torch's default has it."""
+"""Networks between whose layers images are not first: tokens are, or windows of all images."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,33 @@ def _mean(x: Tensor) -> Tensor:
     return x.mean(0)
 
 
-NETS: dict[str, Callable[[], Read]] = {
+class Windows(nn.Module):
+    """Attention within windows of 2x2 patches, those of all images along one axis."""
+
+    def __init__(self) -> None:
+        """Draw the weights."""
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.norm = nn.Conv2d(3, WIDTH, 4, stride=4), nn.LayerNorm(WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.place = nn.Parameter(torch.randn(1, 4, WIDTH) / 2)
+        self.bias, self.head = nn.Parameter(torch.randn(4, 4, 4)), nn.Linear(WIDTH, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the classes of images."""
+        tokens = self.patches(x).permute(0, 2, 3, 1)
+        windows = tokens.view(-1, 2, 2, 2, 2, WIDTH).transpose(2, 3).reshape(-1, 4, WIDTH)
+        windows = self.norm(windows) + self.place
+        q, k, v = self.qkv(windows).view(-1, 4, 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        found = F.scaled_dot_product_attention(q, k, v, self.bias)
+        windows = windows + self.out(found.transpose(1, 2).flatten(2))
+        more = torch.cat([windows, F.relu(windows)], 1)[:, 5]
+        classes: Tensor = self.head(more).view(-1, 4, 10)[:, 1]
+        return classes
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "windows": Windows,
     "mean": lambda: Read(lambda _, x: x, _mean),
     "places": lambda: Read(lambda net, x: x + net.place, _first),
     "factors": lambda: Read(lambda net, x: x * net.factors, _mean),

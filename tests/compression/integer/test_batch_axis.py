@@ -1,4 +1,4 @@
-"""Networks that hold tokens first between their layers run on kernels, as those with images first."""
+"""Networks that hold images elsewhere than first between layers run on kernels all the same."""
 
 import copy
 import warnings
