@@ -93,7 +93,7 @@ def write_out(model: nn.Module, names: Iterable[str]) -> dict[str, Attention]:
 
 def _narrow(module: nn.Module, name: str, attribute: str, width: Any) -> None:
     held = getattr(module, attribute, None)
-    if attribute in _COUNTS.get(type(module), ()):
+    if attribute in _COUNTS.get(_kind(module), ()):
         if not is_whole(width) or not 1 <= width <= held:  # type: ignore[operator]
             raise CompressionError(f"{name}.{attribute}: expected 1 to {held}, found {width!r}")
         setattr(module, attribute, width)
@@ -107,6 +107,11 @@ def _narrow(module: nn.Module, name: str, attribute: str, width: Any) -> None:
         raise CompressionError(f"{name}: {type(module).__name__} has no width {attribute!r}")
 
 
+def _kind(module: nn.Module) -> type[nn.Module]:
+    """Return the layer of torch that a module is, by its class or by one that it derives from."""
+    return next((kind for kind in type(module).__mro__ if kind in _COUNTS), type(module))
+
+
 def _reshape(module: nn.Module) -> None:
     """Give the tensors of a known layer the shapes that its counts mean."""
     for attribute, held in [*module._parameters.items(), *module._buffers.items()]:
@@ -115,7 +120,7 @@ def _reshape(module: nn.Module) -> None:
 
 
 def _shape(module: Any, attribute: str, held: Tensor) -> tuple[int, ...] | None:
-    kind = type(module)
+    kind = _kind(module)
     if kind in (*CONVOLUTIONS, *TRANSPOSED):
         outputs, inputs, groups = module.out_channels, module.in_channels, module.groups
         if outputs % groups or inputs % groups:

@@ -36,12 +36,12 @@ def follow(model: nn.Module, example: tuple[Any, ...]) -> Channels:
     if fx.Tracer().is_leaf_module(model, ""):  # one layer, which makes the outputs
         return channels
     empty = without_data(model)
-    traced = trace(empty, whole=True)
-    walks = [_follow(traced, shapes_of(traced, model, example), channels)]
+    sizes, traced = _traced(empty, example)
+    walks = [_follow(traced, shapes_of(traced, model, example, sizes=sizes), channels)]
     products, pairs = list(channels.products), list(channels.pairs)
-    trained = _trained(empty, traced)
+    trained = _trained(empty, traced, sizes)
     if trained is not None:
-        shapes = shapes_of(trained, model, example, training=True)
+        shapes = shapes_of(trained, model, example, training=True, sizes=sizes)
         walks.append(_follow(trained, shapes, channels))
     channels.products[:], channels.pairs[:] = products, pairs
     for walk in walks:
@@ -50,10 +50,29 @@ def follow(model: nn.Module, example: tuple[Any, ...]) -> Channels:
     return channels
 
 
-def _trained(empty: nn.Module, traced: fx.GraphModule) -> fx.GraphModule | None:
+def _traced(
+    empty: nn.Module, example: tuple[Any, ...]
+) -> tuple[tuple[int, ...] | None, fx.GraphModule]:
+    """Return the sizes of images that a network's graph is of, None for any, and the graph."""
+    try:
+        return None, trace(empty, whole=True)
+    except UnsupportedTypeError:
+        if len(example) != 1 or not isinstance(example[0], Tensor):
+            raise
+        sizes = tuple(example[0].shape[1:])
+        try:
+            return sizes, trace(empty, whole=True, sizes=sizes)
+        except UnsupportedTypeError:
+            pass
+        raise
+
+
+def _trained(
+    empty: nn.Module, traced: fx.GraphModule, sizes: tuple[int, ...] | None
+) -> fx.GraphModule | None:
     """Return the graph of training, None where it is `traced`, that of evaluation."""
     try:
-        trained = trace(empty, training=True, whole=True)
+        trained = trace(empty, training=True, whole=True, sizes=sizes)
     except UnsupportedTypeError as error:
         reached = {name for name, _ in traced.named_parameters(remove_duplicate=False)}
         left = [name for name, _ in empty.named_parameters() if name not in reached]

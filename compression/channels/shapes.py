@@ -31,18 +31,23 @@ def without_data(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def shapes_of(
-    traced: fx.GraphModule, model: nn.Module, example: tuple[Any, ...], *, training: bool = False
+    traced: fx.GraphModule,
+    model: nn.Module,
+    example: tuple[Any, ...],
+    *,
+    training: bool = False,
+    sizes: tuple[int, ...] | None = None,
 ) -> dict[fx.Node, Shapes]:
     """Return the shapes that the nodes of `traced`, the graph of `model`, give for an example.
 
-    `traced` may lack data; where that is not enough, a copy of `model` computes.
-    CompressionError for an example that the network cannot take.
+    `traced` may lack data; where that is not enough, a copy of `model` computes. With `sizes` the graph
+    is that of images of these sizes. CompressionError for an example that the network cannot take.
     """
     try:
         return _record(traced, tree_map(_emptied, example))
     except Exception:  # a forward that makes tensors of its own, or looks at numbers
         pass
-    lent = trace(model, training=training, whole=True)
+    lent = trace(model, training=training, whole=True, sizes=sizes)
     try:
         shapes = _record(lent, example)
     except (CompressionError, torch.OutOfMemoryError):

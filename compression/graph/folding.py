@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from compression.graph.functional import with_parts
+from compression.graph.inplace import number_nodes
 from compression.graph.tracing import trace
 from compression.layers import CONVOLUTIONS, TRANSPOSED, replace_layer
 
@@ -59,19 +61,20 @@ def row_norms(traced: fx.GraphModule) -> list[fx.Node]:
 def _fold(
     traced: fx.GraphModule, kinds: tuple[type[nn.Module], ...], kept: Collection[str] = ()
 ) -> fx.GraphModule:
-    modules = dict(traced.named_modules())
+    modules, numbers = dict(traced.named_modules()), number_nodes(traced.graph)
     for node, before, norm in _norms(traced, modules):
         layer = modules.get(str(before.target)) if before.op == "call_module" else None
         if layer is None or type(layer) not in kinds or node.target in kept:
             continue
         if isinstance(layer, nn.Linear) and not _reads_rows(layer, norm):
             continue
-        if len(before.users) > 1 or _calls(traced, before.target) > 1:
+        if len(before.users.keys() - numbers) > 1 or _calls(traced, before.target) > 1:
             continue
         fused = _fuse(layer, norm)
         if fused is not None:
             replace_layer(traced, str(before.target), fused)
             modules[str(before.target)] = fused
+            replace_layer(traced, str(node.target), with_parts(nn.Module(), norm))
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
@@ -107,7 +110,8 @@ def norms_as_convolutions(traced: fx.GraphModule) -> fx.GraphModule:
             nn.init.ones_(identity.weight)
             _make_affine(norm)
             identity = identity.to(norm.running_mean.device, norm.running_mean.dtype)
-            replace_layer(traced, name, fuse_conv_bn_eval(identity.eval(), norm.eval()))
+            scale = fuse_conv_bn_eval(identity.eval(), norm.eval())
+            replace_layer(traced, name, with_parts(scale, norm))
     return traced
 
 

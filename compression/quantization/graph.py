@@ -3,7 +3,6 @@
 import operator
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from compression.errors import UnsupportedTypeError
@@ -107,9 +106,9 @@ class _Planner(Joins):
     def _operator(self, node: fx.Node) -> None:
         layer, kind = self._layer_of(node), self._kind(node)
         inputs = [a for a in node.all_input_nodes if a in self.codes]
-        if kind is torch._assert:  # of a size
-            return
         if node in self.numbers:
+            if any(a in self.tokens or a in self.constants for a in node.all_input_nodes):
+                raise op.unknown_operator(node, kind, " of the sizes of parameters")
             self.items.append(Copy(node))
         elif node in self.taken:
             self._alias(node, self.taken[node])

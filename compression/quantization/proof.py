@@ -34,24 +34,31 @@ class Shown:
     """What a batch shows of a network that its code does not tell.
 
     `token_norms` are batch norms after linear layers that read tokens, not rows (N, C); `windows` the
-    sizes of maps that attention in windows reads.
+    sizes of maps that attention in windows reads; `sizes` those of an image, where the network was
+    followed for images of these sizes only.
     """
 
     token_norms: tuple[str, ...] = ()
     windows: Sizes = field(default_factory=dict)
+    sizes: tuple[int, ...] | None = None
 
 
-def trace_in_float32(model: nn.Module, windows: Sizes) -> fx.GraphModule:
-    """Return the traced graph of a copy of `model` in float32, for maps of these sizes."""
+def trace_in_float32(
+    model: nn.Module, windows: Sizes, sizes: tuple[int, ...] | None = None
+) -> fx.GraphModule:
+    """Return the traced graph of a copy of `model` in float32, for maps and images of these sizes."""
     written = write_out_windows(copy_model(model).float(), windows)
-    return trace(write_out_transformers(written))
+    return trace(write_out_transformers(written), sizes=sizes)
 
 
 @torch.no_grad()
-def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, Shown]:
+def trace_and_verify(
+    model: nn.Module, batch: Tensor, *, sized: bool = False
+) -> tuple[fx.GraphModule, Shown]:
     """Return the traced graph of `model`, in float32, which gives its outputs on `batch`.
 
-    Beside it stands what the batch shows. Raises UnsupportedTypeError where the graph gives other
+    It is that of images of any size, or `sized` for those of the batch. Beside it stands what the
+    batch shows. Raises UnsupportedTypeError where the graph gives other
     outputs (writes to a slice, randomness, state in Python, which a trace does not show), and
     CompressionError for inputs that the network cannot take.
     """
@@ -59,7 +66,8 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, S
     inputs = batch.to(device_of(network)).float()
     predict = cache(lambda: _outputs(network, inputs, batch.dtype))
     windows = shown_sizes(network, predict)
-    traced = trace_in_float32(network, windows)
+    sizes = tuple(batch.shape[1:]) if sized else None
+    traced = trace_in_float32(network, windows, sizes)
     check_ends(traced.graph)
     wanted = predict()
     with _row_shapes(traced) as shapes:
@@ -75,7 +83,7 @@ def trace_and_verify(model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, S
     ):
         _compare(f"{type(model).__name__}{f', output {path!r}' if path else ''}", right, other)
     norms = tuple(sorted({name for name, shape in shapes if len(shape) != 2}))
-    return traced, Shown(norms, windows)
+    return traced, Shown(norms, windows, sizes)
 
 
 def _outputs(network: nn.Module, inputs: Tensor, dtype: torch.dtype) -> object:

@@ -16,10 +16,12 @@ from compression.quantization.calibration import Method, device_of, observe, ran
 from compression.quantization.graph import plan_network
 from compression.quantization.modules import Codes
 from compression.quantization.plan import Layer, Plan
+from compression.quantization.proof import Shown
 from compression.quantization.sharing import shared_ranges
 from compression.quantization.static import (
     StaticQuantizedModel,
     check_observed,
+    check_sizes,
     float_graph,
     record_origin,
 )
@@ -108,12 +110,13 @@ def quantize_aware(
     >>> small(x[:3]).shape
     torch.Size([3, 2])
     """
-    folded, batches, shown = float_graph(model, calibration, method)
+    folded, batches, shown = float_graph(model, calibration, method, fallback=fallback)
     plan = plan_network(folded, fallback=fallback)
     seen = observe(folded, batches, keep=method != "min-max", names=plan.rounded)
     check_observed(plan, seen)
     qparams = plan.qparams(shared_ranges(plan, ranges(seen, method)))
     rehearsal = _rehearsal(folded, qparams, plan).to(device_of(folded))
+    _check_images(rehearsal, shown)
     with taught(rehearsal, teacher, train, recipe, distillation, loss) as goal:
         fit(rehearsal, train, recipe, loss=goal)
     _copy_trained(rehearsal, folded)
@@ -140,6 +143,16 @@ def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams], plan: Plan
         parametrize.register_parametrization(layer, "weight", rounding, unsafe=True)
     network: fx.GraphModule = rehearsal
     return network
+
+
+def _check_images(rehearsal: fx.GraphModule, shown: Shown) -> None:
+    """Have a network refuse, from now on, images of other sizes than it was followed for."""
+    if shown.sizes is None:
+        return
+    images = next(node for node in rehearsal.graph.nodes if node.op == "placeholder")
+    with rehearsal.graph.inserting_after(images):
+        rehearsal.graph.call_function(check_sizes, (shown.sizes, images))
+    rehearsal.recompile()
 
 
 @torch.no_grad()

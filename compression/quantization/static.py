@@ -1,13 +1,13 @@
 """Static INT8: plan a traced network on integer codes, calibrate it, then build it."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from compression.errors import UnsupportedTypeError
+from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph import fold_row_norms, norms_as_convolutions
 from compression.layers import compressible_layers, record_left_out
 from compression.modes import ExecutorModel
@@ -22,6 +22,7 @@ from compression.quantization.graph import plan_network
 from compression.quantization.plan import Float, Plan
 from compression.quantization.proof import Shown, trace_and_verify, trace_in_float32
 from compression.quantization.replacement import CodedLayer
+from compression.quantization.rewriting import rewrite
 from compression.quantization.sharing import shared_ranges
 from compression.training import Labelled, input_batches
 
@@ -41,6 +42,7 @@ class StaticQuantizedModel(ExecutorModel):
 
     def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs, in the float network's structure."""
+        check_sizes(self.shown.sizes, inputs)
         return self.network(inputs)
 
     def _apply(
@@ -93,7 +95,7 @@ def quantize_static(
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape
     torch.Size([3, 2])
     """
-    folded, batches, shown = float_graph(model, calibration, method)
+    folded, batches, shown = float_graph(model, calibration, method, fallback=fallback)
     if equalization or bias_correction:
         unshare_layers(folded)
     if equalization:
@@ -146,20 +148,44 @@ def record_origin(
 
 
 def float_graph(
-    model: nn.Module, calibration: Any, method: Method
+    model: nn.Module, calibration: Any, method: Method, *, fallback: bool
 ) -> tuple[fx.GraphModule, Iterable[Tensor], Shown]:
     """Return the folded graph of `model`, tried on the first batch, and all batches of inputs.
 
-    Beside them stands what the first batch shows.
+    Beside them stands what the first batch shows. A network that cannot be followed for images of any
+    size, or whose operators are not known so, is followed for images of the first batch's.
     """
     check_float(model)
     compressible_layers(model)
     ranges({}, method)
     batches = input_batches(calibration)
     first = next(batches)
-    traced, shown = trace_and_verify(model, first)
-    folded = fuse(norms_as_convolutions(fold_row_norms(traced, shown.token_norms)))
-    return folded, chain([first], batches), shown
+    refusals: list[tuple[bool, UnsupportedTypeError]] = []
+    for in_float, sized in product((False, True)[: 1 + fallback], (False, True)):
+        folded = None
+        try:
+            traced, shown = trace_and_verify(model, first, sized=sized)
+            folded = _folded(traced, shown)
+            plan_network(folded, fallback=in_float)
+        except UnsupportedTypeError as error:
+            refusals.append((folded is not None, error))
+        else:
+            return folded, chain([first], batches), shown
+    raise max(refusals[:-3:-1], key=lambda refusal: refusal[0])[1]  # what got farther
+
+
+def _folded(traced: fx.GraphModule, shown: Shown) -> fx.GraphModule:
+    """Return the network that is planned: batch norms folded, in operators that are known."""
+    return fuse(norms_as_convolutions(fold_row_norms(rewrite(traced), shown.token_norms)))
+
+
+def check_sizes(sizes: tuple[int, ...] | None, inputs: Tensor) -> None:
+    """Raise CompressionError for images of other sizes than a network was followed for."""
+    if sizes is not None and tuple(inputs.shape[1:]) != sizes:
+        raise CompressionError(
+            f"the network was quantized for images (N, {', '.join(map(str, sizes))}), on whose sizes "
+            f"its forward branches, found {tuple(inputs.shape)}; quantize it again for others"
+        )
 
 
 def check_float(model: nn.Module) -> None:
@@ -174,7 +200,7 @@ def check_float(model: nn.Module) -> None:
 
 def empty_static(model: nn.Module, shown: Shown) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
-    traced = trace_in_float32(model, shown.windows)
-    folded = fuse(norms_as_convolutions(fold_row_norms(traced, shown.token_norms)))
+    traced = trace_in_float32(model, shown.windows, shown.sizes)
+    folded = _folded(traced, shown)
     plan = plan_network(folded, fallback=True)
     return StaticQuantizedModel(build_network(plan, plan.qparams(None)), shown)

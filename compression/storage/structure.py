@@ -1,5 +1,6 @@
 """How a compressed network differs in structure from the float one that it was made of."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from compression.quantization.proof import Shown
 from compression.quantization.replacement import float_layers
 from compression.quantization.static import StaticQuantizedModel, empty_static
 from compression.quantization.weights import KINDS, WeightQuantizedLayer, make_weights
+from compression.quantization.windows import MOST_NUMBERS
 
 BEFORE = {
     "cast": ("weights", "dynamic", "channels"),
@@ -45,11 +47,13 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
     is written out though it lost no heads; other attention is whole, as in files without the key. So
     with "later" and embeddings and recurrent layers that have codes of the file's kind. "windows" are
     the sizes of maps that attention in windows was written out for; without the key it is whole.
+    "sizes" are those of an image, where the network was followed for images of these sizes only.
     """
     if isinstance(model, StaticQuantizedModel):
         shown = {
             "keep": list(model.shown.token_norms),
             "windows": {name: list(size) for name, size in model.shown.windows.items()},
+            "sizes": list(model.shown.sizes or ()),
         }
         told = {key: value for key, value in shown.items() if value}
         return {"kind": "static", "num_bits": {}} | told | _of(_narrow(model))
@@ -146,7 +150,8 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
         case {"kind": "channels", "widths": dict(found)}:
             return make_narrow(model, found)
         case {"kind": "static"}:
-            static = empty_static(model, Shown(tuple(keep), _windows(structure.get("windows", {}))))
+            windows, sizes = _windows(structure.get("windows", {})), _sizes(structure.get("sizes"))
+            static = empty_static(model, Shown(tuple(keep), windows, sizes))
             record_widths(static, recorded_widths(model))
             return static
         case {"kind": "dynamic"}:
@@ -165,6 +170,17 @@ def _windows(found: Any) -> dict[str, tuple[int, int]]:
         case dict() if all(map(_is_size, found.values())):
             return {str(name): (size[0], size[1]) for name, size in found.items()}
     raise CheckpointError(f"unknown sizes of windows {found!r}: written by a newer version?")
+
+
+def _sizes(found: Any) -> tuple[int, ...] | None:
+    """Return an image's sizes, None where there are none; CheckpointError as above."""
+    match found:
+        case None:
+            return None
+        case list() if found and all(type(n) is int and 0 < n <= MOST_SIDE for n in found):
+            if math.prod(found) <= MOST_NUMBERS:
+                return tuple(found)
+    raise CheckpointError(f"unknown sizes of an image {found!r}: written by a newer version?")
 
 
 def _is_size(found: Any) -> bool:

@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
     "several values": (lambda s, x: torch.max(s.a(x), 1), "one tensor of real numbers"),
     "positions": (lambda s, x: torch.max(s.a(x), 1)[1] * 1.0, "one tensor of real numbers"),
     "whole numbers": (lambda s, x: F.relu(s.a(x).argmax(1)), "one tensor of real numbers|argmax"),
-    "a size": (lambda s, x: s.a(x).cumsum(x.dim() - 3), "does not know the operator cumsum"),
+    "a size": (lambda s, x: s.a(x).cumsum(x.size(0) // 99), "does not know the operator cumsum"),
     "an output of numbers": (lambda s, x: (s.a(x), x.shape), "found a size at '1'"),
 }
 

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], str]] = {
         lambda s, x: torch.cat(s.a(x).chunk(2, 1), 1),
         "of several tensors at once",
     ),
-    "a size": (lambda s, x: s.a(x) * x.shape[2], "mul of sizes"),
+    "a size": (lambda s, x: s.a(x) * x.shape[0], "mul of sizes"),
     "whole numbers": (
         lambda s, x: F.silu(s.a(x)) * s.w.long(),
         "constants that are no real numbers",

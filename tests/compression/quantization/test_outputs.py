@@ -112,7 +112,7 @@ def test_training_with_rounding_takes_a_loss_of_all_outputs() -> None:
 
 
 REFUSED = {
-    "a size": (lambda s, x: {"out": s.a(x), "n": x.shape[2]}, "found a size at 'n'"),
+    "a size": (lambda s, x: {"out": s.a(x), "n": x.shape[0]}, "found a size at 'n'"),
     "a parameter": (lambda s, x: (s.a(x), s.a.bias), "parameters or constants|constant at '1'"),
     "the parts of a split": (lambda s, x: s.a(x).chunk(2, 1), "found parts; wrap"),
     "nothing": (lambda *_: {}, "found immutable_dict|found dict"),
