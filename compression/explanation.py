@@ -73,10 +73,9 @@ def explain(model: nn.Module, example: Any) -> Explanation:
     `example` is one batch of prepared inputs, or a Dataset, whose first counts. Nothing is trained and
     nothing is timed: channels are followed as by `remove_channels`, and the network is quantized as by
     `quantize_static` with fallback=True and given to the executors of the example's device, as by
-    `deploy`. A recurrent
-    layer has no static codes: its line says what takes it. What a network is refused for stands in
-    `notes`, and holds for all of its layers. CompressionError for a network without layers that have
-    weights.
+    `deploy`. A recurrent layer or an embedding has no static codes: its line says what takes it. What a
+    network is refused for stands in `notes`, and holds for all of its layers. CompressionError for a
+    network without layers that have weights.
 
     >>> print(explain(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)), torch.randn(4, 8)))
     ... # doctest: +ELLIPSIS
@@ -110,9 +109,12 @@ def explain(model: nn.Module, example: Any) -> Explanation:
 
 
 def _taken(module: nn.Module) -> str:
-    """Tell of a recurrent layer, for which static INT8 has no codes, what has."""
-    known = type(module) in RECURRENT and alteration(module) is None
-    return "quantize_dynamic and quantize_weights take it" if known else ""
+    """Tell of a recurrent layer or an embedding, for which static INT8 has no codes, what has."""
+    if alteration(module) is not None:
+        return ""
+    if type(module) is nn.Embedding and module.max_norm is None:
+        return "quantize_weights takes it"
+    return "quantize_dynamic and quantize_weights take it" if type(module) in RECURRENT else ""
 
 
 def _channels(

@@ -45,10 +45,10 @@ def deploy(
     predicts the same, slower than in float. Of a network that quantize_dynamic or quantize_weights
     made, a copy comes back whose layers run on compiled kernels ("native", on the CPU in float32):
     linear and recurrent ones of quantize_dynamic; those of quantize_weights, which unpack weights of 2
-    to 8 bits, where the example gives a layer at most 64 rows, or sequences, at once. Embeddings stay
-    codes, of which the rows that are looked up are dequantized. The rest of quantize_weights is
-    dequantized once, convolutions too, and takes the memory of real numbers. The example of such a
-    network may be a tuple of inputs. Other networks come back as they are.
+    to 8 bits, where the example gives a layer at most 64 rows, or sequences, at once; and embeddings,
+    of which the rows that are looked up are unpacked. The rest of quantize_weights, embeddings
+    excepted, is dequantized once, convolutions too, and takes the memory of real numbers. The example
+    of such a network may be a tuple of inputs. Other networks come back as they are.
     CompressionError for an executor that is unknown, is not there or cannot run the model, and for an
     example that the model cannot take.
 

@@ -9,14 +9,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from compression.errors import CompressionError
-from compression.integer.native import missing, native_linear, native_recurrent
+from compression.integer.native import (
+    missing,
+    native_embedding,
+    native_linear,
+    native_recurrent,
+)
 from compression.layers import copy_model, failing_module, replace_everywhere
 from compression.modes import evaluating
 from compression.nested import tensors_in
 from compression.quantization import (
     CastModel,
-    DynamicQuantizedLinear,
-    DynamicQuantizedRecurrent,
+    WeightQuantizedEmbedding,
     WeightQuantizedLayer,
     WeightQuantizedRecurrent,
 )
@@ -46,9 +50,10 @@ def lower_layers(
     """Return a copy of `model` on kernels, and how layers differ that stay as they were.
 
     Layers that the example's prediction calls run on compiled kernels, where the machine has them:
-    linear and recurrent ones whose activations are quantized, and those whose weights alone are codes,
-    where they are given at most MOST_ROWS rows, or sequences, at once. Other weights of codes are real
-    numbers from then on. `verify` compares each kernel with its layer on what the prediction gives it.
+    embeddings; linear and recurrent ones whose activations are quantized; and those whose weights alone
+    are codes, where they are given at most MOST_ROWS rows, or sequences, at once. Other weights of
+    codes, but for those of embeddings, are real numbers from then on. `verify` compares each kernel
+    with its layer on what the prediction gives it.
     """
     lowered = copy_model(model)
     kernels = {} if missing() else _kernels(lowered)
@@ -81,7 +86,7 @@ def lower_layers(
 
 
 def _kernels(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    makers = native_linear, native_recurrent
+    makers = native_linear, native_recurrent, native_embedding
     found = ((layer, make(layer)) for layer in model.modules() for make in makers)
     return {layer: kernel for layer, kernel in found if kernel is not None}
 
@@ -99,7 +104,7 @@ def _compare(
         inputs = inputs.data if isinstance(inputs, PackedSequence) else inputs
         if called.setdefault(layer, None) is not None or not verify or inputs.is_nested:
             return
-        if inputs.dtype != torch.float32:
+        if inputs.dtype != torch.float32 and not isinstance(layer, WeightQuantizedEmbedding):
             called[layer] = f"is called with {inputs.dtype}"
         elif not _is_same(layer, (args, named), inputs, outputs, kernel(*args, **named)):
             called[layer] = "gives other numbers on its kernel"
@@ -126,7 +131,7 @@ def _is_same(layer: Any, call: tuple[Any, Any], inputs: Tensor, outputs: Any, fo
     """Tell whether a kernel differs from its layer by no more than it may."""
     if isinstance(layer, WeightQuantizedRecurrent):
         return recurrent_is_near(layer, call, outputs, found)
-    if isinstance(layer, DynamicQuantizedLinear | DynamicQuantizedRecurrent):
+    if not isinstance(layer, WeightQuantizedLayer):  # to the bit
         pairs = zip(tensors_in(found), tensors_in(outputs), strict=True)
         same = all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
         return same or not inputs.isfinite().all()

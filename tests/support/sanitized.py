@@ -19,6 +19,7 @@ from compression.integer import lower_native
 from compression.integer.native import (
     library,
     model,
+    native_embedding,
     native_linear,
     native_recurrent,
     packing,
@@ -137,6 +138,22 @@ def check_linear() -> None:
                 torch.testing.assert_close(kernel(x[:rows]), network(x[:rows]))
 
 
+def check_embedding() -> None:
+    """Check embeddings of odd shapes in compiled code, whose tables have no slack."""
+    for rows, columns in ((1, 1), (3, 17), (5, 40), (9, 64), (300, 300)):
+        layer, indices = nn.Embedding(rows, columns), torch.arange(rows).flip(0)
+        for bits in (4, 8):
+            for group in (None, 1, 6, 16):
+                coded = quantize_weights(layer, num_bits=bits, group_size=group)
+                kernel = native_embedding(coded)
+                assert kernel is not None
+                assert torch.equal(kernel(indices), coded(indices))
+                for beyond in (-1, rows):
+                    with suppress(IndexError):
+                        kernel(torch.tensor([0, beyond]))
+                        raise AssertionError(f"row {beyond} of {rows} was read")
+
+
 def check_recurrent() -> None:
     """Check recurrent layers of every kind in compiled code, with batches that shrink."""
     for case in NAMED.values():
@@ -174,6 +191,7 @@ def main(networks: int, slack: int) -> None:
     for threads in (1, 2):
         check_named(threads)
         check_linear()
+        check_embedding()
         check_recurrent()
     ran, tried = 0, 0
     for case in drawn_cases():

@@ -17,10 +17,10 @@ from compression.integer.native import (
     RECURRENT_WEIGHTS_KERNEL,
     native_recurrent,
 )
+from compression.integer.native.embedding import NativeEmbedding
 from compression.integer.native.recurrent import NativeRecurrent
 from compression.quantization import (
     DynamicQuantizedRecurrent,
-    WeightQuantizedEmbedding,
     quantize_dynamic,
     quantize_weights,
 )
@@ -179,7 +179,7 @@ def test_networks_of_sequences_run_on_kernels_and_come_back(
     assert deployed.body.kernels_ran == {kernel: deployed.body.num_layers}
     assert torch.equal(deploy(load(tmp_path / "model", make), x)(x), deployed(x))
     if name == "written" and form != "dynamic":
-        assert isinstance(deployed.words, WeightQuantizedEmbedding)
+        assert isinstance(deployed.words, NativeEmbedding)
 
 
 @torch.no_grad()
