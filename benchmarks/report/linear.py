@@ -23,6 +23,12 @@ def recurrent(facts: Sequence[Facts]) -> str:
     return markdown([["layer", "inputs x hidden", *HEAD], *lines])
 
 
+def embedding(facts: Sequence[Facts]) -> str:
+    """Return the same of embeddings, which have no dynamic form, by the number of texts at once."""
+    lines = [[size, str(texts), *cells[:-1]] for (_, size, texts), cells in _lines(facts)]
+    return markdown([["rows x columns", "texts", *HEAD[:-1]], *lines])
+
+
 def _lines(facts: Sequence[Facts]) -> list[tuple[tuple[str, str, int], list[str]]]:
     found: dict[tuple[str, str, int], dict[str, Facts]] = {}
     for fact in facts:

@@ -11,7 +11,7 @@ from benchmarks.report.columns import interval, parts, significant
 from benchmarks.report.engines import engine_times, engines
 from benchmarks.report.layers import layers
 from benchmarks.report.lessons import lessons, teachers
-from benchmarks.report.linear import linear, recurrent
+from benchmarks.report.linear import embedding, linear, recurrent
 from benchmarks.report.rows import Row, rows
 from benchmarks.report.table import markdown, render_groups, render_notes
 from compression.accounting import count_macs, count_parameters
@@ -212,6 +212,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Sequence[Facts]], str]]] = {
     "agreement": (("agreement",), agreement),
     "coders": (("coder",), coders),
     "curve": (("accuracy",), curve),
+    "embedding": (("latency",), embedding),
     "engines": (("latency",), engines),
     "engine-times": (("latency",), engine_times),
     "layers": (("layers",), layers),
