@@ -17,6 +17,7 @@ from benchmarks.baseline.checks import with_fitting_sizes
 from benchmarks.baseline.data import Data
 from benchmarks.baseline.fingerprints import training_fingerprint
 from benchmarks.baseline.processes import decided_by_first, is_first
+from benchmarks.baseline.resume import forget
 from benchmarks.baseline.training import train
 from benchmarks.baseline.workload import Workload, name_of
 from benchmarks.machine.cost import Meter
@@ -178,9 +179,9 @@ def _train_into(
     except CheckpointError:  # a full disk: the resume file is larger, and not needed any more
         if not resume.exists():
             raise
-        resume.unlink()
+        forget(resume)
         write_weights(path, weights)
-    resume.unlink(missing_ok=True)
+    forget(resume)
 
 
 def keep_baseline(model: nn.Module, workload: Workload, data: Data, device: torch.device) -> Path:

@@ -10,7 +10,6 @@ from torch import nn
 
 from benchmarks.baseline.data import Data
 from benchmarks.baseline.judged import said, score_of
-from benchmarks.baseline.processes import from_first
 from benchmarks.baseline.progress import Progress
 from benchmarks.baseline.resume import Keeper, read_resume
 from benchmarks.baseline.workload import Workload
@@ -53,7 +52,7 @@ def train(
     """
     recipe, title = workload.recipe_on(device), f"{workload.name} baseline"
     images, validation = (s.to(device) for s in (data.train, data.validation))
-    state = None if resume is None else from_first(lambda: read_resume(resume, report))
+    state = None if resume is None else read_resume(resume, report)
     start = workload if state is None else replace(workload, pretrained=None)
     model, feed = _placed(start.initial_network(device), images, recipe, device, sharded=sharded)
     first = 0 if state is None else int(state["epoch"]) + 1
@@ -69,7 +68,7 @@ def train(
     report(f"{title}: training {recipe.epochs} epochs of {len(images)} images")
     fit(
         model, images, recipe, loss=workload.loss, after_step=progress.on_step,
-        on_epoch=after_epoch, resume_from=state, feed=feed,
+        on_epoch=after_epoch, resume_from=state and state.get("parts", state), feed=feed,
     )  # fmt: skip
     return model
 

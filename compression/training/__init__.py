@@ -15,7 +15,7 @@ from compression.training.metrics import (
 )
 from compression.training.recipe import Recipe, has_bfloat16
 from compression.training.run import Loss
-from compression.training.sharding import shard, whole_weights
+from compression.training.sharding import is_sharded, shard, whole_weights, write_parts
 from compression.training.sources import AnySplit, Labelled, as_split
 from compression.training.split import Split
 from compression.training.streamed import StreamedSplit
@@ -43,10 +43,12 @@ __all__ = [
     "fit",
     "has_bfloat16",
     "input_batches",
+    "is_sharded",
     "pairs_of",
     "predict",
     "scores",
     "shard",
     "top_k",
     "whole_weights",
+    "write_parts",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ from compression.training.split import Split
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """What one finished epoch tells; `state` is what `fit(resume_from=...)` goes on from."""
+    """What one finished epoch tells; `state` is what `fit(resume_from=...)` goes on from.
+
+    Of a sharded network it is the part that the process holds, for `write_parts`.
+    """
 
     epoch: int
     epochs: int
@@ -47,7 +51,7 @@ def fit(
     penalty: Callable[[], Tensor] | None = None,
     after_step: Callable[[], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
-    resume_from: dict[str, Any] | None = None,
+    resume_from: dict[str, Any] | Path | None = None,
     feed: Feed | None = None,
 ) -> None:
     """Train `model` in place on `train`; the same seed, machine and threads give the same weights.
@@ -60,7 +64,9 @@ def fit(
     penalty      () -> scalar of the weights, which each step adds to the loss
     after_step   runs after every optimizer step
     on_epoch     runs after every epoch
-    resume_from  what the state() of an EpochReport gave, to go on after its epoch
+    resume_from  what the state() of an EpochReport gave, to go on after its epoch; of a sharded
+                 network also the folder of `write_parts`, read by any number of processes, sharded or
+                 not. torch unpickles its files: take none from others
     feed         how the network takes its batches, where `feed_of` has found it out; a network that
                  `shard` has divided cannot be tried, and takes contiguous images without it
 

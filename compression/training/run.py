@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from compression.training.checks import describe, describe_any, named_errors
 from compression.training.norms import Synchronized
 from compression.training.ranks import Ranks, Share
 from compression.training.recipe import Recipe
-from compression.training.sharding import is_sharded, sharded_state, whole_state
+from compression.training.sharding import divided, is_sharded, parts_of, read_parts
 
 Loss = Callable[[Any, Any, Tensor], Tensor]
 """(logits, labels, inputs) -> scalar loss; of a network of several outputs, all of them for logits.
@@ -87,20 +88,26 @@ class Run:
         return total
 
     def state(self, epoch: int) -> dict[str, Any]:
-        """Return what `resume` takes to go on after `epoch`."""
-        state = {
+        """Return what `resume` takes to go on after `epoch`: the part of it that is held here."""
+        if is_sharded(self.model):
+            return self._by_name(epoch)
+        return {
             "epoch": epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
-        return whole_state(state) if is_sharded(self.model) else state
 
-    def resume(self, state: dict[str, Any]) -> int:
-        """Put everything as `state` holds it, and return the epoch to go on with."""
+    def _by_name(self, epoch: int) -> dict[str, Any]:
+        parts = parts_of(self.model, self.optimizer)
+        return {"epoch": epoch, **parts, "scheduler": self.scheduler.state_dict()}
+
+    def resume(self, given: dict[str, Any] | Path) -> int:
+        """Put everything as a state holds it, or the folder of one; return the epoch to go on with."""
         try:
+            state = self._read(given) if isinstance(given, Path) else given
             if is_sharded(self.model):
-                state = sharded_state(state, self.model, self.optimizer)
+                state = divided(state, self.model, self.optimizer)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -111,6 +118,12 @@ class Run:
                 f"{error}); pass what an EpochReport's state() gave, or nothing to train from the "
                 "start"
             ) from error
+
+    def _read(self, folder: Path) -> dict[str, Any]:
+        self.optimizer.zero_grad()  # torch gives a state to no optimizer of parameters with gradients
+        state = self._by_name(0)
+        read_parts(folder, state)
+        return state
 
 
 def _scalar(value: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """A baseline that several processes train is the one that a run of the benchmarks reads."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,8 +31,18 @@ def watched(*arguments, on_epoch, **options):
             os.kill(os.getpid(), signal.SIGKILL)
     fit(*arguments, on_epoch=after, **options)
 training.fit = watched
+if "KILLED_WRITING" in os.environ:
+    from torch.distributed.checkpoint import FileSystemWriter
+    finish, calls = FileSystemWriter.finish, []
+    def watched_finish(*arguments, **options):
+        calls.append(options)
+        if len(calls) == int(os.environ["KILLED_WRITING"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        finish(*arguments, **options)
+    FileSystemWriter.finish = watched_finish
 train.main(sys.argv[1:])
 """
+SHARDED = ["--sharded"]
 STILL = ["--workload", "tests.support.ranks:STILL", f"--num-threads={torch.get_num_threads()}"]
 
 
@@ -43,7 +54,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def weights(cache: Path) -> dict[str, torch.Tensor]:
     (path,) = cache.rglob("*.safetensors")
-    assert not list(cache.rglob("*.resume")), "nothing is left to go on from"
+    left = [*cache.rglob("*.resume"), *cache.rglob("*.parts-*")]
+    assert not left, "nothing is left to go on from"
     return load_file(path)
 
 
@@ -98,8 +110,7 @@ def test_two_processes_whole_or_sharded_give_the_weights_of_one(tmp_path: Path) 
             torch.testing.assert_close(found[other][key], tensor, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("again", [2, 1])
-@pytest.mark.parametrize("options", [[], ["--sharded"]])
+@pytest.mark.parametrize(("options", "again"), [([], 2), ([], 1), (SHARDED, 2)])
 def test_a_killed_training_goes_on(options: list[str], again: int, tmp_path: Path) -> None:
     killed = run_ranks(MAIN, *STILL, *options, KILLED="0")
     assert killed[0].returncode == -signal.SIGKILL
@@ -118,6 +129,62 @@ def test_a_killed_training_goes_on(options: list[str], again: int, tmp_path: Pat
             assert torch.equal(tensor, whole[key]), key
         else:
             torch.testing.assert_close(tensor, whole[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sharded_training_killed_as_it_writes_goes_on(tmp_path: Path) -> None:
+    cache, damaged = (
+        folder / "dnn-compression-suite" for folder in (tmp_path, tmp_path / "damaged")
+    )
+    killed = run_ranks(MAIN, *STILL, *SHARDED, KILLED_WRITING="2")
+    assert killed[0].returncode == -signal.SIGKILL
+    first, second = sorted(cache.rglob("*.parts-*"))
+    parts = {"__0_0.distcp", "__1_0.distcp"}
+    assert {path.name for path in first.iterdir()} == {*parts, ".metadata"}, "one of each process"
+    assert {path.name for path in second.iterdir()} == parts, "half-written"
+
+    shutil.copytree(cache, damaged)
+    (path,) = damaged.rglob("*.parts-0/__1_0.distcp")
+    path.write_bytes(flipped(path.read_bytes()))
+    anew = run_ranks(MAIN, *STILL, count=1, XDG_CACHE_HOME=str(damaged.parent))
+    assert f"{path.parent}: damaged" in ended_well(anew)
+    assert "epoch 1/3" in anew[0].stdout
+
+    killed = run_ranks(MAIN, *STILL, count=1, KILLED="0")
+    assert f"goes on after epoch 1 ({first})" in killed[0].stdout
+    assert "epoch 2/3" in killed[0].stdout
+    assert not list(cache.rglob("*.parts-*")), "what is older is deleted"
+    resumed = ended_well(run_ranks(MAIN, *STILL, *SHARDED))
+    assert "goes on after epoch 2" in resumed
+    whole = weights(damaged)
+    for key, tensor in weights(cache).items():
+        torch.testing.assert_close(tensor, whole[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sharded_training_that_cannot_be_kept_goes_on(cache: Path) -> None:
+    ended_well(run_ranks(MAIN, *STILL, count=1))
+    (path,) = cache.rglob("*.safetensors")
+    path.unlink()
+    in_the_way = path.with_suffix(".parts-0")
+    in_the_way.touch()
+    assert "parts-0: not written, FileExistsError" in said_once(run_ranks(MAIN, *STILL, *SHARDED))
+    in_the_way.unlink()
+    assert weights(cache)
+    apart = run_ranks(APART + MAIN, *STILL, *SHARDED)
+    assert "do not see each other's files; set XDG_CACHE_HOME" in said_once(apart)
+    assert not list(cache.parent.rglob("*.parts-*"))
+
+
+APART = "import os; os.environ['XDG_CACHE_HOME'] += '/host' + os.environ['RANK']\n"
+
+
+def said_once(runs: list["subprocess.CompletedProcess[str]"]) -> str:
+    lines = ended_well(runs).splitlines()
+    (said,) = [line for line in lines if "training goes on, and a kill would cost" in line]
+    return said
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
 
 
 WRONG = {
