@@ -20,7 +20,7 @@ from compression.checks import is_whole
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.layers import check_model, record_left_out
 from compression.modes import evaluating
-from compression.training import Labelled, example_of
+from compression.training import Labelled, Loss, example_of
 
 TOLERANCE = 1e-3
 """Of the largest output: what was cut is what was zeroed but for the network's own rounding."""
@@ -85,6 +85,7 @@ def choose(
     multiple_of: int = 16,
     at_least: float = 0.1,
     seed: int = 0,
+    loss: Loss | None = None,
 ) -> Choice:
     """Return what may go of `model`, and how much it is worth; options as of `remove_channels`."""
     _check_network(model)
@@ -95,7 +96,7 @@ def choose(
     widths = widths_of(channels)
     if not widths:
         raise _nothing(model, channels)
-    scores = scores_of(model, channels, widths, criterion, batches=batches, seed=seed)
+    scores = scores_of(model, channels, widths, criterion, batches=batches, seed=seed, loss=loss)
     steps = [width.step(channels, multiple_of) for width in widths]
     saving = SAVING.get(criterion, SAVING_BY_NORMS)
     return Choice(model, inputs, channels, widths, scores, steps, at_least, saving)

@@ -5,7 +5,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compression.channels.units import Width
 from compression.channels.walk import Channels, Place
@@ -13,7 +12,7 @@ from compression.errors import CompressionError
 from compression.layers import copy_model, failing_module, same_memory
 from compression.modes import evaluating
 from compression.narrow import BATCH_NORMS
-from compression.training import Labelled, pairs_of
+from compression.training import Labelled, Loss, loss_of, pairs_of
 
 Criterion = Literal["l1", "l2", "fpgm", "batch-norm", "taylor", "random"]
 CRITERIA = get_args(Criterion)
@@ -29,14 +28,15 @@ def scores_of(
     *,
     batches: Iterable[Any] | Labelled | None = None,
     seed: int = 0,
+    loss: Loss | None = None,
 ) -> Tensor:
     """Return the score of each unit by its root label, comparable between widths.
 
     - "l1", "l2": the sum of |w| or w^2 of its filters (Li et al. 2017, arXiv:1608.08710)
     - "fpgm": the distances of its filters to the layer's others (He et al. 2019, arXiv:1811.00250)
     - "batch-norm": the scales |gamma| of its batch norms (Liu et al. 2017, arXiv:1708.06519)
-    - "taylor": the sum of (w g)^2 over all its weights, g the gradient of the cross-entropy of
-      `batches` of (inputs, labels) (Molchanov et al. 2019, arXiv:1906.10771)
+    - "taylor": the sum of (w g)^2 over all its weights, g the gradient of the `loss`, that of `fit`,
+      of `batches` of (inputs, labels) (Molchanov et al. 2019, arXiv:1906.10771)
     - "random": numbers by `seed`, the control
 
     A score but Taylor's is divided by the sum of those that are as large or larger in its width
@@ -47,7 +47,7 @@ def scores_of(
         raw = torch.rand(len(channels.labels), generator=generator, dtype=torch.float64)
         return _lamp(raw, widths)
     if criterion == "taylor":
-        return _taylor(model, channels, batches)
+        return _taylor(model, channels, batches, loss)
     if criterion == "fpgm":
         return _lamp(_distances(model, channels), widths)
     if criterion == "batch-norm":
@@ -125,7 +125,10 @@ def _norm_scales(model: nn.Module, channels: Channels, widths: Sequence[Width]) 
 
 
 def _taylor(
-    model: nn.Module, channels: Channels, batches: Iterable[Any] | Labelled | None
+    model: nn.Module,
+    channels: Channels,
+    batches: Iterable[Any] | Labelled | None,
+    loss: Loss | None,
 ) -> Tensor:
     if batches is None:
         raise CompressionError(
@@ -135,7 +138,7 @@ def _taylor(
     network.requires_grad_(True)
     with evaluating(network), torch.enable_grad():
         for number, batch in enumerate(pairs_of(batches), 1):
-            _backward(network, batch, number)
+            _backward(network, batch, number, loss)
     keys = [
         (place, axis)
         for place, axis in channels.owned
@@ -148,21 +151,33 @@ def _taylor(
         grad = getattr(network.get_submodule(place.module), place.attribute).grad
         return (tensor * grad).pow(2)
 
-    return _summed(model, channels, keys, measure)
+    scores = _summed(model, channels, keys, measure)
+    if not scores.isfinite().all():
+        raise CompressionError(
+            'criterion "taylor": gradients are infinite or NaN; take a loss that has one everywhere'
+        )
+    return scores
 
 
-def _backward(network: nn.Module, batch: Any, number: int) -> None:
+def _backward(network: nn.Module, batch: Any, number: int, loss: Loss | None) -> None:
+    what = f'criterion "taylor": batch {number}'
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise CompressionError(
-            f'criterion "taylor": batch {number}: expected a pair (inputs, labels), found '
-            f"{type(batch).__name__}"
+            f"{what}: expected a pair (inputs, labels), found {type(batch).__name__}"
         )
     inputs, labels = batch
     try:
-        F.cross_entropy(network(inputs).float(), labels).backward()  # type: ignore[no-untyped-call]
-    except (CompressionError, torch.OutOfMemoryError):
+        value = loss_of(network, inputs, labels, loss)
+        value.backward()  # type: ignore[no-untyped-call]
+    except torch.OutOfMemoryError:
         raise
+    except CompressionError as error:
+        raise type(error)(f"{what}: {error}") from error
     except Exception as error:  # whatever the user's code does with a batch
         raise CompressionError(
-            f'criterion "taylor": batch {number} fails at {failing_module(network, error)}: {error}'
+            f"{what} fails at {failing_module(network, error)}: {error}"
         ) from error
+    if not torch.isfinite(value):
+        raise CompressionError(
+            f"{what}: the loss is {value.item()}; leave the batch out, or what in it is no number"
+        )

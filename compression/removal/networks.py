@@ -8,7 +8,7 @@ from torch import nn
 from compression.channels import Criterion, check_fraction, choose, reach
 from compression.errors import CompressionError
 from compression.removal.latency import Deployed, as_int8, reach_latency
-from compression.training import Labelled
+from compression.training import Labelled, Loss
 
 _BUDGETS = "macs, parameters or latency_ms"
 
@@ -26,6 +26,7 @@ def remove_channels(
     at_least: float = 0.1,
     seed: int = 0,
     deployed: Deployed = as_int8,
+    loss: Loss | None = None,
 ) -> nn.Module:
     """Return a copy of `model` without the channels that are worth least: smaller, plain layers.
 
@@ -35,7 +36,8 @@ def remove_channels(
     kernels by default.
 
     criterion    "l2" or "l1" (the norms of filters), "fpgm", "batch-norm", "taylor", which looks at
-                 `batches` of (inputs, labels), a Dataset's too, or "random", the control, by `seed`
+                 `batches` of (inputs, labels), a Dataset's too, by the `loss`, that of `fit`, or
+                 "random", the control, by `seed`
     multiple_of  of what the width of each layer is a multiple, unless it stays whole; the half, a
                  quarter, ... in a layer that has no more channels than that
     at_least     the fraction of each width that stays
@@ -74,6 +76,7 @@ def remove_channels(
         multiple_of=multiple_of,
         at_least=at_least,
         seed=seed,
+        loss=loss,
     )
     if name == "latency_ms":
         return reach_latency(choice, budget, deployed)

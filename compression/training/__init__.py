@@ -4,7 +4,7 @@ from compression.training.batches import Feed
 from compression.training.checks import check_labels
 from compression.training.evaluation import BATCH_SIZES, correct_images, predict, scores
 from compression.training.inputs import example_of, input_batches, pairs_of
-from compression.training.loop import EpochReport, feed_of, fit
+from compression.training.loop import EpochReport, feed_of, fit, loss_of
 from compression.training.metrics import (
     F1,
     MEAN_ABSOLUTE_ERROR,
@@ -44,6 +44,7 @@ __all__ = [
     "has_bfloat16",
     "input_batches",
     "is_sharded",
+    "loss_of",
     "pairs_of",
     "predict",
     "scores",

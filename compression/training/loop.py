@@ -20,7 +20,7 @@ from compression.training.optimizers import optimizer_of
 from compression.training.probe import Trial
 from compression.training.ranks import Ranks, ranks_here
 from compression.training.recipe import Recipe, has_bfloat16, rate_of, seed_of
-from compression.training.run import Check, Loss, Run
+from compression.training.run import Check, Loss, Run, scalar
 from compression.training.sharding import is_sharded
 from compression.training.sources import AnySplit, Labelled, as_split
 from compression.training.split import Split
@@ -168,6 +168,22 @@ def _cross_entropy(train: AnySplit, recipe: Recipe, ranks: Ranks) -> Loss:
         return value * (images / len(labels) / counted)
 
     return loss
+
+
+def loss_of(model: nn.Module, inputs: Tensor, labels: Any, loss: Loss | None = None) -> Tensor:
+    """Return the loss of a batch as `fit` takes it, in float32: cross-entropy where it is None.
+
+    Raises what `fit` raises of a batch, and the errors of the network and the loss as they are.
+    """
+    device = next(model.parameters()).device
+    outputs = forward_of(model, _IN_FLOAT32, device, whole=loss is not None)(inputs)
+    if loss is not None:
+        return scalar(loss(outputs, labels, inputs))
+    check_labels(labels, outputs.shape)
+    return F.cross_entropy(outputs, labels if labels.is_floating_point() else labels.long())
+
+
+_IN_FLOAT32 = Recipe(epochs=1, batch_size=1, learning_rate=1.0)
 
 
 def _penalized(loss: Loss, penalty: Callable[[], Tensor] | None) -> Loss:

@@ -75,7 +75,7 @@ class Run:
             self.synchronized.weight = share.images / len(inputs)
             what = f"{check.where}: inputs {describe(inputs)}, labels {describe_any(labels)}"
             with named_errors(self.model, what):
-                value = _scalar(self.loss(self.forward(inputs), labels, inputs))
+                value = scalar(self.loss(self.forward(inputs), labels, inputs))
             total += value.detach() * share.images
             check(total, self.optimizer.param_groups[0]["lr"])
             with named_errors(self.model, what):
@@ -126,7 +126,7 @@ class Run:
         return state
 
 
-def _scalar(value: Any) -> Tensor:
+def scalar(value: Any) -> Tensor:
     """Return the loss where a step can be taken by it."""
     if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
         found = describe(value) if isinstance(value, Tensor) else type(value).__name__
