@@ -63,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--network",
-        metavar="torchvision:NAME",
+        metavar="torchvision:NAME|timm:NAME",
         help=f"of --workload {FOLDER.name}; default torchvision:resnet18",
     )
     group.addoption(

@@ -82,8 +82,9 @@ class Named:
 def named(name: str) -> Named:
     """Return, for a Workload's `network`, one by its name, with as many classes as the data has.
 
-    `name` is torchvision:NAME of a classification model, "resnet18-cifar" or "five-layer-cnn"
-    (compression.Architecture). An unknown one raises CompressionError before any image is decoded.
+    `name` is torchvision:NAME of a classification model, timm:NAME with the package timm,
+    "resnet18-cifar" or "five-layer-cnn" (compression.Architecture). An unknown one raises
+    CompressionError before any image is decoded.
 
     >>> named("torchvision:mobilenet_v2").of(3)
     Architecture(name='mobilenet_v2', num_classes=3)
