@@ -1,6 +1,7 @@
-"""Try every function on torchvision's networks: `python -m benchmarks.coverage [-o FILE] [NAME...]`.
+"""Try every function on other people's networks: `python -m benchmarks.coverage [-o FILE] [NAME...]`.
 
-Prints the table as Markdown, or writes it to FILE; exit status 1 where a cell is WRONG.
+A NAME is one of torchvision's classification networks, or timm:NAME. Prints the table as Markdown, or
+writes it to FILE; exit status 1 where a cell is WRONG.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import torchvision
 
 from benchmarks.coverage import COLUMNS, Case, Cell, cell_of, markdown
 from benchmarks.coverage.report import summary
+from compression.architectures import Architecture
 from compression.atomic import write_atomically
 from compression.errors import CompressionError
 
@@ -38,9 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     known = torchvision.models.list_models(torchvision.models)
     names = known if options.all else options.names or FAMILIES.split()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; choose of {', '.join(known)}")
+    try:
+        for name in names:
+            Architecture(name, 1)
+    except CompressionError as error:
+        parser.error(str(error))
     if options.output and not options.output.parent.is_dir():
         parser.error(f"{options.output}: the folder {options.output.parent} does not exist")
     warnings.simplefilter("ignore")  # torchvision's, of how weights will be drawn

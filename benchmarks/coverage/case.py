@@ -21,6 +21,8 @@ IMAGES = 2
 SIDE = 64
 SIDES = {"vit": 224, "maxvit": 224, "inception": 96}
 """Of the networks that take no images of 64 pixels, by the beginning of their names."""
+FIXED = "fixed_input_size"
+"""Where timm says of a network that it takes images of one size."""
 
 
 class WrongResultError(Exception):
@@ -28,12 +30,14 @@ class WrongResultError(Exception):
 
 
 class Case:
-    """One of torchvision's networks with drawn weights, images for it, and its float64 outputs."""
+    """A network of torchvision or timm with drawn weights, images for it, and its float64 outputs."""
 
     def __init__(self, name: str) -> None:
         """Draw the network and the images by seed 0."""
         self.name, self.model = name, draw_statistics(drawn(name, NUM_CLASSES))
         side = next((n for start, n in SIDES.items() if name.startswith(start)), SIDE)
+        told: Any = getattr(self.model, "default_cfg", {})
+        side = told["input_size"][-1] if told.get(FIXED) else side
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randn(IMAGES, 3, side, side, generator=generator)
         self.wanted = in_float64(self.model, self.x)

@@ -4,18 +4,19 @@ import datetime
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 
 import torch
-import torchvision
 
 from benchmarks.coverage.case import Cell
 from benchmarks.machine.device import device_name
+from compression.architectures import TIMM
 
-HEAD = """# torchvision's classification networks, function by function
+HEAD = """# {whose} classification networks, function by function
 
-Made by `{command}` on {date}: {device}, {cores} cores, torch {torch}, torchvision {torchvision},
-Python {python}. Weights are drawn at random, 10 classes, 2 images of 64 pixels (224 for vision
-transformers, 96 for Inception).
+Made by `{command}` on {date}:
+{device}, {cores} cores, torch {torch}, {package} {version}, Python {python}. Weights are drawn at
+random, 10 classes, 2 images of 64 pixels, or of the size that a network asks for.
 
 `ok` says that the result was compared and is right, with a number where one tells something: dB
 against the same network in float64, how many batch norms were folded, how many weights `left_out`
@@ -31,10 +32,11 @@ def markdown(table: Mapping[str, Sequence[Cell]], headings: Sequence[str], comma
     for name, cells in table.items():
         lines.append(_line([name, *(_text(cell, notes) for cell in cells)]))
     about = [f"{number}. {sentence}" for sentence, number in notes.items()]
+    package = "timm" if any(name.startswith(TIMM) for name in table) else "torchvision"
     head = HEAD.format(
         command=command, date=datetime.date.today().isoformat(), cores=os.cpu_count(),
-        device=device_name(torch.device("cpu")), torch=torch.__version__,
-        torchvision=torchvision.__version__, python=platform.python_version(),
+        device=device_name(torch.device("cpu")), torch=torch.__version__, package=package,
+        version=version(package), python=platform.python_version(), whose=f"{package}'s",
     )  # fmt: skip
     return "\n".join([head, *lines, "", summary(table), "", *about]).rstrip() + "\n"
 

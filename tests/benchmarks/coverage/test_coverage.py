@@ -62,7 +62,7 @@ def test_the_command_writes_a_row_for_each_network(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet19"], "unknown: resnet19; choose of alexnet, "),
+        (["resnet19"], "unknown architecture 'resnet19': choose "),
         (["-o", "/no/folder/page.md"], "/no/folder/page.md: the folder /no/folder does not exist"),
     ],
 )
