@@ -171,7 +171,8 @@ def float_graph(
             refusals.append((folded is not None, error))
         else:
             return folded, chain([first], batches), shown
-    raise max(refusals[:-3:-1], key=lambda refusal: refusal[0])[1]  # what got farther
+    (_, any_size), (was_followed, one_size) = refusals[-2:]
+    raise one_size if was_followed else any_size
 
 
 def _folded(traced: fx.GraphModule, shown: Shown) -> fx.GraphModule:

@@ -111,12 +111,8 @@ _OPERATORS: dict[str, _Operator] = {
         lambda _, x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False),
         nn.Identity, _MAPS,
     ),
-    "a convolution": (lambda s, x: F.conv2d(x, s.r), _weights(4, 8, 3, 3), _MAPS),
     "a transposed convolution": (
         lambda s, x: F.conv_transpose2d(x, s.r), _weights(8, 4, 2, 2), _MAPS
-    ),
-    "a product with a matrix": (
-        lambda s, x: F.linear(x.flatten(1), s.r), _weights(5, 48), _ROWS
     ),
     "a border that mirrors": (_own, _border("reflect"), _MAPS),
     "a border that wraps": (_own, _border("circular"), _MAPS),

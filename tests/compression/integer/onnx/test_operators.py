@@ -121,7 +121,7 @@ WHOLE: dict[str, tuple[Callable[[], Made], int]] = {
     "norms of groups": (groups, 6),
     "swin, hooked": (hooked, 1),
     "swin_v2": (swin_v2, 3),
-    "a border after a pool": (bordered, 1),
+    "a border after a pool": (bordered, 0),
     **{n: (partial(of_parts, n), 0) for n in PARTS if n != "a cell"},  # whose batch is fixed
 }
 
