@@ -67,7 +67,7 @@ def test_channels_go(name: str, tmp_path: Path) -> None:
 
 def test_a_file_names_them() -> None:
     model = factory("mobilenetv3_small_050")
-    assert model()(images(1, 32)).shape == (1, 10)
+    assert model().eval()(images(1, 32)).shape == (1, 10)
     stored = 4 * sum(p.numel() for p in model().parameters())
     assert stored <= model.about_bytes() <= 2 * stored
     with pytest.raises(CompressionError, match=r"timm:NAME is one of timm\.list_models"):
