@@ -1,5 +1,6 @@
 """Operators that static INT8 has in other words: a difference is a sum, a stack a concatenation."""
 
+import math
 import operator
 from typing import Any
 
@@ -15,6 +16,7 @@ from compression.quantization.padding import join_border
 _DIFFERENCES = (operator.sub, torch.sub, torch.subtract, "sub", "subtract")
 _STACKS = (torch.stack,)
 _EXPANSIONS = ("expand_as",)
+_TOTALS = (torch.sum, "sum")
 _SUMS = (operator.add, torch.add, "add", operator.mul, torch.mul, "mul")
 _LAYERS: dict[Any, Any] = dict(zip((F.conv1d, F.conv2d, F.conv3d), CONVOLUTIONS, strict=True))
 _OPTIONS = ("stride", "padding", "dilation", "groups")
@@ -64,6 +66,9 @@ def _in_other_words(
     if target in _EXPANSIONS and all(_beside(user, node) for user in node.users):
         found: Any = node.args[0]
         return found
+    if target in _TOTALS and (count := _summed(node)):
+        mean = _at(node, graph.call_method("mean", node.args, dict(node.kwargs)))
+        return graph.call_function(operator.mul, (mean, count))
     if target is F.linear or target in _LAYERS:
         return _layer(traced, node, constants)
     return join_border(traced, node)
@@ -72,6 +77,17 @@ def _in_other_words(
 def _beside(user: fx.Node, node: fx.Node) -> bool:
     """Tell whether a sum or a product broadcasts `node` to the shape that it was expanded to."""
     return user.target in _SUMS and node.args[1] in user.args
+
+
+def _summed(node: fx.Node) -> int:
+    """Return how many numbers a sum over axes of known size adds; 0 where they are not known."""
+    source: Any = node.args[0]
+    sizes, dims = source.meta.get("sizes"), argument(node, 1, "dim")
+    dims = [dims] if type(dims) is int else dims
+    if not sizes or not isinstance(dims, list | tuple) or "dtype" in node.kwargs or not dims:
+        return 0
+    axes = [dim % (len(sizes) + 1) - 1 for dim in dims]
+    return 0 if -1 in axes else math.prod(sizes[axis] for axis in axes)
 
 
 def _neg(node: fx.Node, x: fx.Node) -> fx.Node:

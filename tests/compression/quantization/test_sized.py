@@ -71,6 +71,7 @@ NETS: dict[str, Any] = {
     "a border of ones": lambda: By(lambda s, x: F.pad(s.a(x), [x.dim() - 3] * 4, value=1.0)),
     "a shape taken over": lambda: By(lambda s, x: s.a(x).flatten(1).view_as(s.a(x)) + s.a(x)),
     "a kind": lambda: By(lambda s, x: s.a(x) if x.dtype.is_floating_point and x.dim() > 3 else x),
+    "a sum": lambda: By(lambda s, x: s.a(x).sum((2, -1))),
     "a size times": lambda: By(lambda s, x: s.a(x) * x.shape[3]),
 }  # fmt: skip
 
