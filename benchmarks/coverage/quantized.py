@@ -19,7 +19,7 @@ CAST = {torch.float16: 40.0, torch.bfloat16: 20.0}
 """dB: 11 and 8 bits of precision are 66 and 48 dB per operation, less over 20 to 100 layers."""
 ROUNDING = 1.0
 """dB that two executors of the same codes may differ by: their sums round differently."""
-QUANTIZED_WEIGHTS = (nn.Linear, nn.Conv2d)
+QUANTIZED_WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def check_fold_batch_norm(case: Case) -> str:

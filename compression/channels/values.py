@@ -80,5 +80,5 @@ def value_of(full: Tensor, labels: Labels) -> Value | None:
         # One label for all: what hangs together whole cannot go.
         labels.freeze(full.unique(), "all of them hang together, and one must stay")
         return Value(shape)
-    rows = full.movedim(axes[0], 0).flatten(1)
+    rows = full.movedim(axes[0], 0).reshape(shape[axes[0]], -1)
     return Value(shape, axes[0], rows[:, 0].clone())

@@ -47,12 +47,18 @@ class Same(nn.Conv2d):
 
 
 class Standardized(nn.Conv2d):
-    """A convolution of standardized weights, as timm's StdConv2d."""
+    """A convolution of standardized weights times a gain, as timm's ScaledStdConv2d."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Draw the gains."""
+        super().__init__(*args, **options)
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardize, and convolve."""
         rows = self.weight.reshape(1, self.out_channels, -1)
-        rows = F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=1e-6)
+        gains = (self.gain * 0.5).view(-1)
+        rows = F.batch_norm(rows, None, None, gains, training=True, momentum=0.0, eps=1e-6)
         weight = rows.reshape_as(self.weight)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import compression as c
+from compression.errors import CompressionError
 from compression.graph import fold_batch_norm, trace
 from compression.integer import lacking
 from tests.support import subclasses
@@ -112,6 +113,11 @@ def test_channels_go_and_the_file_tells_the_widths(kind: type[nn.Module], tmp_pa
     again = c.load(tmp_path / "small.safetensors", lambda: network(kind, **options))
     assert torch.equal(again(x), small(x))
     assert again[1].num_features == small[1].num_features  # type: ignore[index]
+
+
+def test_weights_that_are_made_at_each_call_keep_their_channels() -> None:
+    with pytest.raises(CompressionError, match="no channel of the network can go"):
+        c.remove_channels(network(Standardized), images(1), macs=0.9, at_least=0.5)
 
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, Same])
