@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.baseline.networks import drawn
+from compression.architectures import TIMM
 from compression.errors import CompressionError
 from compression.quantization import StaticQuantizedModel, quantize_static
 
@@ -35,7 +36,8 @@ class Case:
     def __init__(self, name: str) -> None:
         """Draw the network and the images by seed 0."""
         self.name, self.model = name, draw_statistics(drawn(name, NUM_CLASSES))
-        side = next((n for start, n in SIDES.items() if name.startswith(start)), SIDE)
+        plain = name.removeprefix(TIMM)
+        side = next((n for start, n in SIDES.items() if plain.startswith(start)), SIDE)
         told: Any = getattr(self.model, "default_cfg", {})
         side = told["input_size"][-1] if told.get(FIXED) else side
         generator = torch.Generator().manual_seed(0)
