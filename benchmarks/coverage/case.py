@@ -54,7 +54,8 @@ class Case:
 def draw_statistics(model: nn.Module) -> nn.Module:
     """Draw in place what new networks have at 0 or 1, where a fault would not show.
 
-    These are batch norms' means and variances, and the weights of vision transformers' last layer.
+    These are batch norms' means and variances, the weights of vision transformers' last layer, and
+    their tokens and positions: as large as the patches that they are added to, which 8 bits hold too.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -64,8 +65,10 @@ def draw_statistics(model: nn.Module) -> nn.Module:
             ):
                 if statistics is not None:
                     nn.init.uniform_(statistics, low, high)
-    for weight in model.parameters():
-        if weight.ndim > 1 and not weight.any():
+    for name, weight in model.named_parameters():
+        if any(word in name for word in ("_token", "pos_embed")):
+            nn.init.normal_(weight, std=0.5)
+        elif weight.ndim > 1 and not weight.any():
             nn.init.normal_(weight, std=0.02)
     return model
 
