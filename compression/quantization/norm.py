@@ -30,7 +30,8 @@ class QuantizedLayerNorm(Codes):
     def __init__(self, norm: nn.LayerNorm, inputs: QParams, output: QParams, name: str) -> None:
         """Take over factors, shifts and epsilon of `norm`; `name` is its name in an error."""
         super().__init__(output)
-        self.dims, self.eps = len(norm.normalized_shape), norm.eps
+        self.shape, self.eps = tuple(norm.normalized_shape), norm.eps
+        self.dims = len(self.shape)
         self.count = math.prod(norm.normalized_shape)
         if not 0 < self.count <= MOST_CODES:
             raise CompressionError(
@@ -39,7 +40,7 @@ class QuantizedLayerNorm(Codes):
             )
         for role, default in (("weight", 1.0), ("bias", 0.0)):
             held = getattr(norm, role)
-            given = torch.full(norm.normalized_shape, default) if held is None else held
+            given = torch.full((1,) * self.dims, default) if held is None else held
             self.register_buffer(role, given.detach().float().to(inputs.scale.device).clone())
         self.register_buffer("input_scale", inputs.scale.clone())
         if not all(torch.isfinite(part).all() for part in self.factors()):
@@ -51,9 +52,11 @@ class QuantizedLayerNorm(Codes):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return the factors and shifts in units of the output, float32, flat."""
-        return (self.weight / self.output_scale).flatten(), (
-            self.bias / self.output_scale
-        ).flatten()
+        weight, bias = (
+            (part / self.output_scale).expand(self.shape).flatten().contiguous()
+            for part in (self.weight, self.bias)
+        )
+        return weight, bias
 
     def epsilon(self) -> Tensor:
         """Return C^2 eps in squared steps of the input: float32, 0-dim, above 0."""

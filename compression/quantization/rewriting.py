@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from compression.layers import CONVOLUTIONS
 from compression.quantization.fallback import constants_of
+from compression.quantization.grouping import norm_rows
 from compression.quantization.operators import argument
 from compression.quantization.padding import join_border
 
@@ -71,7 +72,7 @@ def _in_other_words(
         return graph.call_function(operator.mul, (mean, count))
     if target is F.linear or target in _LAYERS:
         return _layer(traced, node, constants)
-    return join_border(traced, node)
+    return join_border(traced, node) or norm_rows(traced, node)
 
 
 def _beside(user: fx.Node, node: fx.Node) -> bool:

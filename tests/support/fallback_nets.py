@@ -99,7 +99,6 @@ _OPERATORS: dict[str, _Operator] = {
     "angle between rows": (
         lambda _, x: F.cosine_similarity(x[:, :1], x[:, 1:], dim=2), nn.Identity, _ROWS
     ),
-    "norm of groups": (_own, partial(nn.GroupNorm, 2, 8), _MAPS),
     "norm of images": (
         _own, partial(nn.InstanceNorm2d, 8, affine=True, track_running_stats=True), _MAPS
     ),

@@ -9,7 +9,7 @@ from compression.quantization import modules as q
 
 def normalize(graph: Graph, layer: q.QuantizedLayerNorm, real: str) -> str:
     """Write a LayerNorm of `real`."""
-    names = [graph.constant(part) for part in (layer.weight, layer.bias)]
+    names = [graph.constant(part.expand(layer.shape)) for part in (layer.weight, layer.bias)]
     return graph.node(
         "LayerNormalization", [real, *names], axis=-layer.dims, epsilon=float(layer.eps)
     )

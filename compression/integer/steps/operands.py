@@ -35,10 +35,14 @@ def _is_linear(layer: nn.Module) -> bool:
 
 def _misplaced_factor(layout: Layout, node: fx.Node, layer: q.QuantizedProduct) -> str | None:
     """Say what no step can multiply: a factor is as large as the product, or a number per channel."""
-    outputs, rank = layout.spatial(node), len(layout.shapes[node])
-    shapes = [list(s) for s in layer.whole(_shapes(layout, node), lambda codes: list(codes.shape))]
+    outputs, rank, axis = layout.spatial(node), len(layout.shapes[node]), layout.axis(node)
+
+    def constant(codes: Tensor) -> list[int]:
+        wide = [*[1] * (rank - codes.ndim), *codes.shape]
+        return _laid(wide, layout.shapes[node], axis) if len(wide) == rank else wide
+
+    shapes = [list(s) for s in layer.whole(_shapes(layout, node), constant)]
     held = [[*[1] * (rank - len(shape)), *shape] for shape in shapes]
-    axis = layout.axis(node)
     sides = [spatial(shape, axis) for shape in held if len(shape) == rank]
     if (
         len(sides) == 2
@@ -69,14 +73,14 @@ def values_read(
     *,
     broadcast: bool,
 ) -> list[Value]:
-    """Return where the operands of a layer lie; constants `broadcast` to its shape or as they are."""
+    """Return where the operands of a layer lie; constants `broadcast` to it or as they are read."""
     shape, axis = layout.shapes[node], layout.axis(node)
 
     def held(codes: Tensor) -> Value:
-        wide = [*[1] * (len(shape) - codes.ndim), *codes.shape]
-        return _constant(
-            layout, codes.broadcast_to(shape) if broadcast else codes.view(wide), axis, target
-        )
+        laid = [*[1] * (len(shape) - codes.ndim), *codes.shape]
+        if isinstance(layer, q.QuantizedProduct):
+            laid = _laid(laid, shape, axis)
+        return _constant(layout, codes.broadcast_to(shape if broadcast else laid), axis, target)
 
     found = layer.whole([layout.read(node, source) for source in node.args], held)
     zeros = [target.zero(zero) for zero in layer.input_zero_points]
@@ -84,6 +88,11 @@ def values_read(
         replace(value, geometry=replace(value.geometry, zero=zero))
         for value, zero in zip(found, zeros, strict=True)
     ]
+
+
+def _laid(constant: list[int], shape: list[int], axis: int) -> list[int]:
+    """Return in which shape a constant factor is laid out: a number per channel, or as the product."""
+    return constant if spatial(constant, axis) == [spatial(shape, axis)[0], 1, 1] else shape
 
 
 def _constant(layout: Layout, codes: Tensor, axis: int, target: Target) -> Value:

@@ -54,6 +54,9 @@ class By(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.a, self.how = conv(3, 8, 3, padding=1), forward
+        self.groups, self.each = nn.GroupNorm(4, 8), nn.InstanceNorm2d(8)
+        for parameter in self.groups.parameters():
+            nn.init.uniform_(parameter, 0.5, 1.5)
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.how(self, x)
@@ -71,6 +74,11 @@ NETS: dict[str, Any] = {
     "a border of ones": lambda: By(lambda s, x: F.pad(s.a(x), [x.dim() - 3] * 4, value=1.0)),
     "a shape taken over": lambda: By(lambda s, x: s.a(x).flatten(1).view_as(s.a(x)) + s.a(x)),
     "a kind": lambda: By(lambda s, x: s.a(x) if x.dtype.is_floating_point and x.dim() > 3 else x),
+    "a norm of groups": lambda: By(lambda s, x: F.relu(s.groups(s.a(x)))),
+    "a norm of groups, called": lambda: By(
+        lambda s, x: F.group_norm(s.a(x), 2, s.groups.weight * 2, None, 0.1)
+    ),
+    "a norm of each channel": lambda: By(lambda s, x: s.each(s.a(x))),
     "a sum": lambda: By(lambda s, x: s.a(x).sum((2, -1))),
     "a size times": lambda: By(lambda s, x: s.a(x) * x.shape[3]),
 }  # fmt: skip

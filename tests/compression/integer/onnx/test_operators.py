@@ -118,7 +118,7 @@ def of_parts(name: str) -> Made:
 WHOLE: dict[str, tuple[Callable[[], Made], int]] = {
     "mixed": (lambda: (Mixed().eval(), numbers(8, 3, 4, 5)), 6),
     "classifier of sequences": (lambda: (Sequences().eval(), numbers(8, 7, 6)), 1),
-    "norms of groups": (groups, 6),
+    "norms of groups": (groups, 0),
     "swin, hooked": (hooked, 1),
     "swin_v2": (swin_v2, 3),
     "a border after a pool": (bordered, 0),
