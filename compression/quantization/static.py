@@ -85,13 +85,13 @@ def quantize_static(
     The network takes one tensor. It returns one, or several in tuples, lists, dictionaries and
     dataclasses, which come back as they are, each tensor by its own scale. Known are convolutions,
     linear layers, batch norm, LayerNorm, attention (whole, one operator, or written out; with constant
-    masks), activations (SiLU, GELU, sigmoid, ...: a table of 256 codes), clamps, additions, differences,
-    products, concatenation (of parameters too), pooling, means, reshaping, slices, splits, shuffles,
-    nearest and linear interpolation and dropout. A forward that branches on sizes is followed for images
-    of the first batch's, and then takes no others; so are borders, sums over axes and norms of groups of
-    channels. Another operator raises UnsupportedTypeError with its name and place before calibration,
-    and so does a network whose traced graph computes something else on the first batch. CompressionError
-    for unknown options and for inputs that the network cannot take.
+    masks), activations (SiLU, GELU, sigmoid, ...: a table of 256 codes), clamps, additions,
+    differences, products, concatenation (of parameters too), pooling, means, reshaping, slices,
+    splits, shuffles, nearest and linear interpolation and dropout. A forward that branches on sizes is
+    followed for images of the first batch's, and then takes no others; so are borders, sums over axes
+    and norms of groups of channels. Another operator raises UnsupportedTypeError with its name and
+    place before calibration, and so does a network whose traced graph computes something else on the
+    first batch. CompressionError for unknown options and for inputs that the network cannot take.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape
