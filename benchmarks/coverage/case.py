@@ -20,7 +20,7 @@ from compression.quantization import StaticQuantizedModel, quantize_static
 NUM_CLASSES = 10
 IMAGES = 2
 SIDE = 64
-SIDES = {"vit": 224, "maxvit": 224, "inception": 96}
+SIDES = {"vit": 224, "maxvit": 224, "inception_v4": 160, "inception": 96}
 """Of the networks that take no images of 64 pixels, by the beginning of their names."""
 FIXED = "fixed_input_size"
 """Where timm says of a network that it takes images of one size."""
