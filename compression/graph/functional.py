@@ -25,16 +25,20 @@ def _norm(held: Any, given: dict[str, Any]) -> nn.Module:
 
 
 def _linear(held: Any, _: dict[str, Any]) -> nn.Module:
-    outputs, inputs = held.weight.shape
-    return nn.Linear(inputs, outputs, bias=held.bias is not None, device="meta")
+    return bare_layer(nn.Linear, held.weight, held.bias)
 
 
 def _convolution(held: Any, given: dict[str, Any]) -> nn.Module:
     kind: Any = next(kind for kind in _CONVOLUTIONS if isinstance(held, kind))
-    outputs, inputs, *size = held.weight.shape
     options = {name: given[name] for name in ("stride", "padding", "dilation", "groups")}
-    bias, groups = held.bias is not None, given["groups"]
-    layer: nn.Module = kind(inputs * groups, outputs, size, bias=bias, device="meta", **options)
+    return bare_layer(kind, held.weight, held.bias, **options)
+
+
+def bare_layer(kind: Any, weight: Tensor, bias: Tensor | None, **options: Any) -> nn.Module:
+    """Return a linear layer or a convolution without data, of the shape that these tensors have."""
+    outputs, inputs, *sides = weight.shape
+    shape = (inputs * options.get("groups", 1), outputs, *([sides] if sides else []))
+    layer: nn.Module = kind(*shape, bias=bias is not None, device="meta", **options)
     return layer
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from compression.graph import bare_layer
 from compression.layers import CONVOLUTIONS
 from compression.quantization.fallback import constants_of
 from compression.quantization.grouping import norm_rows
@@ -19,7 +20,10 @@ _STACKS = (torch.stack,)
 _EXPANSIONS = ("expand_as",)
 _TOTALS = (torch.sum, "sum")
 _SUMS = (operator.add, torch.add, "add", operator.mul, torch.mul, "mul")
-_LAYERS: dict[Any, Any] = dict(zip((F.conv1d, F.conv2d, F.conv3d), CONVOLUTIONS, strict=True))
+_LAYERS: dict[Any, Any] = {
+    F.linear: nn.Linear,
+    **dict(zip((F.conv1d, F.conv2d, F.conv3d), CONVOLUTIONS, strict=True)),
+}
 _OPTIONS = ("stride", "padding", "dilation", "groups")
 
 
@@ -70,7 +74,7 @@ def _in_other_words(
     if target in _TOTALS and (count := _summed(node)):
         mean = _at(node, graph.call_method("mean", node.args, dict(node.kwargs)))
         return graph.call_function(operator.mul, (mean, count))
-    if target is F.linear or target in _LAYERS:
+    if target in _LAYERS:
         return _layer(traced, node, constants)
     return join_border(traced, node) or norm_rows(traced, node)
 
@@ -115,14 +119,7 @@ def _layer(
     options = {name: given[name] for name in _OPTIONS if name in given}
     if any(isinstance(v, fx.Node) for v in options.values()):
         return None
-    layer: Any
-    if node.target is F.linear:
-        layer = nn.Linear(weight.shape[1], len(weight), bias=bias is not None, device="meta")
-    else:
-        inputs = weight.shape[1] * options.get("groups", 1)
-        kind: Any = _LAYERS[node.target]
-        sizes, has_bias = tuple(weight.shape[2:]), bias is not None
-        layer = kind(inputs, len(weight), sizes, bias=has_bias, device="meta", **options)
+    layer: Any = bare_layer(_LAYERS[node.target], weight, bias, **options)
     layer.weight = nn.Parameter(weight.detach().clone())
     layer.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     name = f"{node.name}_layer"
