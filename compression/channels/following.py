@@ -1,6 +1,7 @@
 """Which channels of a network hang together: its graph is walked once, value by value."""
 
 import operator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -60,10 +61,8 @@ def _traced(
         if len(example) != 1 or not isinstance(example[0], Tensor):
             raise
         sizes = tuple(example[0].shape[1:])
-        try:
+        with suppress(UnsupportedTypeError):
             return sizes, trace(empty, whole=True, sizes=sizes)
-        except UnsupportedTypeError:
-            pass
         raise
 
 

@@ -65,9 +65,7 @@ def images_first(model: StaticQuantizedModel, example: Tensor) -> StaticQuantize
     """
     try:
         one, two = (_shapes(model, torch.cat([example[:1]] * count)) for count in (1, 2))
-    except (
-        Exception
-    ):  # whatever a network raises for inputs that are not its own; executors tell it
+    except Exception:  # of inputs that are not the network's own: executors say so
         return model
     places = {node: _images(shape, two.get(node, shape)) for node, shape in one.items()}
     turned = {

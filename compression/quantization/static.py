@@ -1,6 +1,7 @@
 """Static INT8: plan a traced network on integer codes, calibrate it, then build it."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
+from functools import cache
 from itertools import chain, product
 from typing import Any
 
@@ -162,12 +163,17 @@ def float_graph(
     ranges({}, method)
     batches = input_batches(calibration)
     first = next(batches)
+
+    @cache
+    def followed(sized: bool) -> tuple[fx.GraphModule, Shown]:
+        traced, shown = trace_and_verify(model, first, sized=sized)
+        return _folded(traced, shown), shown
+
     refusals: list[tuple[bool, UnsupportedTypeError]] = []
     for in_float, sized in product((False, True)[: 1 + fallback], (False, True)):
         folded = None
         try:
-            traced, shown = trace_and_verify(model, first, sized=sized)
-            folded = _folded(traced, shown)
+            folded, shown = followed(sized)
             plan_network(folded, fallback=in_float)
         except UnsupportedTypeError as error:
             refusals.append((folded is not None, error))
