@@ -7,12 +7,13 @@ from compression.graph.folding import (
     norms_as_convolutions,
     row_norms,
 )
-from compression.graph.functional import bare_layer
+from compression.graph.functional import arguments_of, bare_layer
 from compression.graph.inplace import number_nodes, place_of
 from compression.graph.tracing import trace
 
 __all__ = [
     "ChannelScale",
+    "arguments_of",
     "bare_layer",
     "fold_batch_norm",
     "fold_row_norms",

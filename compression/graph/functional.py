@@ -1,6 +1,6 @@
 """Layers of subclasses, whose forward calls torch's function with the layer's own tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
@@ -100,12 +100,17 @@ def with_parts(layer: nn.Module, held: nn.Module) -> nn.Module:
     return layer
 
 
+def arguments_of(node: fx.Node, names: Sequence[str]) -> dict[str, Any]:
+    """Return what a call is given by the names of its parameters, by position or not."""
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
 def _given(node: fx.Node, kind: _Kind) -> dict[str, Any] | None:
     """Return what a function is given by name, None where that is not what it is known to take."""
-    told = dict(zip(kind.arguments, node.args, strict=False))
-    if len(node.args) > len(kind.arguments) or told.keys() & node.kwargs.keys():
+    told = kind.arguments[: len(node.args)]
+    if len(node.args) > len(told) or node.kwargs.keys() & {*told}:
         return None
-    given = {**kind.defaults, **told, **node.kwargs}
+    given = kind.defaults | arguments_of(node, kind.arguments)
     plain = {name: v for name, v in given.items() if name not in ("input", *kind.tensors)}
     fixed = not any(isinstance(v, fx.Node) for part in plain.values() for v in _parts(part))
     return given if fixed and given.keys() == set(kind.arguments) else None

@@ -7,6 +7,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
+from compression.graph import arguments_of
 from compression.quantization.norm import MOST_CODES
 
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -43,8 +44,7 @@ def norm_rows(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 def _group_norm(traced: fx.GraphModule, node: fx.Node) -> dict[str, Any] | None:
     """Return what a norm of groups is given, as F.group_norm names it; None for another operator."""
     if node.target is F.group_norm:
-        told = {**dict(zip(_NAMES, node.args, strict=False)), **node.kwargs}
-        given = {"weight": None, "bias": None, "eps": 1e-5, **told}
+        given = {"weight": None, "bias": None, "eps": 1e-5} | arguments_of(node, _NAMES)
         return given if type(given["num_groups"]) is int else None
     layer: Any = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
     if type(layer) in _INSTANCE_NORMS and not layer.track_running_stats:

@@ -7,6 +7,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from compression.graph import arguments_of
+
 _PADS = (F.pad, torch.constant_pad_nd)
 _LAYERS = (
     nn.ZeroPad1d,
@@ -57,7 +59,7 @@ def _border(traced: fx.GraphModule, node: fx.Node) -> tuple[list[int], float] | 
         pads: Any = layer.padding if type(layer) in _LAYERS else None
         value = getattr(layer, "value", 0)
     else:
-        given = {**dict(zip(_NAMES, node.args, strict=False)), **node.kwargs}
+        given = arguments_of(node, _NAMES)
         constant = node.target in _PADS and given.get("mode", "constant") == "constant"
         pads, value = given.get("pad") if constant else None, given.get("value") or 0
     plain = isinstance(pads, list | tuple) and all(type(n) is int and n >= 0 for n in pads)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from compression.graph import bare_layer
+from compression.graph import arguments_of, bare_layer
 from compression.layers import CONVOLUTIONS
 from compression.quantization.fallback import constants_of
 from compression.quantization.grouping import norm_rows
@@ -110,7 +110,7 @@ def _layer(
 ) -> fx.Node | None:
     """Call the layer of a function whose weights are constants."""
     names = ("input", "weight", "bias", *(() if node.target is F.linear else _OPTIONS))
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given = arguments_of(node, names)
     tensors = [given.get("weight"), given.get("bias")]
     if not all(t is None or t in constants for t in tensors) or tensors[0] is None:
         return None
