@@ -1,9 +1,9 @@
 """A plan and the parameters of its codes -> the network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from compression.affine import QParams
 from compression.graph import place_of
@@ -32,6 +32,7 @@ from compression.quantization.plan import (
     Return,
     Scaling,
 )
+from compression.quantization.sums import rest_of
 
 
 def build_network(plan: Plan, qparams: Mapping[str, QParams]) -> fx.GraphModule:
@@ -50,12 +51,13 @@ class _Builder:
     """Makes modules and their calls item by item."""
 
     def __init__(self, plan: Plan, qparams: Mapping[str, QParams]) -> None:
-        self.constants = plan.constants
+        self.plan, self.constants = plan, plan.constants
         self.qparams = {node: qparams[name] for node, name in plan.codes.items()}
         self.graph = fx.Graph()
         self.modules: dict[str, nn.Module] = {}
         self.values: dict[fx.Node, Any] = {}
         self.reals: dict[fx.Node, fx.Node] = {}  # of what the network returns, by the new value
+        self.rests: dict[fx.Node, fx.Node] = {}  # by the new value: what its rounding left
 
     def add(self, item: Item) -> None:
         """Make one item."""
@@ -79,16 +81,55 @@ class _Builder:
             case Return(node):
                 self.graph.output(self._returned(node.args[0]))
             case Call():
-                self.values[item.node] = self._called(item, self._module(item))
+                module = self._module(item)
+                self.values[item.node] = self._called(item, module)
+                if item.node in self.plan.fine:
+                    self._keep_rest(item, module)
 
     def _called(self, item: Call, module: nn.Module) -> fx.Node:
-        self.modules[item.name] = module
-        inputs = [i for i in item.inputs if i not in self.constants]
         sizes = item.sizes if isinstance(item, Move | Interpolation) else ()
-        given = fx.node.map_arg((*inputs, *sizes), self.values.__getitem__)
-        call = self.graph.call_module(item.name, given)
+        given = fx.node.map_arg(sizes, self.values.__getitem__)
+        return self._call(item, item.name, module, (*self._read(item), *given))
+
+    def _call(self, item: Call, name: str, module: nn.Module, given: tuple[Any, ...]) -> fx.Node:
+        self.modules[name] = module
+        call = self.graph.call_module(name, given)
         call.meta["place"] = place_of(item.node)
         return call
+
+    def _read(self, item: Call) -> Iterator[fx.Node]:
+        """Yield the values that an item reads, and after one what its rounding left."""
+        fine = self.plan.fine_input(item)
+        for place, node in enumerate(item.inputs):
+            if node not in self.constants:
+                yield self.values[node]
+            if place == fine:
+                yield self.rests[self.values[node]]
+
+    def _keep_rest(self, item: Call, module: nn.Module) -> None:
+        """Have what the rounding of a sum or concatenation leaves computed, too."""
+        assert isinstance(module, q.QuantizedJoin)
+        value = self.values[item.node]
+        rest = q.QuantizedRest(module, self._operands(item), self.qparams[item.node])
+        given = (value, *self._read(item))
+        self.rests[value] = self._call(item, f"{item.name}_rest", rest, given)
+
+    def _operands(self, item: Call) -> list[QParams]:
+        """Return the parameters of what an item reads, in its order."""
+        found = [self.qparams[node] for node in item.inputs]
+        fine = self.plan.fine_input(item)
+        if fine is not None:
+            found.insert(fine + 1, rest_of(found[fine]))
+        return found
+
+    def _held(self, item: Call) -> dict[int, Tensor]:
+        """Return the constants that an item reads, by their places among its operands."""
+        fine = self.plan.fine_input(item)
+        return {
+            i + (fine is not None and i > fine): self.constants[node]
+            for i, node in enumerate(item.inputs)
+            if node in self.constants
+        }
 
     def _returned(self, result: Any) -> Any:
         """Return the network's result in its own structure, of real numbers."""
@@ -105,9 +146,8 @@ class _Builder:
 
     def _module(self, item: Call) -> nn.Module:
         """Return what computes an item on codes."""
-        before = [self.qparams[node] for node in item.inputs]
+        before, held = self._operands(item), self._held(item)
         after: Any = self.qparams.get(item.node)  # none for a last layer only
-        held = {i: self.constants[n] for i, n in enumerate(item.inputs) if n in self.constants}
         match item:
             case Layer(node=node, layer=layer):
                 name = str(node.target)
@@ -123,7 +163,8 @@ class _Builder:
             case Function(function=function):
                 return q.QuantizedFunction(function, before[0], after)
             case Norm(norm=norm, name=name):
-                return q.QuantizedLayerNorm(norm, before[0], after, name)
+                rest = before[1] if len(before) > 1 else None
+                return q.QuantizedLayerNorm(norm, before[0], after, name, rest=rest)
             case Attention(attended=how):
                 return q.QuantizedAttention(
                     before, after, scale=how.scale, mask=how.mask, causal=how.causal

@@ -45,11 +45,23 @@ class CodesOfSeveral(Codes):
         super().__init__(output)
         self.register_buffer("input_scales", torch.stack([q.scale for q in inputs]))
         self.register_buffer("input_zero_points", torch.stack([q.zero_point for q in inputs]))
-        self.held_places = tuple(held or ())
-        for place, value in (held or {}).items():
-            codes = quantize(value.to(inputs[place].scale.device), inputs[place])
-            self.register_buffer(f"held{place}", codes)
-        self.parameter_buffers = tuple(f"held{place}" for place in self.held_places)
+        self.hold(
+            {
+                place: quantize(value.to(inputs[place].scale.device), inputs[place])
+                for place, value in (held or {}).items()
+            }
+        )
+
+    def hold(self, codes: Mapping[int, Tensor]) -> None:
+        """Keep the codes of the values at these places."""
+        self.held_places = tuple(codes)
+        self.parameter_buffers = tuple(f"held{place}" for place in codes)
+        for place, held in codes.items():
+            self.register_buffer(f"held{place}", held)
+
+    def held(self) -> dict[int, Tensor]:
+        """Return the codes that are kept here, by their places."""
+        return {place: self.get_buffer(f"held{place}") for place in self.held_places}
 
     def whole(self, inputs: Sequence[T], held: Callable[[Tensor], T]) -> list[T]:
         """Return all operands in order: those given, and what `held` makes of the codes kept here."""

@@ -32,15 +32,17 @@ from compression.quantization.plan import (
 )
 
 
-def plan_network(folded: fx.GraphModule, *, fallback: bool = False) -> Plan:
+def plan_network(folded: fx.GraphModule, *, fallback: bool = False, streams: bool = True) -> Plan:
     """Return the plan of the network on codes that `folded`, batch norms folded, becomes.
+
+    With `streams` what rounding leaves of residual streams is kept.
 
     Raises UnsupportedTypeError with the place of an operator that is not known, and for a network of
     other than one input tensor, or that returns other than tensors. With `fallback` an operator that
     is not known stays in float, where it reads codes and constants.
     """
     check_ends(folded.graph)
-    planner = _Planner(folded, fallback)
+    planner = _Planner(folded, fallback=fallback, streams=streams)
     for node in folded.graph.nodes:
         planner.add(node)
     return planner.plan()
@@ -173,6 +175,7 @@ class _Planner(Joins):
     def _alias(self, node: fx.Node, source: fx.Node) -> None:
         self.items.append(Alias(node, source))
         self.roots[node] = self.roots.get(source, source)
+        self.fine.update([node] if source in self.fine else [])
         if source in self.codes:
             self.codes[node] = self.codes[source]
 
@@ -184,7 +187,7 @@ class _Planner(Joins):
             raise op.unknown_operator(node, type(layer), " with an output size")
         operands, end = [node.all_input_nodes[0]], node
         before, addition = self._next(node)
-        if addition is not None:
+        if addition is not None and addition not in self.stream:
             pair = op.addends_of(addition, self._kind(addition)) or []
             others = [a for a in pair if a is not before and a in self.codes]
             if len(others) == 1:  # the other operand is known by now: this layer is the last

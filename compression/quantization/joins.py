@@ -1,15 +1,19 @@
 """What a planner notes, and how it plans what reads several values, constants among them."""
 
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
+from compression.errors import UnsupportedTypeError
 from compression.graph import number_nodes, place_of
 from compression.quantization import operators as op
 from compression.quantization import rows
 from compression.quantization.ends import containers
 from compression.quantization.fallback import constants_of
 from compression.quantization.plan import Attention, Item, Join, Norm, Plan, Product
+from compression.quantization.streams import residual_streams
 
 _REPEATS = ("expand", "repeat")
 
@@ -17,7 +21,7 @@ _REPEATS = ("expand", "repeat")
 class Joins:
     """The items so far, and what they round; plans additions, products, concatenation and rows."""
 
-    def __init__(self, folded: fx.GraphModule, fallback: bool) -> None:
+    def __init__(self, folded: fx.GraphModule, *, fallback: bool, streams: bool) -> None:
         """Plan nothing yet."""
         self.constants = constants_of(folded)
         self.tokens: dict[fx.Node, Tensor] = {}  # constants that stand in each image
@@ -34,11 +38,33 @@ class Joins:
         self.inner: set[fx.Node] = set()  # what is read of an operator in float, computed with it
         self.roots: dict[fx.Node, fx.Node] = {}  # a node -> the first of the same value
         self.ends = containers(folded.graph)  # what reads a value to return it
+        self.stream: set[fx.Node] = self._residual_streams(folded) if streams else set()
+        self.fine: set[fx.Node] = set()  # the values of it
 
     def plan(self) -> Plan:
         """Return what has been planned."""
         codes = self.codes | {node: node.name for node in self.held}
-        return Plan(tuple(self.items), self.rounded, codes, self.held)
+        return Plan(tuple(self.items), self.rounded, codes, self.held, self.fine)
+
+    def _residual_streams(self, folded: fx.GraphModule) -> set[fx.Node]:
+        kinds = {n: self._kind(n) for n in folded.graph.nodes if n.op.startswith("call_")}
+
+        def readers(node: fx.Node) -> list[fx.Node]:
+            same = [n for n in node.users if n in kinds and self._keeps_values(n, kinds[n])]
+            return [*node.users, *chain.from_iterable(map(readers, same))]
+
+        return residual_streams(
+            [n for n, kind in kinds.items() if op.addends_of(n, kind) is not None],
+            [n for n, kind in kinds.items() if kind in op.CONCATENATE],
+            [n for n, kind in kinds.items() if kind in (nn.LayerNorm, F.layer_norm)],
+            readers,
+        )
+
+    def _keeps_values(self, node: fx.Node, kind: Any) -> bool:
+        try:
+            return op.keeps_values(node, kind)
+        except UnsupportedTypeError:  # told where it is planned, unless it stays in float
+            return False
 
     def _layer_of(self, node: fx.Node) -> nn.Module | None:
         return self.layers[str(node.target)] if node.op == "call_module" else None
@@ -99,6 +125,7 @@ class Joins:
     def _join(self, node: fx.Node, kind: Any, operands: list[Any], *, dim: int | None) -> None:
         self._check(node, kind, operands)
         self._round(node, self._take_clamp(node, node))
+        self.fine.update(self.stream & {node})
         self.items.append(Join(node, self._name(node.name), tuple(operands), dim))
 
     def _multiply(self, node: fx.Node, kind: Any, factors: list[fx.Node]) -> None:

@@ -5,7 +5,7 @@ is rounded to float32 once, as the integer kernels round it.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,17 +14,19 @@ from torch.nn import functional as F
 
 from compression.affine import INT8_MAX, INT8_MIN, QParams
 from compression.quantization.attention import QuantizedAttention
-from compression.quantization.codes import Codes, CodesOfSeveral
+from compression.quantization.codes import Codes
 from compression.quantization.fallback import InFloat
 from compression.quantization.functions import QuantizedFunction, QuantizedProduct
 from compression.quantization.interpolation import QuantizedInterpolation
 from compression.quantization.layer import QuantizedLayer
 from compression.quantization.norm import QuantizedLayerNorm
+from compression.quantization.sums import QuantizedJoin, QuantizedRest
 
 __all__ = [
     "ClampCodes", "Codes", "Dequantize", "InFloat", "MeanOver", "MovedCodes", "OnCodes", "Quantize",
     "QuantizedAffine", "QuantizedAttention", "QuantizedFunction", "QuantizedInterpolation",
     "QuantizedJoin", "QuantizedLayer", "QuantizedLayerNorm", "QuantizedMean", "QuantizedProduct",
+    "QuantizedRest",
 ]  # fmt: skip
 
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -54,33 +56,6 @@ class Dequantize(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """Return scale (codes - zero point), float32."""
         return (codes.float() - self.zero_point) * self.scale
-
-
-class QuantizedJoin(CodesOfSeveral):
-    """Addition or concatenation of codes with scales of their own, requantized to one."""
-
-    def __init__(
-        self,
-        inputs: list[QParams],
-        output: QParams,
-        *,
-        dim: int | None,
-        held: Mapping[int, Tensor] | None = None,
-    ) -> None:
-        """Add the inputs, or concatenate them along `dim`; those `held` stand in each image."""
-        super().__init__(inputs, output, held)
-        self.dim = dim
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the codes of the sum, broadcast, or of the concatenation."""
-        ratios = self.input_scales / self.output_scale
-        parts = [x * ratios[i] for i, x in enumerate(self.centred(inputs))]
-        if self.dim is None:
-            return self.encode(sum(parts[1:], parts[0]))
-        images = max(len(part) for part in parts) if min(map(len, parts)) else 0
-        for place in self.held_places:
-            parts[place] = parts[place].expand(images, *parts[place].shape[1:])
-        return self.encode(torch.cat(parts, self.dim))
 
 
 class QuantizedAffine(Codes):

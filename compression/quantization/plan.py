@@ -1,6 +1,8 @@
 """The plan of a quantized network: an item for each node of the float graph, and what is rounded."""
 
+import math
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from compression.errors import CompressionError
 from compression.quantization.calibration import Range
 from compression.quantization.fallback import FloatOperator
 from compression.quantization.interpolation import Resizing
+from compression.quantization.norm import MOST_FINE_CODES
 from compression.quantization.operators import Bounds
 from compression.quantization.rows import Attended
 
@@ -162,13 +165,22 @@ class Plan:
 
     `rounded` maps each value that is rounded, by its node's name, to its place in the user's code;
     `codes` maps each node with codes to the one of these names whose scale and zero point it has;
-    `constants` are the values of those that no input changes.
+    `constants` are the values of those that no input changes; `fine` are the nodes of a residual
+    stream, whose rounding is kept.
     """
 
     items: tuple[Item, ...]
     rounded: Mapping[str, str]
     codes: Mapping[fx.Node, str]
     constants: Mapping[fx.Node, Tensor]
+    fine: AbstractSet[fx.Node] = frozenset()
+
+    def fine_input(self, item: Call) -> int | None:
+        """Return the place of the input of which an item reads what rounding left, None for none."""
+        short = isinstance(item, Norm) and math.prod(item.norm.normalized_shape) <= MOST_FINE_CODES
+        if short or (isinstance(item, Join) and item.dim is None):
+            return next((i for i, node in enumerate(item.inputs) if node in self.fine), None)
+        return None
 
     def qparams(self, ranges: Mapping[str, Range] | None) -> dict[str, QParams]:
         """Return the parameters of each rounded value, by name; of any range where none is known.

@@ -35,12 +35,14 @@ class Shown:
 
     `token_norms` are batch norms after linear layers that read tokens, not rows (N, C); `windows` the
     sizes of maps that attention in windows reads; `sizes` those of an image, where the network was
-    followed for images of these sizes only.
+    followed for images of these sizes only. Files older than `streams` are of networks in which no
+    residual stream keeps what rounding leaves.
     """
 
     token_norms: tuple[str, ...] = ()
     windows: Sizes = field(default_factory=dict)
     sizes: tuple[int, ...] | None = None
+    streams: bool = False
 
 
 def trace_in_float32(

@@ -1,6 +1,7 @@
 """Quantization-aware training: rounding in the forward pass, straight through in the backward."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -121,15 +122,21 @@ def quantize_aware(
         fit(rehearsal, train, recipe, loss=goal)
     _copy_trained(rehearsal, folded)
     plan = plan_network(folded, fallback=fallback)  # whose constants have been trained
+    shown = replace(shown, streams=bool(plan.fine))
     network = StaticQuantizedModel(build_network(plan, qparams), shown)
     return record_origin(network.to(device_of(folded)), plan, model)
 
 
 def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams], plan: Plan) -> fx.GraphModule:
-    """Return a copy of `folded` that rounds the weights of its layers, and each value in `values`."""
+    """Return a copy of `folded` that rounds the weights of its layers, and each value in `values`.
+
+    A value whose rounding is kept stays as it is: what is lost of it is less than a float of 16 bits
+    loses.
+    """
     rehearsal: Any = copy_model(folded)
+    fine = {node.name for node in plan.fine}
     for node in list(rehearsal.graph.nodes):
-        if node.name in values:
+        if node.name in values.keys() - fine:
             name = f"round_{node.name}"
             rehearsal.add_submodule(name, FakeQuantizeActivation(values[node.name]))
             with rehearsal.graph.inserting_after(node):

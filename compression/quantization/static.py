@@ -1,6 +1,7 @@
 """Static INT8: plan a traced network on integer codes, calibrate it, then build it."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import chain, product
 from typing import Any
@@ -72,8 +73,8 @@ def quantize_static(
     """Return `model` as an INT8 network: batch norm folded, int8 weights and activations.
 
     Weights are symmetric per output channel, activations affine per tensor, those that are only
-    concatenated by one range; inputs and outputs are float32, whatever the model's dtype (Jacob et
-    al. 2018, arXiv:1712.05877).
+    concatenated by one range; sums of a residual stream keep what rounding leaves. Inputs and outputs
+    are float32, whatever the model's dtype (Jacob et al. 2018, arXiv:1712.05877).
 
     calibration      one batch of prepared inputs or several, alone or in pairs (inputs, labels); a
                      DataLoader, Dataset or split of them
@@ -118,6 +119,7 @@ def quantize_static(
         )
         correct_bias(folded, means, last)
     qparams = plan.qparams(shared_ranges(plan, chosen))
+    shown = replace(shown, streams=bool(plan.fine))
     network = StaticQuantizedModel(build_network(plan, qparams), shown)
     return record_origin(network.to(device_of(folded)), plan, model)
 
@@ -211,5 +213,5 @@ def empty_static(model: nn.Module, shown: Shown) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
     traced = trace_in_float32(model, shown.windows, shown.sizes)
     folded = _folded(traced, shown)
-    plan = plan_network(folded, fallback=True)
+    plan = plan_network(folded, fallback=True, streams=shown.streams)
     return StaticQuantizedModel(build_network(plan, plan.qparams(None)), shown)

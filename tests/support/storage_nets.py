@@ -208,6 +208,23 @@ def golden_network() -> nn.Module:
     return network
 
 
+class Stream(nn.Module):
+    """A residual stream of patches and a class token, two LayerNorms between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.token = nn.Conv2d(2, 6, 4, 4), nn.Parameter(torch.randn(1, 1, 6) / 9)
+        self.norms = nn.ModuleList(nn.LayerNorm(6) for _ in range(2))
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = x + layer(norm(x))
+        return x[:, 0]
+
+
 IMAGES = (4, 2, 8, 8)
 Factory = Callable[[], nn.Module]
 # Every kind of model: what makes the float network, and what compresses it.
@@ -221,6 +238,7 @@ KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "bfloat16": (Small, lambda m: cast(sparse(m), torch.bfloat16)),
     "dynamic": (Small, quantize_dynamic),
     "static": (Small, lambda m: quantize_static(m, torch.randn(IMAGES))),
+    "static-stream": (Stream, lambda m: quantize_static(m, torch.randn(IMAGES))),
     "weights": (Small, lambda m: quantize_weights(m)),
     "weights-3-bit-sparse": (Small, lambda m: quantize_weights(sparse(m, 0.9), num_bits=3)),
     "shared": (Wide, shared),

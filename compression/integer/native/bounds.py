@@ -20,9 +20,10 @@ from compression.integer.steps import (
     Place,
     Product,
     Step,
+    Sum,
 )
 from compression.quantization.attention import MOST_CHANNELS
-from compression.quantization.norm import MOST_CODES
+from compression.quantization.norm import MOST_CODES, MOST_FINE_CODES
 
 DTYPES = {
     "const uint8_t *": torch.uint8,
@@ -61,9 +62,13 @@ def check_bounds(step: Step, images: int) -> None:
         case Interpolation():
             pairs = (step.across + step.pixels // step.across, 2)
             _check(step, step.weights.shape == pairs and len(step.taps) == 4, "weights per pixel")
-        case Norm(weight=weight, bias=bias):
+        case Sum():
+            if step.third is not None:
+                _check_place(step, "value", step.third, step.channels, images)
+        case Norm(weight=weight, bias=bias, residual=rest):
+            most = MOST_CODES if rest is None else MOST_FINE_CODES
             held = weight.shape == bias.shape == (step.channels,)
-            _check(step, held and step.channels <= MOST_CODES, "factors and shifts per channel")
+            _check(step, held and step.channels <= most, "factors and shifts per channel")
         case Attention():
             _check_attention(step, images)
         case Gather():

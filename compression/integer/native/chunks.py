@@ -19,7 +19,7 @@ STEP_BYTES = 2**20
 REAL_BYTES = 4
 ROLES = {"input": 1, "output": 2, "residual": 4, "value": 8}
 """The bits of `enum role`."""
-NAMES = {role: role for role in ROLES} | {"other": "residual", "key": "residual"}
+NAMES = {role: role for role in ROLES} | {"other": "residual", "key": "residual", "third": "value"}
 """The roles of what steps read and write, by its name there."""
 
 

@@ -9,6 +9,7 @@ from compression.integer.native.chunks import ROLES
 from compression.integer.native.packing import BAND, BLOCK, LANES
 from compression.integer.native.step import C_TYPE, KINDS, CStep
 from compression.quantization.attention import LAST
+from compression.quantization.sums import REST_STEPS
 
 
 class Entry(NamedTuple):
@@ -75,6 +76,7 @@ TABLES = {
         Entry("enum", "LANES", LANES),
         Entry("enum", "BLOCK", BLOCK),
         Entry("enum", "LAST", LAST),
+        Entry("enum", "REST_BITS", REST_STEPS.bit_length() - 1),
     ),
 }
 """What run.c must say, by the name of its table."""

@@ -11,6 +11,7 @@
 #include "depthwise.h"
 #include "pointwise.h"
 #include "tables.h"
+#include "sums.h"
 #include "quantize.h"
 #include "rows.h"
 
@@ -30,7 +31,7 @@ const struct entry step_entries[] = {STEP_FIELDS(STEP_ENTRY) {"bytes", "step", s
 const struct entry band_entries[] = {BAND_FIELDS(BAND_ENTRY) {"bytes", "band", sizeof(struct band)}, {0}};
 const struct entry numbers[] = {
     KINDS(NUMBER) NUMBER(INPUT) NUMBER(OUTPUT) NUMBER(RESIDUAL) NUMBER(VALUE) NUMBER(LANES) NUMBER(BLOCK)
-    NUMBER(LAST) {0},
+    NUMBER(LAST) NUMBER(REST_BITS) {0},
 };
 
 /* The next convolution after step `index`, NULL where there is none. */
@@ -77,6 +78,7 @@ static void take(const struct prediction *of, int index, int first, int own, int
         case DEPTHWISE: depthwise(&s, images, thread, threads); break;
         case MAXIMUM: maximum(&s, images, thread, threads); break;
         case LOOKUP: look_up(&s, (const uint8_t *)s.weights, images, thread, threads); break;
+        case SUM: add_up(&s, images, thread, threads); break;
         case MULTIPLICATION: pointwise(&s, images, thread, threads, MULTIPLICATION); break;
         case INTERPOLATION: interpolation(&s, images, thread, threads); break;
         case GATHER: gather(&s, images, thread, threads); break;

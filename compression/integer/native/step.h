@@ -9,10 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS, LAST = 1023 };
+enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS, LAST = 1023, REST_BITS = 8 };
 
 #define KINDS(X) X(QUANTIZE) X(CONVOLUTION) X(GROUPED) X(DEPTHWISE) X(MAXIMUM) X(MEAN) X(MAP) \
-                 X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER) X(NORM) X(ATTENTION)
+                 X(SUM) X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER) X(NORM) X(ATTENTION)
 #define ENUMERATOR(name) name,
 enum kind { KINDS(ENUMERATOR) };
 enum role { INPUT = 1, OUTPUT = 2, RESIDUAL = 4, VALUE = 8 };
@@ -42,7 +42,8 @@ struct band { BAND_FIELDS(MEMBER) };
     X(const int32_t *, run_offsets)      /* of each contiguous run of a window */   \
     X(const struct band *, bands)                                                   \
     X(const float *, shift)              /* NORM: per channel, in output steps */   \
-    X(const uint8_t *, value)            /* ATTENTION: values; keys: residual */    \
+    X(const uint8_t *, value)            /* ATTENTION: values; keys: residual;      \
+                                            SUM: what is added last; NULL: none */  \
     X(const int32_t *, value_offsets)                                               \
     X(const int32_t *, mask)             /* ATTENTION: NULL for none */             \
     X(int64_t, value_stride)                                                        \
@@ -55,15 +56,18 @@ struct band { BAND_FIELDS(MEMBER) };
                                             CONVOLUTION: bytes of a window's column;\
                                             GATHER: taps from pixel to pixel;       \
                                             INTERPOLATION: columns;                 \
-                                            ATTENTION: queries of a group */        \
+                                            ATTENTION: queries of a group;          \
+                                            SUM: least of what was rounded */       \
     X(int64_t, plane)                    /* QUANTIZE: numbers per channel;          \
                                             DEPTHWISE: pixels of a row;             \
-                                            ATTENTION: keys of a group */           \
+                                            ATTENTION: keys of a group;             \
+                                            SUM: most of what was rounded */        \
     X(int32_t, kind)                                                                \
     X(int32_t, pixels)                                                              \
     X(int32_t, channels)                                                            \
     X(int32_t, runs)                                                                \
-    X(int32_t, groups)                   /* of 4 bytes; GROUPED: parts; ATTENTION: channels */ \
+    X(int32_t, groups)                   /* of 4 bytes; GROUPED: parts; ATTENTION: channels; \
+                                            SUM: steps of the rest of a rounded one, 0: none */ \
     X(int32_t, band_count)                                                          \
     X(int32_t, slice)                    /* output channels that read the same */   \
     X(int32_t, slice_input)              /* ... and bytes to the next ones' input */\
@@ -77,7 +81,8 @@ struct band { BAND_FIELDS(MEMBER) };
     X(int32_t, at_once)                  /* images that a thread takes on to the next step */ \
     X(int32_t, passing)                  /* which memory only these need: bits by role */ \
     X(float, input_scale)                /* NORM: epsilon; ATTENTION: of scores */  \
-    X(float, residual_ratio)             /* ATTENTION: of values */
+    X(float, residual_ratio)             /* ATTENTION: of values */                 \
+    X(float, value_ratio)
 struct step { STEP_FIELDS(MEMBER) };
 
 #define INLINE static inline __attribute__((always_inline))

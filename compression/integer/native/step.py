@@ -27,9 +27,11 @@ from compression.integer.steps import (
     Quantize,
     RealPlace,
     Step,
+    Sum,
     Weights,
 )
 from compression.quantization.attention import TABLE
+from compression.quantization.sums import REST_STEPS
 
 FIELDS = (
     ("const uint8_t *", ("input",)),
@@ -56,12 +58,12 @@ FIELDS = (
             *("low", "high", "real", "at_once", "passing"),
         ),
     ),
-    ("float", ("input_scale", "residual_ratio")),
+    ("float", ("input_scale", "residual_ratio", "value_ratio")),
 )
 """The fields of `struct step` in order, by their types in C."""
 C_TYPE = {name: kind for kind, names in FIELDS for name in names}
 KINDS = (
-    "QUANTIZE", "CONVOLUTION", "GROUPED", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP", "LOOKUP",
+    "QUANTIZE", "CONVOLUTION", "GROUPED", "DEPTHWISE", "MAXIMUM", "MEAN", "MAP", "SUM", "LOOKUP",
     "MULTIPLICATION", "INTERPOLATION", "GATHER", "NORM", "ATTENTION",
 )  # fmt: skip
 """The names of `enum kind`, whose numbers count from 0."""
@@ -158,6 +160,8 @@ def _own(step: Step) -> dict[str, Any]:
             }  # fmt: skip
         case Map():
             return {"input_scale": step.scale}
+        case Sum():
+            return {"input_scale": step.scale, **_sum(step)}
         case Lookup():
             return {"weights": unsigned(step.table).view(torch.int8)}
         case Multiplication():
@@ -174,6 +178,15 @@ def _own(step: Step) -> dict[str, Any]:
         case Attention():
             return _attention(step)
     raise TypeError(f"{step.name}: `struct step` has no {type(step).__name__}")
+
+
+def _sum(step: Sum) -> dict[str, Any]:
+    third, rounded = {}, {}
+    if step.third is not None:
+        third = _place("value", step.third) | {"value_ratio": step.third.ratio}
+    if step.rounded is not None:
+        rounded = {"groups": REST_STEPS, "width": step.rounded[0], "plane": step.rounded[1]}
+    return third | rounded
 
 
 def _numbers(step: Quantize) -> dict[str, Any]:

@@ -156,6 +156,8 @@ def _kernel(
             return p.MaxPool(pool)
         case q.QuantizedMean():
             return p.Mean(layer)
+        case q.QuantizedRest():
+            return p.Rest(layer)
         case q.QuantizedJoin():
             return p.Join(layer)
         case q.ClampCodes():

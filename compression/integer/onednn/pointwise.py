@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from compression.integer.codes import LARGEST, OFFSET, signed, unsigned, unsigned_zero
 from compression.integer.windows import pool_window
 from compression.quantization import modules as q
+from compression.quantization.sums import REST_STEPS
 
 
 def scale_of(scale: Tensor | None) -> float:
@@ -65,25 +66,54 @@ class Join(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the codes of the sum or of the concatenation."""
-        images = len(inputs[0])
-        inputs = tuple(
-            self.layer.whole(inputs, lambda held: unsigned(held).expand(images, *held.shape[1:]))
-            if self.dim is not None
-            else self.layer.whole(inputs, unsigned)
-        )
+        parts = self._parts(inputs)
         if self.dim is not None:
-            return torch.cat([self._one(i, codes) for i, codes in enumerate(inputs)], self.dim)
-        total = inputs[0].float().sub_(self.zero_points[0]).mul_(self.ratios[0])
-        others = zip(inputs[1:], self.zero_points[1:], self.ratios[1:], strict=True)
+            return torch.cat([self._one(i, codes) for i, codes in enumerate(parts)], self.dim)
+        return rounded_codes(self._sum(parts).add_(self.zero_point))
+
+    def _parts(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return the codes of all operands, those included that the layer holds."""
+        if self.dim is None:
+            return self.layer.whole(inputs, unsigned)
+        images = len(inputs[0])
+        return self.layer.whole(inputs, lambda h: unsigned(h).expand(images, *h.shape[1:]))
+
+    def _sum(self, parts: list[Tensor]) -> Tensor:
+        """Return the sum in steps of the output."""
+        total = self._steps(0, parts[0])
+        others = zip(parts[1:], self.zero_points[1:], self.ratios[1:], strict=True)
         for codes, zero, ratio in others:
             total = torch.add(total, codes.float().sub_(zero), alpha=ratio)  # shapes may differ
-        return rounded_codes(total.add_(self.zero_point))
+        return total
+
+    def _steps(self, i: int, codes: Tensor) -> Tensor:
+        """Return one operand in steps of the output."""
+        return codes.float().sub_(self.zero_points[i]).mul_(self.ratios[i])
 
     def _one(self, i: int, codes: Tensor) -> Tensor:
         if self.ratios[i] == 1 and self.zero_points[i] == self.zero_point:
             return codes
-        real = codes.float().sub_(self.zero_points[i]).mul_(self.ratios[i])
-        return rounded_codes(real.add_(self.zero_point))
+        return rounded_codes(self._steps(i, codes).add_(self.zero_point))
+
+
+class Rest(Join):
+    """What the rounding of a Join leaves."""
+
+    def __init__(self, layer: q.QuantizedRest) -> None:
+        """Take the scales of `layer`."""
+        super().__init__(layer)
+        self.rounded_zero_point = unsigned_zero(layer.rounded_zero_point)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the codes of what is left of the sum or concatenation; its own codes come first."""
+        rounded, *operands = inputs
+        parts = self._parts(tuple(operands))
+        if self.dim is None:
+            steps = self._sum(parts)
+        else:
+            steps = torch.cat([self._steps(i, codes) for i, codes in enumerate(parts)], self.dim)
+        whole = rounded.float().sub_(self.rounded_zero_point)
+        return rounded_codes(steps.sub_(whole, alpha=REST_STEPS).add_(self.zero_point))
 
 
 class Clamp(nn.Module):

@@ -133,8 +133,12 @@ class _Builder:
                 self.real[node] = self._read(node.args[0])
             case q.QuantizedLayer():
                 self._compressible(node, layer)
+            case q.QuantizedRest():
+                whole = self._join(layer, node.args[1:])
+                rest = self.graph.node("Sub", [whole, self._read(node.args[0])])
+                self._quantize(node, rest, layer)
             case q.QuantizedJoin():
-                self._quantize(node, self._join(node, layer), layer)
+                self._quantize(node, self._join(layer, node.args), layer)
             case q.QuantizedMean():
                 self._quantize(node, self._pool(node, average, layer.pool), layer)
             case q.QuantizedInterpolation():
@@ -143,9 +147,11 @@ class _Builder:
                 scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
                 self._quantize(node, self._with("Add", scaled, layer.offset), layer)
             case q.QuantizedProduct():
-                self._quantize(node, self.graph.node("Mul", self._operands(node, layer)), layer)
+                factors = self._operands(layer, node.args)
+                self._quantize(node, self.graph.node("Mul", factors), layer)
             case q.QuantizedLayerNorm():
-                self._quantize(node, normalize(self.graph, layer, self._read(node.args[0])), layer)
+                rows = self._sum([self._read(a) for a in node.args])
+                self._quantize(node, normalize(self.graph, layer, rows), layer)
             case q.QuantizedAttention():
                 shapes = [self.shapes[a] for a in node.args]  # type: ignore[index]
                 reals = [self._read(a) for a in node.args]
@@ -234,9 +240,11 @@ class _Builder:
         else:
             self._quantize(node, real, layer)
 
-    def _operands(self, node: fx.Node, layer: q.QuantizedJoin | q.QuantizedProduct) -> list[str]:
+    def _operands(
+        self, layer: q.QuantizedJoin | q.QuantizedProduct, sources: tuple[Any, ...]
+    ) -> list[str]:
         """Return the real numbers of what a layer reads, and of what it holds."""
-        reals = [self._read(a) for a in node.args]
+        reals = [self._read(a) for a in sources]
 
         def constant(codes: Tensor) -> str:
             real = held(self.graph, layer, codes)
@@ -245,13 +253,17 @@ class _Builder:
 
         return layer.whole(reals, constant)
 
-    def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> str:
-        first, *others = self._operands(node, layer)
+    def _join(self, layer: q.QuantizedJoin, sources: tuple[Any, ...]) -> str:
+        operands = self._operands(layer, sources)
         if layer.dim is not None:
-            return self.graph.node("Concat", [first, *others], axis=layer.dim)
+            return self.graph.node("Concat", operands, axis=layer.dim)
+        return self._sum(operands)
+
+    def _sum(self, reals: list[str]) -> str:
+        total, *others = reals
         for other in others:
-            first = self.graph.node("Add", [first, other])
-        return first
+            total = self.graph.node("Add", [total, other])
+        return total
 
     def _pool(self, node: fx.Node, write: Any, pool: nn.Module) -> str:
         source: Any = node.args[0]

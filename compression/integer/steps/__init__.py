@@ -22,6 +22,7 @@ from compression.integer.steps.step import (
     RealPlace,
     Residual,
     Step,
+    Sum,
     Weights,
 )
 from compression.integer.steps.target import Target
@@ -50,6 +51,7 @@ __all__ = [
     "RealPlace",
     "Residual",
     "Step",
+    "Sum",
     "Target",
     "Weights",
     "Window",

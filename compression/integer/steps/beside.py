@@ -44,7 +44,9 @@ def _layer(readings: Readings, node: fx.Node) -> nn.Module | None:
 def _copies(readings: Readings, node: fx.Node) -> bool:
     """Tell whether a node concatenates channels of codes that stay as they are."""
     layer = _layer(readings, node)
-    if not isinstance(layer, q.QuantizedJoin) or layer.dim is None or layer.held_places:
+    if not isinstance(layer, q.QuantizedJoin) or isinstance(layer, q.QuantizedRest):
+        return False
+    if layer.dim is None or layer.held_places:
         return False
     rank = len(readings.shapes[node])
     same = (layer.input_scales == layer.output_scale).all()

@@ -1,12 +1,13 @@
 """Steps of additions and concatenations: each operand's codes in steps of the output."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, fx
 
+from compression.affine import INT8_MAX, INT8_MIN
 from compression.integer.steps.layout import Layout, Value
-from compression.integer.steps.step import Map, Place, RealPlace, Residual
+from compression.integer.steps.step import Map, Place, RealPlace, Residual, Sum
 from compression.integer.steps.target import Target
 from compression.quantization import modules as q
 
@@ -34,11 +35,29 @@ def added(value: Value, ratio: Tensor) -> Residual:
 
 def add(
     node: fx.Node, layer: q.QuantizedJoin, values: list[Value], output: Place, target: Target
-) -> Map:
-    """Return the step of an addition of two values."""
+) -> Map | Sum:
+    """Return the step of an addition of up to three values, or of what its rounding leaves."""
     ratios = layer.input_scales / layer.output_scale
-    residual = added(values[1], ratios[1])
-    return scaled(str(node.target), values[0], float(ratios[0]), output, target, residual)
+    first, *others = values
+    addends = [added(value, ratio) for value, ratio in zip(others, ratios[1:], strict=True)]
+    residual, third = (*addends, None, None)[:2]
+    rounded = _rounded(layer)
+    step = scaled(str(node.target), first, float(ratios[0]), output, target, residual)
+    return step if third is None and rounded is None else _as_sum(step, rounded, third)
+
+
+def _rounded(layer: q.QuantizedJoin) -> tuple[int, int] | None:
+    """Return the bounds, less its zero, of the codes of which a layer gives the rest, if it does."""
+    if not isinstance(layer, q.QuantizedRest):
+        return None
+    zero = int(layer.rounded_zero_point)
+    return INT8_MIN - zero, INT8_MAX - zero
+
+
+def _as_sum(step: Map, rounded: tuple[int, int] | None, third: Residual | None = None) -> Sum:
+    """Return the sum that a step is, of which it is what rounding leaves, and with a third addend."""
+    own = {field.name: getattr(step, field.name) for field in fields(step)}
+    return Sum(**own, third=third, rounded=rounded)
 
 
 def concatenate(
@@ -48,10 +67,11 @@ def concatenate(
     values: list[Value],
     output: Place,
     target: Target,
-) -> list[Map]:
+) -> list[Map | Sum]:
     """Return the steps of a concatenation: of channels, or of pixels along one of their axes."""
     shape, dim = layout.shapes[node], (layer.dim or 0) % len(layout.shapes[node])
-    axis, steps, begin = layout.axis(node) % len(shape), [], 0
+    axis, begin, rounded = layout.axis(node) % len(shape), 0, _rounded(layer)
+    steps: list[Map | Sum] = []
     sides = [size for i, size in enumerate(shape) if i != axis]
     along = dim - (axis < dim)
     places = torch.arange(len(output.offsets)).view(sides)
@@ -62,6 +82,7 @@ def concatenate(
             count = len(value.place().offsets) * sides[along] // places.numel()
             offsets = output.offsets[places.narrow(along, begin, count).flatten()]
         part = replace(output, offsets=offsets)
-        steps.append(scaled(str(node.target), value, float(ratio), part, target))
+        step = scaled(str(node.target), value, float(ratio), part, target)
+        steps.append(step if rounded is None else _as_sum(step, rounded))
         begin += count
     return steps

@@ -222,7 +222,7 @@ class Lowering:
 
     def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> None:
         dim = None if layer.dim is None else layer.dim % len(self.layout.shapes[node])
-        if dim == 0 or (dim is None and len(layer.input_scales) != 2):
+        if dim == 0 or (dim is None and len(layer.input_scales) > 3):
             raise self._unknown(node, layer)
         output = self._output(node, self.target.zero(layer.output_zero_point))
         if node in self.layout.beside:  # its parts have been written there

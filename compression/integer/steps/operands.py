@@ -82,7 +82,8 @@ def values_read(
             laid = _laid(laid, shape, axis)
         return _constant(layout, codes.broadcast_to(shape if broadcast else laid), axis, target)
 
-    found = layer.whole([layout.read(node, source) for source in node.args], held)
+    sources = node.args[1:] if isinstance(layer, q.QuantizedRest) else node.args
+    found = layer.whole([layout.read(node, source) for source in sources], held)
     zeros = [target.zero(zero) for zero in layer.input_zero_points]
     return [
         replace(value, geometry=replace(value.geometry, zero=zero))

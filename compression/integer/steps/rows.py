@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from compression.integer.codes import INT32_LIMIT, LARGEST
+from compression.integer.steps.joins import added
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.step import Attention, Norm, Place
 from compression.integer.steps.target import Target
 from compression.quantization import modules as q
+from compression.quantization.sums import REST_STEPS
 
 MOST_KEYS = (INT32_LIMIT - 1) // LARGEST**2
 """With so many, sums of weights times distances of values are whole numbers of int32."""
@@ -18,11 +21,12 @@ def normalize(
     layout: Layout, node: fx.Node, layer: q.QuantizedLayerNorm, target: Target, output: Place
 ) -> Norm:
     """Return the step of a LayerNorm over the channels."""
-    value = layout.read(node, node.args[0])
+    value, *rest = (layout.read(node, source) for source in node.args)
     weight, bias = layer.factors()
+    residual = added(rest[0], torch.tensor(1 / REST_STEPS)) if rest else None
     return Norm(
         name=str(node.target), channels=value.geometry.channels, bounds=target.bounds,
-        input=value.place(), output=output, weight=weight, bias=bias,
+        input=value.place(), output=output, residual=residual, weight=weight, bias=bias,
         epsilon=float(layer.epsilon()),
     )  # fmt: skip
 

@@ -124,6 +124,19 @@ class Map(CodesStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sum(CodesStep):
+    """Each code's distance from its zero, times `scale`, and the residual's; then that of a `third`.
+
+    With `rounded`, the bounds of the codes of another value less their zero, it is what rounding to
+    these leaves of the sum: both count steps of which REST_STEPS are one of the other's.
+    """
+
+    scale: float
+    third: Residual | None = None
+    rounded: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup(CodesStep):
     """Each code's entry of `table`, whose first is that of the smallest code."""
 
@@ -167,7 +180,8 @@ class Gather(CodesStep):
 class Norm(CodesStep):
     """LayerNorm of each pixel's channels: `weight` and `bias` (float32) are in output steps.
 
-    `epsilon` counts squared sums of as many codes as there are channels, as the sums do.
+    `epsilon` counts squared sums of as many codes as there are channels, as the sums do. The
+    `residual` is what rounding left of the input: REST_STEPS of its codes are one of the input's.
     """
 
     weight: Tensor

@@ -26,6 +26,7 @@ from compression.integer.steps import (
     RealPlace,
     Residual,
     Step,
+    Sum,
     Weights,
     Window,
     depthwise_weights,
@@ -190,6 +191,8 @@ def read_places(step: Step) -> Iterator[Tensor | int]:
             yield taps
         case Mean():
             yield from (step.rows, step.pixel)
+        case Sum(third=Residual() as third):
+            yield from (third.offsets, third.stride)
         case Attention(key=key, value=value):
             yield from (key.offsets, key.stride, value.offsets, value.stride)
 

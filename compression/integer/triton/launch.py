@@ -20,6 +20,7 @@ from compression.integer.steps import (
     Quantize,
     RealPlace,
     Step,
+    Sum,
 )
 from compression.integer.triton.arguments import (
     TritonWeights,
@@ -97,7 +98,7 @@ class Launch:
                 self._quantize(step, images, inputs)
             case Product(weights=TritonWeights() as packed) as step:
                 self._convolution(step, packed, images, outputs)
-            case Norm() | Attention() as step:
+            case Norm() | Attention() | Sum() as step:
                 call = call_of(step, images)
                 self._kernel(call.kernel)[call.grid](
                     *call.args, **call.named, **self._aligned(), enable_fp_fusion=False

@@ -1,4 +1,4 @@
-"""What the kernels of whole rows are launched with: LayerNorm, and attention."""
+"""What the kernels of whole rows are launched with, and that of sums between them."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from compression.integer.steps import Attention, Norm, Place
+from compression.integer.steps import Attention, Norm, Place, Sum
 from compression.integer.triton.arguments import bounds, power_of_two
 from compression.quantization.attention import LAST, TABLE
+from compression.quantization.sums import REST_STEPS
 
 LEAST = -(2**30)
 """Below every score: a mask takes 2^29 away, products of MOST_CHANNELS channels less than 2^28."""
@@ -16,6 +17,8 @@ HALF = 128
 """What is taken from a weight, so that it is an int8."""
 NORM_TILE, NORM_CHANNELS = 2048, 1024
 """Codes that a program of LayerNorm looks at together, and of one row at most."""
+SUM_TILE = 2048
+"""Codes that a program of sums looks at."""
 QUERIES, KEYS, CHANNELS = 64, 64, 128
 """The largest tile of attention; tensor cores take no fewer than 16 queries, 32 keys and channels."""
 
@@ -29,21 +32,52 @@ class Call(NamedTuple):
     named: dict[str, Any]
 
 
-def call_of(step: Norm | Attention, images: int) -> Call:
+def call_of(step: Norm | Attention | Sum, images: int) -> Call:
     """Return what computes a step for so many images."""
-    return _norm(step, images) if isinstance(step, Norm) else _attention(step, images)
+    match step:
+        case Norm():
+            return _norm(step, images)
+        case Sum():
+            return _sum(step, images)
+    return _attention(step, images)
+
+
+def _sum(step: Sum, images: int) -> Call:
+    assert isinstance(step.output, Place)
+    addends = [place for place in (step.residual, step.third) if place is not None]
+    residual, third = (*addends, None, None)[:2]
+    read = (step.input, residual or step.input, third or step.input)
+    ratios = [step.scale, *(0.0 if a is None else a.ratio for a in (residual, third))]
+    rows, block = images * step.pixels, _block(16, step.channels, CHANNELS)
+    together = SUM_TILE // block
+    args = [
+        *[p.memory for p in (*read, step.output)], *[p.offsets for p in (*read, step.output)],
+        *[p.stride for p in (*read, step.output)], *[p.zero for p in read], *ratios,
+        rows, step.pixels, step.channels, *map(float, step.rounded or (0, 0)),
+    ]  # fmt: skip
+    sizes = {
+        "ADDENDS": 1 + len(addends), "STEPS": REST_STEPS if step.rounded else 0,
+        "BLOCK_M": together, "BLOCK_N": block,
+    }  # fmt: skip
+    grid = -(-rows // together) * -(-step.channels // block), 1
+    return Call("int8_sum", grid, args, bounds(step) | sizes)
 
 
 def _norm(step: Norm, images: int) -> Call:
     assert isinstance(step.output, Place)
+    rest = step.residual or step.input
     rows, block = images * step.pixels, _block(16, step.channels, NORM_CHANNELS)
     together = NORM_TILE // block
     args = [
-        step.input.memory, step.weight, step.bias, step.output.memory,
-        step.input.offsets, step.output.offsets, step.input.stride, step.output.stride,
+        step.input.memory, rest.memory, step.weight, step.bias, step.output.memory,
+        *[p.offsets for p in (step.input, rest, step.output)],
+        *[p.stride for p in (step.input, rest, step.output)],
         rows, step.pixels, step.channels, step.epsilon,
     ]  # fmt: skip
-    sizes = {"BLOCK_M": together, "BLOCK_N": block, "BLOCKS": -(-step.channels // block)}
+    sizes = {
+        "STEPS": 0 if step.residual is None else REST_STEPS,
+        "BLOCK_M": together, "BLOCK_N": block, "BLOCKS": -(-step.channels // block),
+    }  # fmt: skip
     return Call("int8_norm", (-(-rows // together), 1), args, bounds(step) | sizes)
 
 

@@ -6,11 +6,19 @@ import pytest
 import torch
 
 from compression.attention import Attention
+from compression.quantization.modules import QuantizedRest
 from compression.storage import contents, load, load_checkpoint
 from compression.storage.container import read
 from tests.support.places import GOLDEN as FOLDER
 from tests.support.storage_faults import FILES
-from tests.support.storage_nets import KINDS, Factory, Tokens, digest, golden_network
+from tests.support.storage_nets import (
+    KINDS,
+    Factory,
+    Stream,
+    Tokens,
+    digest,
+    golden_network,
+)
 
 # storage-version-1 has the descriptions of the first writer: no CRC-32, a dense tensor described.
 # The others were written once, by these lines with `name` each of the keys:
@@ -23,6 +31,7 @@ from tests.support.storage_nets import KINDS, Factory, Tokens, digest, golden_ne
 #     files["weights-attention"] = lambda: saved(make("weights-attention"))
 #     files["dynamic-attention"] = lambda: saved(make("dynamic-attention"))
 #     files["dynamic-recurrent"] = lambda: saved(make("dynamic-recurrent"))
+#     files["static-stream"] = lambda: saved(make("static-stream"), entropy_coded=True)
 #     files["static-channels"] = lambda: saved(make("static-channels"), entropy_coded=True)
 #     (FOLDER / f"storage-{name}.safetensors").write_bytes(files[name]())
 #
@@ -30,6 +39,10 @@ from tests.support.storage_nets import KINDS, Factory, Tokens, digest, golden_ne
 #
 #     files["old-weights-attention"] = lambda: saved(make("weights-attention"))
 #     files["old-dynamic-attention"] = lambda: saved(make("dynamic-attention"))
+#
+# One is of a writer that rounded the sums of a residual stream, and kept nothing of what that left:
+#
+#     files["old-static-stream"] = lambda: saved(make("static-stream"), entropy_coded=True)
 #
 # A new format gets a new file; where one of these no longer loads, the reader is wrong.
 GOLDEN: dict[str, tuple[Factory, str]] = {
@@ -84,6 +97,14 @@ GOLDEN: dict[str, tuple[Factory, str]] = {
     "storage-static-channels.safetensors": (
         KINDS["static-channels"][0],
         "6d99418e5a6888a0f66ed2d4dcaf15f2ff34ef8639c7a565ee4cebd3d33c5d14",
+    ),
+    "storage-static-stream.safetensors": (
+        KINDS["static-stream"][0],
+        "b3f5b139fd02efd87fac964bf76870527c946b300f9efe9b8a8954351404c8fd",
+    ),
+    "storage-old-static-stream.safetensors": (
+        KINDS["static-stream"][0],
+        "eea2468633ce861c7fcf0ccb9c72daba73f7055e36605dd2e23e747a7b8dd34d",
     ),
 }
 
@@ -168,6 +189,14 @@ def test_the_golden_files_have_attention_that_is_whole_and_that_is_written_out()
         ]
         assert [isinstance(m.get_submodule("mix"), Attention) for m in found] == [False, True]
         assert all(m(torch.ones(2, 2, 8, 8)).isfinite().all() for m in found)
+
+
+def test_the_golden_files_have_streams_whose_rest_is_kept_and_is_not() -> None:
+    for age, kept in (("", True), ("old-", False)):
+        found = load(FOLDER / f"storage-{age}static-stream.safetensors", Stream)
+        assert found.shown.streams is kept
+        assert any(isinstance(m, QuantizedRest) for m in found.modules()) is kept
+        assert found(torch.ones(2, 2, 8, 8)).isfinite().all()
 
 
 def test_the_golden_files_have_joined_tensors_and_contexts() -> None:

@@ -6,6 +6,14 @@ rounds it: launch with enable_fp_fusion=False, since a fused multiply-add would 
 """
 
 from .rows import int8_attention, int8_norm
+from .sums import int8_sum
 from .windows import int8_convolution, int8_pointwise, int8_quantize
 
-__all__ = ["int8_attention", "int8_convolution", "int8_norm", "int8_pointwise", "int8_quantize"]
+__all__ = [
+    "int8_attention",
+    "int8_convolution",
+    "int8_norm",
+    "int8_pointwise",
+    "int8_quantize",
+    "int8_sum",
+]

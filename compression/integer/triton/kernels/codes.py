@@ -12,13 +12,19 @@ def places(offsets, stride, row, pixels, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def encode(values, output_zero, lowest, highest):
-    """Return codes of numbers in units of the output; the bounds are whole numbers less its zero.
+def round_whole(values, lowest, highest):
+    """Return the nearest whole numbers within bounds, which are whole numbers.
 
     1.5 x 2^23 leaves no bits for a fraction: adding it rounds to the nearest even whole number.
     """
     bounded = tl.minimum(tl.maximum(values, lowest), highest)
-    return (((bounded + 12582912.0) - 12582912.0).to(tl.int32) + output_zero).to(tl.int8)
+    return (bounded + 12582912.0) - 12582912.0
+
+
+@triton.jit
+def encode(values, output_zero, lowest, highest):
+    """Return codes of numbers in units of the output; the bounds are whole numbers less its zero."""
+    return (round_whole(values, lowest, highest).to(tl.int32) + output_zero).to(tl.int8)
 
 
 @triton.jit

@@ -27,27 +27,42 @@ def largest_of(x, AXIS: tl.constexpr):
 
 
 @triton.jit
+def row_codes(codes, rests, begin, held, STEPS: tl.constexpr):
+    """Return codes of rows as whole numbers, with what their rounding left where STEPS is not 0."""
+    x = tl.load(codes + begin, mask=held, other=0).to(tl.int32)
+    if STEPS > 0:
+        x = x * STEPS + tl.load(rests + begin, mask=held, other=0).to(tl.int32)
+    return x
+
+
+@triton.jit
 def int8_norm(
-    input, weight, bias, output, input_offsets, output_offsets, input_stride, output_stride,
+    input, rest, weight, bias, output, input_offsets, rest_offsets, output_offsets,
+    input_stride, rest_stride, output_stride,
     rows, pixels, channels, epsilon, output_zero, lowest, highest,
-    ALIGN: tl.constexpr, OUT_ALIGN: tl.constexpr,
+    STEPS: tl.constexpr, ALIGN: tl.constexpr, OUT_ALIGN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """LayerNorm of rows of channels, which BLOCKS blocks of BLOCK_N hold.
 
-    Zero points cancel: mean and variance are those of the codes themselves.
+    Zero points cancel: mean and variance are those of the codes themselves. Where what rounding left
+    of them is known, they are STEPS codes and that `rest`; STEPS is 0 elsewhere.
     """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     row = tl.minimum(m, rows - 1)
     codes = input + places(input_offsets, input_stride, row, pixels, ALIGN)[:, None] + n[None, :]
+    rests = rest + places(rest_offsets, rest_stride, row, pixels, OUT_ALIGN)[:, None] + n[None, :]
     total = tl.full((BLOCK_M,), 0, tl.int32)
     squares = tl.full((BLOCK_M,), 0, tl.int64)
     for block in range(BLOCKS):
         held = (block * BLOCK_N + n < channels)[None, :] & (m < rows)[:, None]
-        x = tl.load(codes + block * BLOCK_N, mask=held, other=0).to(tl.int32)
+        x = row_codes(codes, rests, block * BLOCK_N, held, STEPS)
         total += total_of(x, 1)
-        squares += total_of(x * x, 1).to(tl.int64)
+        if STEPS > 0:
+            squares += total_of(x.to(tl.int64) * x.to(tl.int64), 1)
+        else:
+            squares += total_of(x * x, 1).to(tl.int64)
     spread = squares * channels - total.to(tl.int64) * total.to(tl.int64)
     ones = tl.full((BLOCK_M,), 1.0, tl.float32)
     inverse = tl.div_rn(ones, tl.sqrt_rn(spread.to(tl.float32) + epsilon))
@@ -55,7 +70,7 @@ def int8_norm(
     for block in range(BLOCKS):
         channel = block * BLOCK_N + n
         held = (channel < channels)[None, :] & (m < rows)[:, None]
-        x = tl.load(codes + block * BLOCK_N, mask=held, other=0).to(tl.int32)
+        x = row_codes(codes, rests, block * BLOCK_N, held, STEPS)
         normal = (x * channels - total[:, None]).to(tl.float32) * inverse[:, None]
         factors = tl.load(weight + channel, mask=channel < channels, other=0.0)
         shifts = tl.load(bias + channel, mask=channel < channels, other=0.0)

@@ -1,0 +1,51 @@
+"""The kernel of sums of up to three values, and of what their rounding leaves."""
+
+import triton
+import triton.language as tl
+
+from .codes import encode, places, round_whole
+
+
+@triton.jit
+def addend(
+    memory, offsets, stride, zero, ratio, row, n, inside, pixels, ALIGN: tl.constexpr
+):  # fmt: skip
+    """Return how far codes lie from their zero, times a ratio."""
+    place = places(offsets, stride, row, pixels, ALIGN)[:, None] + n[None, :]
+    codes = tl.load(memory + place, mask=inside, other=0).to(tl.int32)
+    return (codes - zero).to(tl.float32) * ratio
+
+
+@triton.jit
+def int8_sum(
+    input, residual, third, output,
+    input_offsets, residual_offsets, third_offsets, output_offsets,
+    input_stride, residual_stride, third_stride, output_stride,
+    input_zero, residual_zero, third_zero, input_scale, residual_ratio, third_ratio,
+    rows, pixels, channels, least, most, output_zero, lowest, highest,
+    ADDENDS: tl.constexpr, STEPS: tl.constexpr, ALIGN: tl.constexpr, OUT_ALIGN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Sums of ADDENDS values; where STEPS is not 0, what rounding to a step of so many leaves."""
+    tiles = (channels + BLOCK_N - 1) // BLOCK_N
+    m = tl.program_id(0) // tiles * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(0) % tiles * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = (m < rows)[:, None] & (n < channels)[None, :]
+    row = tl.minimum(m, rows - 1)
+    values = addend(
+        input, input_offsets, input_stride, input_zero, input_scale, row, n, inside, pixels, ALIGN
+    )  # fmt: skip
+    if ADDENDS > 1:
+        values += addend(
+            residual, residual_offsets, residual_stride, residual_zero, residual_ratio,
+            row, n, inside, pixels, OUT_ALIGN,
+        )  # fmt: skip
+    if ADDENDS > 2:
+        values += addend(
+            third, third_offsets, third_stride, third_zero, third_ratio,
+            row, n, inside, pixels, ALIGN,
+        )  # fmt: skip
+    if STEPS > 0:
+        values -= round_whole(values * (1.0 / STEPS), least, most) * STEPS
+    place = places(output_offsets, output_stride, row, pixels, OUT_ALIGN)[:, None] + n[None, :]
+    tl.store(output + place, encode(values, output_zero, lowest, highest), mask=inside)
