@@ -105,6 +105,8 @@ def _turned(
     shapes: dict[fx.Node, list[int]],
 ) -> nn.Module | None:
     """Return the layer that does with images first what `layer` does; None where it stays."""
+    if isinstance(layer, q.RepeatedCodes):
+        return _repeated(layer, places.get(node))
     sources = node.all_input_nodes
     rank = len(shapes[sources[0]]) if sources and sources[0] in shapes else 0
     found = {places.get(source) for source in sources}
@@ -128,6 +130,13 @@ def _turned(
         case q.QuantizedJoin() | q.QuantizedProduct():
             return _held(layer, rank, images)
     return layer if isinstance(layer, _POINTWISE) else None
+
+
+def _repeated(layer: q.RepeatedCodes, images: _Images | None) -> nn.Module | None:
+    """Return the constant with images first, None where it has them so."""
+    if images is None or images.first or images.each > 1:
+        return None
+    return _with(layer, held=layer.held.movedim(images.axis, 0), axis=0)
 
 
 def _with(layer: nn.Module, **attributes: Any) -> nn.Module:

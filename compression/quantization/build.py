@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from compression.affine import QParams
+from compression.affine import QParams, quantize
 from compression.graph import place_of
 from compression.quantization import modules as q
 from compression.quantization.layer import QuantizedLayer
@@ -29,6 +29,7 @@ from compression.quantization.plan import (
     Output,
     Plan,
     Product,
+    Repeat,
     Return,
     Scaling,
 )
@@ -171,6 +172,9 @@ class _Builder:
                 )
             case Float(operator=operator):
                 return q.InFloat(operator, before, after)
+            case Repeat(repeated=(value, axis)):
+                codes = quantize(value.to(after.scale.device), after)
+                return q.RepeatedCodes(codes, axis, after)
             case Product():
                 return q.QuantizedProduct(before, after, held)
             case Move(function=function):

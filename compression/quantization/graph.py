@@ -62,7 +62,7 @@ class _Planner(Joins):
             self.items.append(Input(node, self._name(f"quantize_{node.name}"), (node,)))
         elif node.op == "output":
             self._outputs(node)
-        elif node not in self.constants and node not in self.ends and node not in self.inner:
+        elif node not in self.known and node not in self.ends and node not in self.inner:
             try:
                 self._operator(node)
             except UnsupportedTypeError:
@@ -74,7 +74,7 @@ class _Planner(Joins):
         """Plan the end of the network: each value that it returns is dequantized once."""
         outputs = returned(end.graph)
         for path, node in outputs:
-            if node in self.several or node in self.constants or node in self.tokens:
+            if node in self.several or node in self.known:
                 raise refused_output(path, "parts" if node in self.several else "a constant")
         nodes = dict.fromkeys(self.roots.get(node, node) for _, node in outputs)
         for node in nodes:
@@ -86,9 +86,7 @@ class _Planner(Joins):
         """Tell whether a node can be computed in float: it reads codes, and else constants only."""
         sources = set(node.all_input_nodes)
         whole = sources.isdisjoint(self.several) and not sources.isdisjoint(self.codes)
-        return (
-            self.fallback and whole and all(s in self.codes or s in self.constants for s in sources)
-        )
+        return self.fallback and whole and sources <= self.codes.keys() | self.constants.keys()
 
     def _stay(self, node: fx.Node) -> None:
         """Have a node computed in float, once for each tensor that is read of what it gives."""
@@ -107,15 +105,16 @@ class _Planner(Joins):
 
     def _operator(self, node: fx.Node) -> None:
         layer, kind = self._layer_of(node), self._kind(node)
+        self._repeat_constants(node)
         inputs = [a for a in node.all_input_nodes if a in self.codes]
         if node in self.numbers:
-            if any(a in self.tokens or a in self.constants for a in node.all_input_nodes):
+            if not self.known.isdisjoint(node.all_input_nodes):
                 raise op.unknown_operator(node, kind, " of the sizes of parameters")
             self.items.append(Copy(node))
         elif node in self.taken:
             self._alias(node, self.taken[node])
         elif not inputs:
-            self._hold_tokens(node, kind)
+            raise op.unknown_operator(node, kind, " of parameters or constants")
         elif self.several.intersection(inputs) and kind is not operator.getitem:
             raise op.unknown_operator(node, kind, " of several tensors at once")
         elif op.keeps_values(node, kind):

@@ -9,13 +9,12 @@ from torch.nn import functional as F
 from compression.errors import UnsupportedTypeError
 from compression.graph import number_nodes, place_of
 from compression.quantization import operators as op
-from compression.quantization import rows
+from compression.quantization import pointwise, rows
 from compression.quantization.ends import containers
 from compression.quantization.fallback import constants_of
-from compression.quantization.plan import Attention, Item, Join, Norm, Plan, Product
+from compression.quantization.plan import Attention, Item, Join, Norm, Plan, Product, Repeat
+from compression.quantization.repeated import repeated_constants
 from compression.quantization.streams import residual_streams
-
-_REPEATS = ("expand", "repeat")
 
 
 class Joins:
@@ -24,11 +23,12 @@ class Joins:
     def __init__(self, folded: fx.GraphModule, *, fallback: bool, streams: bool) -> None:
         """Plan nothing yet."""
         self.constants = constants_of(folded)
-        self.tokens: dict[fx.Node, Tensor] = {}  # constants that stand in each image
         self.held: dict[fx.Node, Tensor] = {}  # constants that have codes
         self.fallback = fallback
         self.layers = dict(folded.named_modules())
         self.numbers = number_nodes(folded.graph)
+        self.tokens = repeated_constants(folded, self.constants, self.numbers)
+        self.known = self._known(folded)  # what nothing computes
         self.items: list[Item] = []
         self.names: set[str] = set()
         self.rounded: dict[str, str] = {}
@@ -45,6 +45,14 @@ class Joins:
         """Return what has been planned."""
         codes = self.codes | {node: node.name for node in self.held}
         return Plan(tuple(self.items), self.rounded, codes, self.held, self.fine)
+
+    def _known(self, folded: fx.GraphModule) -> set[fx.Node]:
+        """Return constants, what stands in each image, and the sizes that only these ask for."""
+        found = {*self.constants, *self.tokens}
+        for node in reversed(folded.graph.nodes):
+            if node in self.numbers and found.issuperset(node.users):
+                found.add(node)
+        return found
 
     def _residual_streams(self, folded: fx.GraphModule) -> set[fx.Node]:
         kinds = {n: self._kind(n) for n in folded.graph.nodes if n.op.startswith("call_")}
@@ -84,29 +92,34 @@ class Joins:
         self.rounded[end.name] = place_of(end)
         self.codes[node] = end.name
 
-    def _hold_tokens(self, node: fx.Node, kind: Any) -> None:
-        """Note a constant that is repeated for each image: a class token."""
-        source: Any = node.args[0] if node.args else None
-        sizes: Any = node.args[1:]
-        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
-        one = -1 if kind == "expand" else 1
-        found: Any = self.constants.get(source)
-        if not (
-            op.is_one_of(kind, _REPEATS)
-            and found is not None
-            and found.ndim == len(sizes)
-            and found.shape[0] == 1
-            and all(
-                size in (one, *([length] if one < 0 else []))
-                for size, length in zip(sizes[1:], found.shape[1:], strict=True)
-            )
-        ):
-            raise op.unknown_operator(node, kind, " of parameters or constants")
-        self.tokens[node] = found
+    def _repeat_constants(self, node: fx.Node) -> None:
+        """Give codes to constants that stand in each image, where they are read as images are."""
+        images = next(n for n in node.graph.nodes if n.op == "placeholder")
+        for source in node.all_input_nodes if node not in self.numbers else ():
+            if source in self.tokens and source not in self.codes and not self._is_held(source):
+                self._round(source, source)
+                name = self._name(f"{source.name}_repeated")
+                self.items.append(Repeat(source, name, (images,), self.tokens[source]))
+
+    def _is_held(self, token: fx.Node) -> bool:
+        """Tell whether sums, products and concatenations alone read a constant, images first."""
+        readers = [n for n in token.users if n not in self.known]
+        return self.tokens[token].axis == 0 and all(map(self._joins, readers))
+
+    def _joins(self, node: fx.Node) -> bool:
+        kind = self._kind(node)
+        joined = op.addends_of(node, kind) or pointwise.factors_of(node, kind)
+        return bool(joined) or kind in op.CONCATENATE
+
+    def _constant(self, node: Any) -> Tensor | None:
+        """Return a constant as it stands beside images: one that has them first, or has none."""
+        if node in self.tokens and node not in self.codes:
+            return self.tokens[node].value
+        return self.constants.get(node)
 
     def _hold(self, node: Any) -> bool:
         """Tell whether an operand has codes, or is a constant that gets some."""
-        found = self.constants.get(node, self.tokens.get(node))
+        found = self._constant(node)
         if found is not None and found.is_floating_point() and found.numel():
             self.held[node] = found
             self.rounded[node.name] = place_of(node)
@@ -117,7 +130,7 @@ class Joins:
         dim = op.argument(node, 1, "dim", 0)
         if not isinstance(operands, list | tuple) or type(dim) is not int:
             raise op.unknown_operator(node, kind, " of other than a list of tensors along a number")
-        for held in (self.constants.get(o, self.tokens.get(o)) for o in operands):
+        for held in map(self._constant, operands):
             if held is not None and dim in (0, -held.ndim):
                 raise op.unknown_operator(node, kind, " of constants and images along the batch")
         self._join(node, kind, list(operands), dim=dim)

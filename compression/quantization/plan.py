@@ -16,6 +16,7 @@ from compression.quantization.fallback import FloatOperator
 from compression.quantization.interpolation import Resizing
 from compression.quantization.norm import MOST_FINE_CODES
 from compression.quantization.operators import Bounds
+from compression.quantization.repeated import Repeated
 from compression.quantization.rows import Attended
 
 _UNSEEN = torch.tensor(0.0), torch.tensor(1.0)
@@ -133,6 +134,13 @@ class Interpolation(Call):
 
     resizing: Resizing
     sizes: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat(Call):
+    """A constant that stands in each image, where a layer reads it; the input tells how many."""
+
+    repeated: Repeated
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.support.transformer_nets import detector
+
 WIDTH = 32
 
 
@@ -71,6 +73,7 @@ class Windows(nn.Module):
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "windows": Windows,
+    "queries": lambda: detector(batch_first=False, norm_first=True)[0],
     "mean": lambda: Read(lambda _, x: x, _mean),
     "places": lambda: Read(lambda net, x: x + net.place, _first),
     "factors": lambda: Read(lambda net, x: x * net.factors, _mean),

@@ -139,6 +139,32 @@ def long_rows() -> Made:
     return lively(net), numbers(2, 15, 12)
 
 
+class Detector(nn.Module):
+    """Learned queries look at the features of an image (Carion et al. 2020, arXiv:2005.12872)."""
+
+    def __init__(self, *, batch_first: bool, width: int = 16, **options: Any) -> None:
+        super().__init__()
+        self.axis = 0 if batch_first else 1
+        self.conv = nn.Conv2d(3, width, 4, 4)
+        options = {"dropout": 0.0, "batch_first": batch_first, **options}
+        layer = nn.TransformerEncoderLayer(width, 2, 20, **options)
+        encoder = nn.TransformerEncoder(layer, 1, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.transformer = nn.Transformer(width, 2, 1, 2, 20, custom_encoder=encoder, **options)
+        self.queries, self.head = nn.Parameter(torch.rand(5, width)), nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, tokens = x.shape[0], self.conv(x).flatten(2)
+        order, sizes = ((0, 2, 1), (count, 1, 1)) if self.axis == 0 else ((2, 0, 1), (1, count, 1))
+        queries = self.queries.unsqueeze(self.axis).repeat(*sizes)
+        found = self.transformer(tokens.permute(*order), queries)
+        return self.head(found if self.axis == 0 else found.transpose(0, 1))
+
+
+def detector(**options: Any) -> Made:
+    torch.manual_seed(0)
+    return lively(Detector(**options)), numbers(3, 3, 12, 16)
+
+
 NETS: dict[str, Callable[[], Made]] = {
     "vit": vit,
     "convnext": convnext,
@@ -150,4 +176,5 @@ NETS: dict[str, Callable[[], Made]] = {
     "by hand, fused": lambda: by_hand(fused=True),
     "moved": moved,
     "long rows": long_rows,
+    "queries": lambda: detector(batch_first=True),
 }

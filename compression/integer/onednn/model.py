@@ -156,6 +156,8 @@ def _kernel(
             return p.MaxPool(pool)
         case q.QuantizedMean():
             return p.Mean(layer)
+        case q.RepeatedCodes():
+            return p.Repeated(layer)
         case q.QuantizedRest():
             return p.Rest(layer)
         case q.QuantizedJoin():

@@ -144,6 +144,22 @@ class Function(nn.Module):
         return self.table[codes.int()]
 
 
+class Repeated(nn.Module):
+    """A constant that stands in each image."""
+
+    held: Tensor
+
+    def __init__(self, layer: q.RepeatedCodes) -> None:
+        """Take the codes of `layer`."""
+        super().__init__()
+        self.register_buffer("held", unsigned(layer.held))
+        self.axis = layer.axis
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the codes for as many images, which a layer may write over."""
+        return self.held.repeat_interleave(len(images), self.axis)
+
+
 class Reference(nn.Module):
     """A layer that has no integer kernel for its operands, computed by the reference executor."""
 

@@ -129,6 +129,11 @@ class _Builder:
         match layer:
             case q.Quantize():
                 self._quantize(node, self._read(node.args[0]), layer)
+            case q.RepeatedCodes(axis=0):
+                images: Any = node.args[0]
+                codes = self.graph.constant(unsigned(layer.held))
+                codes = each_image(self.graph, codes, layer.held, self.codes[images].names[0])
+                self.codes[node] = self._meaning(layer).named(codes)
             case q.Dequantize():
                 self.real[node] = self._read(node.args[0])
             case q.QuantizedLayer():

@@ -111,6 +111,8 @@ class Layout(Readings):
         for owner in [n for n, last in self.last.items() if last == self.order[node]]:
             if owner in self.values and not self.keep:
                 value = self.values[owner]
+                if not value.stride:  # a constant: nothing writes it
+                    continue
                 self.buffers.give_back(value.geometry, value.memory)
 
     def codes(self, images: int) -> dict[fx.Node, Tensor]:
@@ -119,7 +121,8 @@ class Layout(Readings):
         for node, value in self.values.items():
             pixels, channels = self.cells(node)
             places = value.place().offsets.long()[pixels] + channels
-            lines = value.memory[: images * value.stride].view(images, value.stride)
+            sizes = images, value.stride or value.geometry.stride
+            lines = value.memory.as_strided(sizes, (value.stride, 1))
             found[node] = lines[:, places].view(images, *self.shapes[node][1:])
         return found
 

@@ -18,7 +18,7 @@ from compression.integer.steps.elementwise import (
 from compression.integer.steps.groups import parts, with_weights
 from compression.integer.steps.joins import add, added, concatenate, scaled
 from compression.integer.steps.layout import Layout, Value
-from compression.integer.steps.operands import misplaced_operand, values_read
+from compression.integer.steps.operands import constant, misplaced_operand, values_read
 from compression.integer.steps.outputs import Outputs
 from compression.integer.steps.pools import average, largest, max_window
 from compression.integer.steps.requantization import requantization, unit_of
@@ -64,6 +64,10 @@ class Lowering:
         match layer:
             case q.Quantize():
                 self._quantize(node, layer)
+            case q.RepeatedCodes():
+                zero, axis = self.target.zero(layer.output_zero_point), self.layout.axis(node)
+                held = constant(self.layout, layer.held, axis, self.target, zero)
+                self.layout.values[node] = held
             case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4):
                 self._product(node, layer)
             case q.QuantizedLayer() if layer.codes.ndim in (3, 4) and layer.options["groups"] == 1:

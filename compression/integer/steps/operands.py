@@ -80,7 +80,7 @@ def values_read(
         laid = [*[1] * (len(shape) - codes.ndim), *codes.shape]
         if isinstance(layer, q.QuantizedProduct):
             laid = _laid(laid, shape, axis)
-        return _constant(layout, codes.broadcast_to(shape if broadcast else laid), axis, target)
+        return constant(layout, codes.broadcast_to(shape if broadcast else laid), axis, target)
 
     sources = node.args[1:] if isinstance(layer, q.QuantizedRest) else node.args
     found = layer.whole([layout.read(node, source) for source in sources], held)
@@ -96,11 +96,11 @@ def _laid(constant: list[int], shape: list[int], axis: int) -> list[int]:
     return constant if spatial(constant, axis) == [spatial(shape, axis)[0], 1, 1] else shape
 
 
-def _constant(layout: Layout, codes: Tensor, axis: int, target: Target) -> Value:
-    """Return codes that are the same for each image."""
+def constant(layout: Layout, codes: Tensor, axis: int, target: Target, zero: int = 0) -> Value:
+    """Return where codes lie that are the same for each image; `zero` is that of the real number 0."""
     channels, height, width = spatial(list(codes.shape), axis)
     rows = codes.movedim(1, -1) if is_by_channel(list(codes.shape), axis) else codes
-    geometry = Geometry(channels, height, width, (0, 0), 0, layout.pixel(channels))
+    geometry = Geometry(channels, height, width, (0, 0), zero, layout.pixel(channels))
     memory = layout.buffers.alone(geometry)
     numbers = (rows.reshape(height * width, channels).cpu().short() + target.offset).to(
         memory.dtype

@@ -94,6 +94,8 @@ class Readings:
         rank = len(self.shapes[node])
         if rank not in EITHER:
             return LAST
+        if isinstance(self.module(node), q.RepeatedCodes):
+            return self._axis_wanted(node)
         if node.op == "placeholder":
             return FIRST if rank == 4 else self._axis_wanted(node)
         return self.axes[node]
@@ -104,6 +106,10 @@ class Readings:
 
     def operands(self, node: fx.Node) -> list[fx.Node]:
         """Return the values that a node reads, one twice where it reads it twice; no sizes."""
+        if isinstance(
+            self.module(node), q.RepeatedCodes
+        ):  # of its input the number of images alone
+            return []
         return [a for a in node.args if isinstance(a, fx.Node) and a in self.shapes]
 
     def _read(self, node: fx.Node) -> None:
@@ -149,12 +155,12 @@ class Readings:
         return made[0] if made else LAST
 
     def _axis_wanted(self, node: fx.Node) -> int:
-        """Return the channels' axis of an input that may be a signal or tokens, as layers read it."""
-        nodes = [node]
+        """Return the channels' axis of an input, or of a constant, as layers read it."""
+        nodes, own = [node], len(self.shapes[node])
         for reader in nodes:  # and those that are appended
             for user in reader.users:
                 layer, rank = self.module(user), len(self.shapes.get(reader, []))
-                if layer is not None and self.computes(user) and rank == 3 and user not in nodes:
+                if layer is not None and self.computes(user) and rank == own and user not in nodes:
                     axis = axis_read(layer, rank)
                     if axis is not None:
                         return axis
