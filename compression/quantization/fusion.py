@@ -76,12 +76,20 @@ def _write_as_one(node: fx.Node, written: Written) -> None:
         mask = None
         for addend in written.addends:
             mask = addend if mask is None else graph.call_function(operator.add, (mask, addend))
+        parts = [query, key, written.value]
+        if written.windows is not None:
+            apart = ("unflatten", 0, (-1, written.windows))
+            parts = [_moved(node, part, *apart) for part in parts]
         found = graph.call_function(
-            F.scaled_dot_product_attention,
-            (query, key, written.value, mask),
-            {"scale": written.scale},
+            F.scaled_dot_product_attention, (*parts, mask), {"scale": written.scale}
         )
+        if written.windows is not None:
+            found = _moved(node, _derived(node, found), "flatten", 0, 1)
     node.replace_all_uses_with(_derived(node, found))
+
+
+def _moved(node: fx.Node, value: fx.Node, name: str, *arguments: Any) -> fx.Node:
+    return _derived(node, node.graph.call_method(name, (value, *arguments)))
 
 
 def _operands(written: Written) -> list[tuple[fx.Node | None, fx.Node]]:

@@ -21,7 +21,11 @@ Constants = dict[fx.Node, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What attends to what; keys are (..., channels, tokens) where they are `transposed`."""
+    """What attends to what; keys are (..., channels, tokens) where they are `transposed`.
+
+    Each image has so many `windows`, which follow one another along the first axis, where what is added
+    differs from window to window.
+    """
 
     query: fx.Node
     key: fx.Node
@@ -29,6 +33,7 @@ class Written:
     transposed: bool
     scale: float
     addends: tuple[fx.Node, ...]
+    windows: int | None
 
 
 def written_attention(
@@ -45,10 +50,11 @@ def written_attention(
     scores = _softmaxed(product[0], modules)
     if scores is None:
         return None
-    addends: list[fx.Node] = []
-    while (pair := _constant_addend(scores, constants)) is not None and len(scores.users) == 1:
-        scores, addend = pair
-        addends.append(addend)
+    scores, addends = _bare(scores, constants)
+    windows = _windows(scores, constants)
+    if windows is not None:
+        scores, more = _bare(windows[0], constants)
+        addends += windows[1] + more
     scale, scores = _unscaled(scores)
     straight, transposed = _matmul(scores, "ik,jk->ij"), _matmul(scores, "ik,kj->ij")
     both = straight or transposed
@@ -59,7 +65,8 @@ def written_attention(
     if factor * other <= 0 or query in constants or key in constants:
         return None
     whole = scale * factor * other
-    return Written(query, key, product[1], straight is None, whole, tuple(addends))
+    count = None if windows is None else windows[2]
+    return Written(query, key, product[1], straight is None, whole, tuple(addends), count)
 
 
 def _matmul(node: fx.Node, form: str) -> tuple[fx.Node, fx.Node] | None:
@@ -107,6 +114,40 @@ def _softmaxed(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
             return None
         node = node.all_input_nodes[0]
     return None
+
+
+def _bare(scores: fx.Node, constants: Constants) -> tuple[fx.Node, list[fx.Node]]:
+    """Return scores without the constants that are added to them, and these."""
+    addends: list[fx.Node] = []
+    while (pair := _constant_addend(scores, constants)) is not None and len(scores.users) == 1:
+        scores, addend = pair
+        addends.append(addend)
+    return scores, addends
+
+
+def _windows(scores: fx.Node, constants: Constants) -> tuple[fx.Node, list[fx.Node], int] | None:
+    """Return scores, constants that are added for each window, and how many windows an image has.
+
+    (images windows, heads, ...) are seen as (images, windows, heads, ...), and back. None for others.
+    """
+    together = _viewed(scores)
+    if together is None:
+        return None
+    apart, addends = _bare(scores.all_input_nodes[0], constants)
+    sizes = _viewed(apart)
+    if sizes is None or len(sizes) != len(together) + 1 or len(apart.users) != 1:
+        return None
+    whole = sizes[0] == together[0] == -1 and sizes[2:] == together[1:] and sizes[1] > 0
+    same = all(constants[a].ndim < len(sizes) or len(constants[a]) == 1 for a in addends)
+    return (apart.all_input_nodes[0], addends, sizes[1]) if whole and same else None
+
+
+def _viewed(node: fx.Node) -> list[int] | None:
+    """Return the sizes, plain numbers, that a value is seen in, which nothing else reads."""
+    if node.target not in ("view", "reshape") or len(node.users) != 1:
+        return None
+    sizes: Any = node.args[1] if isinstance(node.args[1], list | tuple) else node.args[1:]
+    return list(sizes) if all(type(size) is int for size in sizes) else None
 
 
 def _constant_addend(node: fx.Node, constants: Constants) -> tuple[fx.Node, fx.Node] | None:
