@@ -105,7 +105,15 @@ class _Builder:
             if node not in self.constants:
                 yield self.values[node]
             if place == fine:
-                yield self.rests[self.values[node]]
+                yield self._rest(self.values[node])
+
+    def _rest(self, value: fx.Node) -> fx.Node:
+        """Return what the rounding of a value left, moved as the value is."""
+        if value not in self.rests:
+            source, *sizes = value.all_input_nodes
+            given = {source: self._rest(source)} | {size: size for size in sizes}
+            self.rests[value] = self.graph.node_copy(value, given.__getitem__)
+        return self.rests[value]
 
     def _keep_rest(self, item: Call, module: nn.Module) -> None:
         """Have what the rounding of a sum or concatenation leaves computed, too."""

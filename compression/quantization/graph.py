@@ -130,8 +130,8 @@ class _Planner(Joins):
         elif self._is_of_rows(node, layer, kind):
             return
         elif op.moves_values(node, kind, self.numbers):
-            self._move(node, layer, inputs[0])
             self.several.update([node] if op.gives_several(kind) else [])
+            self._move(node, layer, inputs[0])
         else:
             self._pointwise(node, layer, kind, inputs[0])
 
@@ -174,9 +174,14 @@ class _Planner(Joins):
     def _alias(self, node: fx.Node, source: fx.Node) -> None:
         self.items.append(Alias(node, source))
         self.roots[node] = self.roots.get(source, source)
-        self.fine.update([node] if source in self.fine else [])
+        self._keep_fine(node, source)
         if source in self.codes:
             self.codes[node] = self.codes[source]
+
+    def _keep_fine(self, node: fx.Node, source: fx.Node) -> None:
+        """Note that what rounding left of a source is known of a node that has its values, too."""
+        if source in self.fine and node not in self.several:
+            self.fine.add(node)
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         if getattr(layer, "padding_mode", "zeros") != "zeros":
@@ -201,3 +206,4 @@ class _Planner(Joins):
             self.names.add(str(node.target))
         self.items.append(Copy(node, layer))
         self.codes[node] = self.codes[source]
+        self._keep_fine(node, source)

@@ -58,7 +58,7 @@ class Joins:
         kinds = {n: self._kind(n) for n in folded.graph.nodes if n.op.startswith("call_")}
 
         def readers(node: fx.Node) -> list[fx.Node]:
-            same = [n for n in node.users if n in kinds and self._keeps_values(n, kinds[n])]
+            same = [n for n in node.users if n in kinds and self._has_values_of(n, kinds[n])]
             return [*node.users, *chain.from_iterable(map(readers, same))]
 
         return residual_streams(
@@ -68,9 +68,12 @@ class Joins:
             readers,
         )
 
-    def _keeps_values(self, node: fx.Node, kind: Any) -> bool:
+    def _has_values_of(self, node: fx.Node, kind: Any) -> bool:
+        """Tell whether a node has the values of its source, or some of them, maybe elsewhere."""
         try:
-            return op.keeps_values(node, kind)
+            if op.keeps_values(node, kind):
+                return True
+            return not op.gives_several(kind) and op.moves_values(node, kind, self.numbers)
         except UnsupportedTypeError:  # told where it is planned, unless it stays in float
             return False
 

@@ -17,10 +17,10 @@ class Stream(nn.Module):
 
     def __init__(
         self, width: int, blocks: int, *, first: str = "class token", swapped: bool = False,
-        ended: bool = True, tokens: int = 5,
+        ended: bool = True, moved: bool = False, tokens: int = 5,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.first, self.swapped, self.ended = first, swapped, ended
+        self.first, self.swapped, self.ended, self.moved = first, swapped, ended, moved
         self.embed, self.other = nn.Linear(3, width), nn.Linear(3, width)
         self.token = nn.Parameter(0.02 * numbers(1, 1, width))
         self.position = nn.Parameter(numbers(1, tokens + (first == "class token"), width))
@@ -41,6 +41,8 @@ class Stream(nn.Module):
         for norm, up, down in zip(self.norms, self.ups, self.downs, strict=True):
             y = self.drop(down(torch.relu(up(norm(x)))))
             x = y + x if self.swapped else x + y
+            if self.moved:  # to rows and columns, some of them, in another order
+                x = x[:, 1:].reshape(x.shape[0], 1, -1, x.shape[-1]).flip(2).flatten(1, 2)
         outputs: Tensor = self.head(self.norm(x) if self.ended else x)
         return outputs
 
@@ -57,11 +59,11 @@ def stream(width: int = 20, blocks: int = 3, *, large: float = 100.0, **options:
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> Made:
-    """Any residual stream of a few tokens."""
+def streams(draw: st.DrawFn, large: tuple[float, ...] = (1.0, 1e3, 1e6)) -> Made:
+    """Any residual stream of a few tokens, a channel of them so `large`."""
     return stream(
         draw(st.integers(1, 90)), draw(st.integers(1, 3)), batch=draw(st.sampled_from((1, 3))),
-        tokens=draw(st.integers(1, 17)), first=draw(st.sampled_from(FIRST)),
-        swapped=draw(st.booleans()), ended=draw(st.booleans()),
-        large=draw(st.sampled_from((1.0, 1e3, 1e6))),
+        tokens=draw(st.integers(4, 17)), first=draw(st.sampled_from(FIRST)),
+        swapped=draw(st.booleans()), ended=draw(st.booleans()), moved=draw(st.booleans()),
+        large=draw(st.sampled_from(large)),
     )  # fmt: skip

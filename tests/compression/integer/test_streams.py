@@ -47,6 +47,7 @@ def grid() -> Made:
 NAMED = {
     **{first: partial(stream, first=first) for first in FIRST},
     "sum last": lambda: stream(swapped=True),
+    "moved": lambda: stream(moved=True),
     "no norm last": lambda: stream(ended=False),
     "wide": lambda: stream(130, 2, tokens=9),
     "rows of one": lambda: stream(1, 2, first="position"),
