@@ -4,7 +4,6 @@ A class token, a detector's queries, and what a decoder's first layers make of t
 every image: they are found out once, and nothing of them is left to compute.
 """
 
-import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,17 +13,12 @@ from torch import Tensor, fx, nn
 from compression.affine import QParams
 from compression.quantization.codes import Codes
 from compression.quantization.functions import apply
+from compression.quantization.image_axis import counts_of_images
 
 BATCHES = (2, 3)
 """Numbers of images whose values are compared."""
 TOLERANCE = 1e-5
 """Of the largest number: products of other batches are summed in another order."""
-_MOVERS = (
-    "view", "reshape", "permute", "getitem", "flatten", "unflatten", "transpose", "swapaxes", "movedim",
-    "moveaxis", "unsqueeze", "squeeze", "select", "narrow", "unbind", "chunk", "split", "stack", "t",
-    "getattr", "size", "matmul", "einsum", "mean", "sum",
-)  # fmt: skip
-"""What may put another axis first."""
 
 
 class Repeated(NamedTuple):
@@ -67,7 +61,7 @@ def repeated_constants(
         node: (value,) * len(BATCHES) for node, value in constants.items()
     }
     found: dict[fx.Node, Repeated] = {}
-    layers, counted = dict(folded.named_modules()), _counted(folded)
+    layers, counted = dict(folded.named_modules()), counts_of_images(folded, constants, numbers)
     for node in folded.graph.nodes:
         if node in known or not node.op.startswith("call"):
             continue
@@ -111,49 +105,3 @@ def _repeated(two: Any, three: Any) -> Repeated | None:
     apart = max(float((many - one).abs().max()) if many.numel() else 0.0 for many in (two, three))
     most = float(one.abs().max()) if one.numel() else 0.0
     return Repeated(one.clone(), axis) if apart <= TOLERANCE * most else None
-
-
-def _counted(folded: fx.GraphModule) -> set[fx.Node]:
-    """Return the nodes that ask for the first size of a value that has its images first."""
-    first, counted = set[fx.Node](), set[fx.Node]()
-    for node in folded.graph.nodes:
-        if node.op == "placeholder":
-            first.add(node)
-        elif _asks_first_size(node, first):
-            counted.add(node)
-        elif _whole_source(node) in first and _keeps_first(node, counted):
-            first.add(node)
-    return counted
-
-
-def _asks_first_size(node: fx.Node, first: set[fx.Node]) -> bool:
-    if node.target == "size":
-        return node.args[0] in first and node.args[1:] == (0,)
-    if node.target is not operator.getitem or node.args[1] != 0:
-        return False
-    shape: Any = node.args[0]
-    asked = shape.target == "size" or (shape.target is getattr and shape.args[1] == "shape")
-    return asked and shape.args[0] in first
-
-
-def _whole_source(node: fx.Node) -> fx.Node | None:
-    """Return the first tensor that a node reads, parameters left out."""
-    return next((source for source in node.all_input_nodes if source.op != "get_attr"), None)
-
-
-def _keeps_first(node: fx.Node, counted: set[fx.Node]) -> bool:
-    """Tell whether an operator leaves the first axis where it is."""
-    name = getattr(node.target, "__name__", str(node.target))
-    if node.op == "call_module" or name not in _MOVERS:
-        return True
-    told = [*node.args[1:], *node.kwargs.values()]
-    sizes: Any = told[0] if told and isinstance(told[0], list | tuple) else told
-    first = sizes[0] if sizes else None
-    match name:
-        case "view" | "reshape":
-            return first in counted
-        case "permute":
-            return first == 0 and type(first) is int
-        case "getitem":
-            return isinstance(first, slice) and first == slice(None)
-    return all(isinstance(a, int) and a > 0 for a in told[:2])  # no axis from the end: it may be 0

@@ -58,6 +58,19 @@ VALUES: dict[str, tuple[How, int | None]] = {
     "behind a permutation of images": (
         lambda s, x: tokens(s, x.permute(0, 2, 1).flatten(1)), 0,
     ),
+    "behind parts of images": (
+        lambda s, x: tokens(s, x.unflatten(-1, (2, 3)).chunk(2, 2)[1][:, 1:]), 0,
+    ),
+    "behind a view of images": (
+        lambda s, x: tokens(s, x.view(x.shape[0], 30).unsqueeze(1).transpose(-2, -1)), 0,
+    ),
+    "behind such a value and images": (lambda s, x: tokens(s, torch.cat([tokens(s, x), x], 1)), 0),
+    "behind parts, images second": (
+        lambda s, x: tokens(s, x.unflatten(-1, (2, 3)).permute(2, 0, 1, 3).unbind(0)[1]), 0,
+    ),
+    "by the images' own axis": (
+        lambda s, x: s.own.expand(x.movedim(1, 0).shape[1], -1, -1), 0,
+    ),
     "as many as tokens": (lambda s, x: tokens(s, x.transpose(0, 1)), None),
     "as many as rows of all images": (lambda s, x: tokens(s, x.flatten(0, 1)), None),
     "rows of all images": (lambda s, x: tokens(s, x).flatten(0, 1), None),
