@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
 
 from benchmarks.report.page.html import Cell, Line, Markup, table, tag
-from benchmarks.report.page.levels import can_judge
+from benchmarks.report.page.levels import SOON, can_judge
 from benchmarks.report.page.runs import Run, Setting
 from benchmarks.report.page.scales import Scale, linear
 from benchmarks.report.page.series import Series, by_technique, measures, series_of
@@ -17,6 +17,10 @@ READING = (
     "Dashes: about how far the gate lets the next run go. Triangles: the first run of a new level, "
     "down where it became worse. Point at a line for its runs; press Enter or click for a larger one."
 )
+FINDS = (
+    f"Finds 4%: the row's noise lets a step of 4% be found within {SOON} runs, 4 times of 5. "
+    "By chance all speed-ups together show a step at most once in 100 runs."
+)
 
 
 def history_section(setting: Setting) -> Markup:
@@ -26,6 +30,8 @@ def history_section(setting: Setting) -> Markup:
     runs, series = series_of(setting)
     older = len(setting.runs) - len(runs)
     notes = [READING]
+    if any(one.finds for one in series):
+        notes.append(FINDS)
     if not can_judge():
         notes.append("Speed-ups are not judged: that takes ruptures, pip install -e '.[report]'.")
     if older:
@@ -91,6 +97,7 @@ def _drawn(one: Series, count: int) -> Markup:
         (round(EDGE + i * step), round(y(value)))
         for i, value in zip(one.at, one.values, strict=True)
     ]
+    finds = f"finds {one.finds:.{1 if one.finds < 0.1 else 0}%}" if one.finds else ""
     drawing = tag(
         "svg",
         tag("path", d=_limits(one, y, step), class_="limit"),
@@ -101,12 +108,14 @@ def _drawn(one: Series, count: int) -> Markup:
         preserveAspectRatio="none",
         class_="spark",
         role="img",
-        aria_label=f"{one.technique}, {one.measure.name}: {len(one.starts)} changes of level",
+        aria_label=f"{one.technique}, {one.measure.name}: {len(one.starts)} changes of level"
+        + (f", {finds}" if finds else ""),
         tabindex=0,
         data_name=f"{one.technique}: {one.measure.name}",
         data_values=packed(one, count),
     )
-    return tag("div", drawing, tag("span", one.measure.form(one.values[-1])), class_="traced")
+    value = tag("span", one.measure.form(one.values[-1]), tag("small", finds) if finds else "")
+    return tag("div", drawing, value, class_="traced")
 
 
 def _path(places: Sequence[tuple[int, int]]) -> str:

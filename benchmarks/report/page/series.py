@@ -9,7 +9,14 @@ from typing import Any
 from benchmarks.facts.record import Facts
 from benchmarks.gate.rules import TOLERANCES
 from benchmarks.report.columns import MIB, significant
-from benchmarks.report.page.levels import can_judge, exact_changes, noisy_changes
+from benchmarks.report.page.levels import (
+    FEWEST_RUNS,
+    Interval,
+    can_judge,
+    exact_changes,
+    noisy_changes,
+    smallest_step,
+)
 from benchmarks.report.page.points import timed_name
 from benchmarks.report.page.runs import Run, Setting
 from benchmarks.report.quality import quality_of, value_of
@@ -41,6 +48,8 @@ class Series:
     values: list[float]
     facts: list[Facts]
     starts: list[int]
+    finds: float | None = None
+    """The smallest step, as a share, that its noise lets be found; None where exact or not judged."""
 
     @property
     def levels(self) -> list[float]:
@@ -105,13 +114,19 @@ def series_of(setting: Setting) -> tuple[list[Run], list[Series]]:
                     found[name] = Series(facts["technique"], _measure(facts), [], [], [], [])
                 _append(found[name], i, facts)
     ordered = [found[name] for name in setting.facts if name in found and found[name].values]
+    together = max(sum(map(_noisy, run.facts.values())) for run in runs)  # on all its devices
     for series in ordered:
-        series.starts = _starts(series)
+        _judge(series, together)
     return runs, ordered
 
 
 def _drawn(facts: Facts) -> bool:
     return facts["metric"] in METRICS and not facts.get("sweep")
+
+
+def _noisy(facts: Facts) -> bool:
+    """Tell whether it is judged beyond its noise; the control measures the machine."""
+    return _drawn(facts) and facts["metric"] == "latency" and facts["technique"] != "baseline"
 
 
 def _measure(facts: Facts) -> Measure:
@@ -154,13 +169,17 @@ def _append(series: Series, i: int, facts: Facts) -> None:
     series.facts.append(facts)
 
 
-def _starts(series: Series) -> list[int]:
+def _judge(series: Series, together: int) -> None:
+    """Tell where its level changed; `together` noisy series are judged after each run."""
     if series.facts[-1]["metric"] != "latency":
-        return exact_changes(series.values)
-    if series.technique == "baseline" or not can_judge():
-        return []  # the control measures the machine
-    ends = ("speed_up", "speed_up_low", "speed_up_high")
-    return noisy_changes([tuple(f[end] for end in ends) for f in series.facts])  # type: ignore[misc]
+        series.starts = exact_changes(series.values)
+    elif _noisy(series.facts[-1]) and can_judge():
+        ratios: list[Interval] = [
+            (f["speed_up"], f["speed_up_low"], f["speed_up_high"]) for f in series.facts
+        ]
+        series.starts = noisy_changes(ratios, series=together)
+        if len(ratios) >= FEWEST_RUNS:
+            series.finds = smallest_step(ratios, series.starts, series=together)
 
 
 def measures(series: Iterable[Series]) -> list[str]:

@@ -1,6 +1,7 @@
 """The history: one per machine, its steps with their first commit, small for many runs."""
 
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.report.page.history import history_section, packed
+from benchmarks.report.page.levels import FEWEST_RUNS, LEAST_STEP
 from benchmarks.report.page.page import page
 from benchmarks.report.page.runs import Run, Setting, settings
 from benchmarks.report.page.series import series_of
@@ -85,6 +87,42 @@ def test_a_slower_technique_is_named_and_the_others_are_not(setting: Setting) ->
     ]
 
 
+def test_each_judged_row_says_the_smallest_step_that_it_finds(setting: Setting) -> None:
+    pytest.importorskip("ruptures", reason="ruptures is not installed")
+    _, found = series_of(setting)
+    finds = {(one.technique, one.measure.name): one.finds for one in found if one.finds}
+    judged = [
+        one for one in found if "speed-up" in one.measure.name and one.technique != "baseline"
+    ]
+    assert len(finds) == len(judged) > 0
+    text = history_section(setting)
+    for share in finds.values():
+        assert f"<small>finds {share:.1%}</small>" in text
+        assert LEAST_STEP < share < 0.1
+    assert text.count("<small>") == text.count(", finds ") == len(finds)
+    assert text.count("Finds 4%: ") == 1
+
+
+def test_a_row_finds_less_the_more_speed_ups_one_run_measures() -> None:
+    pytest.importorskip("ruptures", reason="ruptures is not installed")
+    runs = runs_of(RUNS)
+    both = [
+        replace(run, facts={**run.facts, **other.facts})
+        for run, other in zip(runs, runs_of(RUNS, "cuda"), strict=True)
+    ]
+    alone, beside = (
+        {one.technique: one.finds for one in series_of(settings(each)[0])[1] if one.finds}
+        for each in (runs, both)
+    )
+    assert settings(both)[0].device == settings(runs)[0].device
+    assert alone.keys() == beside.keys()
+    assert all(beside[name] > alone[name] for name in alone)
+
+
+def test_fewer_than_6_runs_are_not_judged() -> None:
+    assert "inds " not in history_section(settings(runs_of(FEWEST_RUNS - 1))[0])
+
+
 def test_without_ruptures_the_page_says_that_it_does_not_judge(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +130,7 @@ def test_without_ruptures_the_page_says_that_it_does_not_judge(
     monkeypatch.setattr("benchmarks.report.page.history.can_judge", lambda: False)
     text = history_section(setting)
     assert "Speed-ups are not judged" in text
+    assert "inds " not in text
     assert len(lines(text)) == 2
 
 
