@@ -65,10 +65,10 @@ def pruning_point(family: str, amount: float, *, fine_tuned: bool) -> Technique:
 
 
 def size_point(amount: float, bit_cost: float) -> Technique:
-    """Return one point of the curve of size against accuracy."""
+    """Return one point of the curve of size against accuracy, taught by the baseline."""
     return Technique(
         f"sweep-pruned-shared-{amount * 100:.0f}",
-        lambda b: prune_and_share(b, amount=amount, bit_cost=bit_cost),
+        lambda b: prune_and_share(b, amount=amount, bit_cost=bit_cost, taught=True),
         family="pruned-shared",
         facts={"pruned": amount, "bit_cost": bit_cost, "sweep": True},
         entropy_coded=True,
