@@ -1,7 +1,7 @@
 """Changes of level on recorded noise: a step of 3% is found, and one commit is no change.
 
-Noise is that of control rows, the baseline against itself, whose speed-up is 1: those of the saved
-references, and tests/support/recorded_noise.json, 22 runs of one commit of a network of 0.1 ms on two
+Noise is that of control rows, the baseline against itself, whose speed-up is 1: of the references
+that were saved until 2026-11-26, and tests/support/recorded_noise.json, 22 runs of one commit of a network of 0.1 ms on two
 cores that twelve to twenty other processes shared. tests/support/repeated_runs.json holds the speed-ups
 of 20 runs of one commit, `--quick`, in their order: of two threads, by which the rule was chosen, and
 of one, made later.
@@ -43,13 +43,10 @@ NOISES = ("quiet", "references", "busy", "repeated")
 
 
 def references() -> Iterator[Interval]:
-    for path in sorted((ROOT / "benchmarks/references").glob("*.json")):
-        for entry in json.loads(path.read_text())["benchmarks"]:
-            fact = entry["extra_info"]
-            if fact["metric"] == "latency" and fact["technique"] == "baseline":
-                found = tuple(fact[f"speed_up{end}"] for end in ("", "_low", "_high"))
-                if found[1] < found[2]:  # in some races the baseline is not timed twice
-                    yield found
+    recorded = json.loads((ROOT / "tests/support/recorded_controls.json").read_text())
+    for row in recorded["rows"]:
+        value, low, high = row["speed_up"]
+        yield value, low, high
 
 
 def busy() -> Iterator[Interval]:
