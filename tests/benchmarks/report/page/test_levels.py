@@ -1,9 +1,9 @@
 """Changes of level on recorded noise: a step of 3% is found, and one commit is no change.
 
-Noise is that of control rows, the baseline against itself, whose speed-up is 1: those of the references
+Noise is that of control rows, the baseline against itself, whose speed-up is 1: of the references
 until 2026-11-26 (tests/support/recorded_controls.json), and tests/support/recorded_noise.json, 22 runs
 of one commit of a network of 0.1 ms on two cores that twelve to twenty other processes shared.
-tests/support/repeated_runs.json holds the speed-ups of 20 runs of one commit, `--quick`, in their order:
+tests/support/repeated_runs.json holds the speed-ups of 20 runs of one commit, `--quick`, in order:
 of two threads, by which the rule was chosen, and of one, made later.
 """
 
