@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from compression.affine import QParams, quantize
 from compression.graph import place_of
@@ -99,13 +99,12 @@ class _Builder:
         return call
 
     def _read(self, item: Call) -> Iterator[fx.Node]:
-        """Yield the values that an item reads, and after one what its rounding left."""
-        fine = self.plan.fine_input(item)
-        for place, node in enumerate(item.inputs):
-            if node not in self.constants:
-                yield self.values[node]
-            if place == fine:
+        """Yield the values that an item reads, constants left out."""
+        for node, is_rest in self._operands(item):
+            if is_rest:
                 yield self._rest(self.values[node])
+            elif node not in self.constants:
+                yield self.values[node]
 
     def _rest(self, value: fx.Node) -> fx.Node:
         """Return what the rounding of a value left, moved as the value is."""
@@ -119,26 +118,22 @@ class _Builder:
         """Have what the rounding of a sum or concatenation leaves computed, too."""
         assert isinstance(module, q.QuantizedJoin)
         value = self.values[item.node]
-        rest = q.QuantizedRest(module, self._operands(item), self.qparams[item.node])
+        rest = q.QuantizedRest(module, self._meanings(item), self.qparams[item.node])
         given = (value, *self._read(item))
         self.rests[value] = self._call(item, f"{item.name}_rest", rest, given)
 
-    def _operands(self, item: Call) -> list[QParams]:
-        """Return the parameters of what an item reads, in its order."""
-        found = [self.qparams[node] for node in item.inputs]
+    def _operands(self, item: Call) -> Iterator[tuple[fx.Node, bool]]:
+        """Yield what an item reads in its order, and whether it is what the rounding of that left."""
         fine = self.plan.fine_input(item)
-        if fine is not None:
-            found.insert(fine + 1, rest_of(found[fine]))
-        return found
+        for place, node in enumerate(item.inputs):
+            yield node, False
+            if place == fine:
+                yield node, True
 
-    def _held(self, item: Call) -> dict[int, Tensor]:
-        """Return the constants that an item reads, by their places among its operands."""
-        fine = self.plan.fine_input(item)
-        return {
-            i + (fine is not None and i > fine): self.constants[node]
-            for i, node in enumerate(item.inputs)
-            if node in self.constants
-        }
+    def _meanings(self, item: Call) -> list[QParams]:
+        """Return the parameters of what an item reads, in its order."""
+        read = ((self.qparams[node], is_rest) for node, is_rest in self._operands(item))
+        return [rest_of(qparams) if is_rest else qparams for qparams, is_rest in read]
 
     def _returned(self, result: Any) -> Any:
         """Return the network's result in its own structure, of real numbers."""
@@ -155,7 +150,8 @@ class _Builder:
 
     def _module(self, item: Call) -> nn.Module:
         """Return what computes an item on codes."""
-        before, held = self._operands(item), self._held(item)
+        before, operands = self._meanings(item), enumerate(self._operands(item))
+        held = {i: self.constants[node] for i, (node, _) in operands if node in self.constants}
         after: Any = self.qparams.get(item.node)  # none for a last layer only
         match item:
             case Layer(node=node, layer=layer):

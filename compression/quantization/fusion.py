@@ -57,16 +57,16 @@ def _take_apart(node: fx.Node, constants: dict[fx.Node, Tensor]) -> None:
         )
         back = ("transpose", -3, -2) if first else ("movedim", -2, 0)
         for name, *arguments in (back, ("flatten", -2)):
-            found = _derived(node, graph.call_method(name, (_derived(node, found), *arguments)))
+            found = _moved(node, _derived(node, found), name, *arguments)
     for user in list(node.users):
         user.replace_all_uses_with(found)
 
 
 def _heads(node: fx.Node, x: Any, channels: int, first: bool) -> fx.Node:
     """Return tokens as (..., heads, tokens, channels of a head)."""
-    apart = _derived(node, node.graph.call_method("unflatten", (x, -1, (-1, channels))))
+    apart = _moved(node, x, "unflatten", -1, (-1, channels))
     name, *arguments = ("transpose", -3, -2) if first else ("movedim", 0, -2)
-    return _derived(node, node.graph.call_method(name, (apart, *arguments)))
+    return _moved(node, apart, name, *arguments)
 
 
 def _write_as_one(node: fx.Node, written: Written) -> None:

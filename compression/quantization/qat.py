@@ -1,7 +1,6 @@
 """Quantization-aware training: rounding in the forward pass, straight through in the backward."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch.nn.utils import parametrize
 from compression.affine import QParams, choose_qparams, dequantize, quantize
 from compression.distillation import HINTON, Distillation, taught
 from compression.layers import copy_model, filters, unfilters
-from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, device_of, observe, ranges
 from compression.quantization.graph import plan_network
 from compression.quantization.modules import Codes
@@ -24,7 +22,7 @@ from compression.quantization.static import (
     check_observed,
     check_sizes,
     float_graph,
-    record_origin,
+    planned_network,
 )
 from compression.training import Labelled, Loss, Recipe, fit
 
@@ -122,9 +120,7 @@ def quantize_aware(
         fit(rehearsal, train, recipe, loss=goal)
     _copy_trained(rehearsal, folded)
     plan = plan_network(folded, fallback=fallback)  # whose constants have been trained
-    shown = replace(shown, streams=bool(plan.fine))
-    network = StaticQuantizedModel(build_network(plan, qparams), shown)
-    return record_origin(network.to(device_of(folded)), plan, model)
+    return planned_network(plan, qparams, shown, model).to(device_of(folded))
 
 
 def _rehearsal(folded: fx.GraphModule, values: Mapping[str, QParams], plan: Plan) -> fx.GraphModule:

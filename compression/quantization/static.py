@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compression.affine import QParams
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph import fold_row_norms, norms_as_convolutions
 from compression.layers import compressible_layers, record_left_out
@@ -119,9 +120,7 @@ def quantize_static(
         )
         correct_bias(folded, means, last)
     qparams = plan.qparams(shared_ranges(plan, chosen))
-    shown = replace(shown, streams=bool(plan.fine))
-    network = StaticQuantizedModel(build_network(plan, qparams), shown)
-    return record_origin(network.to(device_of(folded)), plan, model)
+    return planned_network(plan, qparams, shown, model).to(device_of(folded))
 
 
 def _averages(means: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
@@ -142,10 +141,15 @@ def check_observed(plan: Plan, seen: Container[str]) -> None:
             )
 
 
-def record_origin(
-    static: StaticQuantizedModel, plan: Plan, model: nn.Module
+def planned_network(
+    plan: Plan, qparams: Mapping[str, QParams], shown: Shown, model: nn.Module
 ) -> StaticQuantizedModel:
-    """Return `static` with what is told of it beside its codes: what stays in float, and widths."""
+    """Return the network of a plan, and what is told of it beside its codes.
+
+    That is what `shown` does not say yet of streams, what stays in float, and the widths of `model`.
+    """
+    network = build_network(plan, qparams)
+    static = StaticQuantizedModel(network, replace(shown, streams=bool(plan.fine)))
     record_widths(static, recorded_widths(model))
     why = "static INT8 does not know its operator: it is computed in float32"
     record_left_out(static, {item.name: why for item in plan.items if isinstance(item, Float)})
