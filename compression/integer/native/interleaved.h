@@ -10,14 +10,19 @@ INLINE void interleaved(__m512i codes, __m512i wide[VECTORS]) {
     wide[3] = _mm512_unpackhi_epi16(high, none);
 }
 
+/* Add codes, each as far from its zero, times a ratio. */
+INLINE void add_codes(const struct addend *addend, __m512i codes, __m512 y[VECTORS]) {
+    __m512i wide[VECTORS];
+    interleaved(codes, wide);
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; v++) y[v] = with_residual(addend, wide[v], y[v]);
+}
+
 /* Add the residual's codes, where there is one. */
 INLINE void add_interleaved(const struct step *s, struct place at, int channel, __m512 y[VECTORS]) {
     const __mmask64 mask = block_lanes(s->channels, channel);
     const struct addend addend = addend_of(s);
-    __m512i codes[VECTORS];
-    interleaved(_mm512_maskz_loadu_epi8(mask, s->residual + at.residual + channel), codes);
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++) y[v] = with_residual(&addend, codes[v], y[v]);
+    add_codes(&addend, _mm512_maskz_loadu_epi8(mask, s->residual + at.residual + channel), y);
 }
 
 /* Real numbers in the order of their channels, one by one: few networks end so. */

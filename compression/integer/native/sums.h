@@ -1,13 +1,5 @@
 /* Sums of up to three values, and what their rounding leaves: sums.py of compression/quantization. */
 
-/* Add codes, each as far from its zero, times a ratio. */
-INLINE void add_codes(__m512i codes, int32_t zero, float ratio, __m512 y[VECTORS]) {
-    const struct addend addend = {_mm512_set1_ps(ratio), _mm512_set1_epi32(zero)};
-    __m512i wide[VECTORS];
-    interleaved(codes, wide);
-    for (int v = 0; v < VECTORS; v++) y[v] = with_residual(&addend, wide[v], y[v]);
-}
-
 /* What rounding leaves of `y`, which counts 1 / `groups` of the steps that it was rounded to. */
 INLINE __m512 left_by_rounding(const struct step *s, __m512 y) {
     const __m512 steps = _mm512_set1_ps((float)s->groups);
@@ -19,6 +11,7 @@ INLINE __m512 left_by_rounding(const struct step *s, __m512 y) {
 }
 
 static void add_up(const struct step *s, int images, int thread, int threads) {
+    const struct addend last = {_mm512_set1_ps(s->value_ratio), _mm512_set1_epi32(s->value_zero)};
     for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *third = s->value ? s->value + on.image * s->value_stride + s->value_offsets[on.pixel] : NULL;
@@ -27,7 +20,7 @@ static void add_up(const struct step *s, int images, int thread, int threads) {
             __m512 y[VECTORS];
             map(s, _mm512_maskz_loadu_epi8(mask, s->input + at.input + channel), y);
             if (s->residual) add_interleaved(s, at, channel, y);
-            if (third) add_codes(_mm512_maskz_loadu_epi8(mask, third + channel), s->value_zero, s->value_ratio, y);
+            if (third) add_codes(&last, _mm512_maskz_loadu_epi8(mask, third + channel), y);
             for (int v = 0; v < VECTORS && s->groups; v++) y[v] = left_by_rounding(s, y[v]);
             finish_interleaved(s, at, channel, y);
         }

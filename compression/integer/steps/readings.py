@@ -106,9 +106,7 @@ class Readings:
 
     def operands(self, node: fx.Node) -> list[fx.Node]:
         """Return the values that a node reads, one twice where it reads it twice; no sizes."""
-        if isinstance(
-            self.module(node), q.RepeatedCodes
-        ):  # of its input the number of images alone
+        if isinstance(self.module(node), q.RepeatedCodes):  # of its input no more than its length
             return []
         return [a for a in node.args if isinstance(a, fx.Node) and a in self.shapes]
 

@@ -28,6 +28,16 @@ def encode(values, output_zero, lowest, highest):
 
 
 @triton.jit
+def addend(
+    memory, offsets, stride, zero, ratio, row, n, inside, pixels, ALIGN: tl.constexpr
+):  # fmt: skip
+    """Return how far codes lie from their zero, times a ratio."""
+    place = places(offsets, stride, row, pixels, ALIGN)[:, None] + n[None, :]
+    codes = tl.load(memory + place, mask=inside, other=0).to(tl.int32)
+    return (codes - zero).to(tl.float32) * ratio
+
+
+@triton.jit
 def finish(
     values, inside, row, n, pixels,
     residual, residual_offsets, residual_stride, residual_zero, residual_ratio,
@@ -36,9 +46,10 @@ def finish(
 ):  # fmt: skip
     """Add a residual to numbers in units of the output, and store them, or their codes."""
     if HAS_RESIDUAL:
-        other = places(residual_offsets, residual_stride, row, pixels, ALIGN)
-        codes = tl.load(residual + other[:, None] + n[None, :], mask=inside, other=0)
-        values += (codes.to(tl.int32) - residual_zero).to(tl.float32) * residual_ratio
+        values += addend(
+            residual, residual_offsets, residual_stride, residual_zero, residual_ratio,
+            row, n, inside, pixels, ALIGN,
+        )  # fmt: skip
     place = places(output_offsets, output_stride, row, pixels, ALIGN)[:, None] + n[None, :]
     if REAL:
         tl.store(output + place, values, mask=inside)

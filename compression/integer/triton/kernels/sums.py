@@ -3,17 +3,7 @@
 import triton
 import triton.language as tl
 
-from .codes import encode, places, round_whole
-
-
-@triton.jit
-def addend(
-    memory, offsets, stride, zero, ratio, row, n, inside, pixels, ALIGN: tl.constexpr
-):  # fmt: skip
-    """Return how far codes lie from their zero, times a ratio."""
-    place = places(offsets, stride, row, pixels, ALIGN)[:, None] + n[None, :]
-    codes = tl.load(memory + place, mask=inside, other=0).to(tl.int32)
-    return (codes - zero).to(tl.float32) * ratio
+from .codes import addend, encode, places, round_whole
 
 
 @triton.jit
