@@ -31,15 +31,13 @@ static inline __m512i checked_merge(__m512i merged, __mmask64 mask, const void *
     copy_masked(&merged, from, mask, 64, 1);
     return merged;
 }
-static inline __m512i checked_gather(__m512i found, __mmask16 mask, __m512i places, const void *from) {
+static inline void checked_scatter(void *to, __m512i places, __m512i stored) {
     int32_t numbers[16], at[16];
-    _mm512_storeu_si512(numbers, found);
+    _mm512_storeu_si512(numbers, stored);
     _mm512_storeu_si512(at, places);
-    for (int i = 0; i < 16; i++)
-        if (mask >> i & 1) numbers[i] = ((const int32_t *)from)[at[i]];
-    return _mm512_loadu_si512(numbers);
+    for (int i = 0; i < 16; i++) ((int32_t *)to)[at[i]] = numbers[i];
 }
-#define _mm512_mask_i32gather_epi32(found, mask, places, from, scale) checked_gather(found, mask, places, from)
+#define _mm512_i32scatter_epi32(to, places, stored, scale) checked_scatter(to, places, stored)
 #define _mm512_mask_loadu_epi8 checked_merge
 #define _mm_maskz_loadu_epi8 checked_mm_maskz_loadu_epi8
 #define _mm512_maskz_loadu_epi8 checked_mm512_maskz_loadu_epi8

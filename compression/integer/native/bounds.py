@@ -128,7 +128,7 @@ def _reach(step: CodesStep) -> int:
         case Gather():
             return _last(step, step.taps) + 1
         case Attention():
-            return -(-step.depth // GROUP) * GROUP
+            return step.depth
         case Mean():
             return _last(step, step.rows) + (step.across - 1) * step.pixel + step.channels
     return step.channels

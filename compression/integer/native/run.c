@@ -13,7 +13,9 @@
 #include "tables.h"
 #include "sums.h"
 #include "quantize.h"
-#include "rows.h"
+#include "norm.h"
+#include "lines.h"
+#include "attention.h"
 
 /* Whether this CPU runs what this file was compiled for. */
 int supported(void) {

@@ -30,7 +30,6 @@ from compression.integer.steps import (
     Sum,
     Weights,
 )
-from compression.quantization.attention import TABLE
 from compression.quantization.sums import REST_STEPS
 
 FIELDS = (
@@ -204,7 +203,7 @@ def _attention(step: Attention) -> dict[str, Any]:
     mask = {} if step.mask is None else {"mask": step.mask, "masks": len(step.mask)}
     return {
         "width": step.queries, "plane": step.keys, "groups": step.depth, "input_scale": step.rate,
-        "residual_ratio": step.ratio, "run_offsets": TABLE.int(), **mask,
+        "residual_ratio": step.ratio, **mask,
         **_place("residual", step.key), **_place("value", step.value),
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Convolutions on the tile registers of AMX: to the bit what VNNI gives, whatever their shape."""
+"""Convolutions and attention on the tile registers of AMX: to the bit what VNNI gives."""
 
 from collections.abc import Iterator
 
@@ -13,6 +13,7 @@ from compression.integer.native import library
 from compression.quantization import quantize_static
 from tests.support.integer_nets import numbers
 from tests.support.strategies import examples
+from tests.support.tricky_nets import Net
 
 pytestmark = pytest.mark.skipif(
     lacking("native") is not None or not library().use_amx(1),
@@ -66,6 +67,32 @@ def test_a_drawn_convolution_is_that_of_vnni(case: tuple[nn.Module, Tensor], thr
         found = on(True, integer, x)
         assert torch.equal(found, on(False, integer, x))
         assert torch.equal(found, reference(x))
+
+
+@st.composite
+def attention(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """Draw an encoder's layer of any heads, with or without a mask, and tokens that fill no tile."""
+    heads, depth = draw(st.integers(1, 3)), draw(st.sampled_from([1, 4, 7, 16, 32, 64, 65, 130]))
+    tokens = draw(st.sampled_from([1, 2, 15, 16, 17, 49, 64, 65, 130]))
+    torch.manual_seed(draw(st.integers(0, 99)))
+    mask = draw(st.sampled_from([None, -1e9 * torch.ones(tokens, tokens).triu(1)]))
+    layer = nn.TransformerEncoderLayer(heads * depth, heads, 8, batch_first=True)
+    net = Net(lambda s, x: s.layer(x, src_mask=mask), layer=layer)
+    return net.eval(), numbers(draw(st.integers(1, 3)), tokens, heads * depth)
+
+
+@settings(max_examples=examples(0.5))
+@given(attention(), st.integers(1, 2))
+def test_drawn_attention_is_that_of_vnni(case: tuple[nn.Module, Tensor], threads: int) -> None:
+    model, x = case
+    reference = quantize_static(model, x)
+    torch.set_num_threads(threads)
+    integer = lower_native(reference, x)
+    with torch.inference_mode():
+        for images in (x, 9 * x):
+            found = on(True, integer, images)
+            assert torch.equal(found, on(False, integer, images))
+            assert torch.equal(found, reference(images))
 
 
 def test_torchs_own_kernels_find_the_registers_as_they_set_them() -> None:

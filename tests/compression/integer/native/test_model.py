@@ -1,5 +1,6 @@
 """The native executor: bit for bit what the reference executor gives."""
 
+import ctypes
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from compression.integer import (
     lacking,
     lower_native,
 )
+from compression.integer.native import library
 from compression.quantization import modules as q
 from compression.quantization import quantize_static
+from compression.quantization.attention import TABLE
 from tests.support.integer_nets import NETS, Depthwise, convolutions, depthwise, numbers
 from tests.support.nets import images, residual
 
@@ -142,6 +145,12 @@ def test_groups_of_any_size_are_the_reference(groups: int, inputs: int, outputs:
         nn.Conv2d(groups * outputs, groups * outputs, (2, 1), groups=groups), nn.Flatten(),
     )  # fmt: skip
     assert_every_code_is_the_references(model.eval(), numbers(3, 3, 9, 7))
+
+
+def test_the_softmax_has_every_entry_of_the_references_table() -> None:
+    entries = torch.empty(len(TABLE), dtype=torch.int32)
+    library().softmax_table(ctypes.c_void_p(entries.data_ptr()))
+    assert torch.equal(entries, TABLE.int())
 
 
 def test_the_compiled_code_counts_the_layers_that_it_ran() -> None:

@@ -106,7 +106,8 @@ def test_every_masked_load_and_store_of_the_sources_is_seen() -> None:
     sources = "".join(path.read_text() for path in folder.glob("*.[ch]"))
     used = set(
         re.findall(
-            r"_mm\d*_maskz?_(?:load|store|expand|compress|i?\d*gather|i?\d*scatter)\w*", sources
+            r"_mm\d*_(?:maskz?_(?:load|store|expand|compress)|(?:mask_)?i\d+(?:gather|scatter))\w*",
+            sources,
         )
     )
     assert used
