@@ -31,9 +31,13 @@ class QuantizedJoin(CodesOfSeveral):
         """Return the codes of the sum, broadcast, or of the concatenation."""
         return self.encode(self.steps(inputs))
 
+    def ratios(self) -> Tensor:
+        """Return what a step of each input is in steps of the sum, float32."""
+        return self.input_scales / self.output_scale
+
     def steps(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Return the sum or the concatenation in steps of the output, not rounded; float32."""
-        ratios = self.input_scales / self.output_scale
+        """Return the sum or the concatenation in its own steps, not rounded; float32."""
+        ratios = self.ratios()
         parts = [x * ratios[i] for i, x in enumerate(self.centred(inputs))]
         if self.dim is None:
             return sum(parts[1:], parts[0])
@@ -46,19 +50,25 @@ class QuantizedJoin(CodesOfSeveral):
 class QuantizedRest(QuantizedJoin):
     """What the rounding of a QuantizedJoin leaves, in REST_STEPS to a step of it."""
 
+    rounded_scale: Tensor
     rounded_zero_point: Tensor
 
     def __init__(self, join: QuantizedJoin, inputs: list[QParams], rounded: QParams) -> None:
         """Join the inputs as `join` does, which gives codes of `rounded`, and hold what it holds."""
         super().__init__(inputs, rest_of(rounded), dim=join.dim)
         self.hold(join.held())
+        self.register_buffer("rounded_scale", rounded.scale.clone())
         self.register_buffer("rounded_zero_point", rounded.zero_point.clone())
+
+    def ratios(self) -> Tensor:
+        """Return what a step of each input is in steps of what was rounded, float32."""
+        return self.input_scales / self.rounded_scale
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the codes of what is left of the sum or concatenation; its own codes come first."""
         rounded, *operands = inputs
-        whole = (rounded.float() - self.rounded_zero_point) * REST_STEPS
-        return self.encode(self.steps(tuple(operands)) - whole)
+        whole = rounded.float() - self.rounded_zero_point
+        return self.encode((self.steps(tuple(operands)) - whole) * REST_STEPS)
 
 
 def rest_of(rounded: QParams) -> QParams:

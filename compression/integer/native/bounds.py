@@ -65,6 +65,8 @@ def check_bounds(step: Step, images: int) -> None:
         case Sum():
             if step.third is not None:
                 _check_place(step, "value", step.third, step.channels, images)
+            if step.rest is not None:
+                _check_place(step, "rest", step.rest, step.channels, images)
         case Norm(weight=weight, bias=bias, residual=rest):
             most = MOST_CODES if rest is None else MOST_FINE_CODES
             held = weight.shape == bias.shape == (step.channels,)

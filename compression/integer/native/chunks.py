@@ -17,7 +17,7 @@ MOST_BYTES = 2**30
 STEP_BYTES = 2**20
 """What a step may read and write before the next one reads it: half of a core's own cache."""
 REAL_BYTES = 4
-ROLES = {"input": 1, "output": 2, "residual": 4, "value": 8}
+ROLES = {"input": 1, "output": 2, "residual": 4, "value": 8, "rest": 16}
 """The bits of `enum role`."""
 NAMES = {role: role for role in ROLES} | {"other": "residual", "key": "residual", "third": "value"}
 """The roles of what steps read and write, by its name there."""

@@ -32,7 +32,7 @@ struct entry { const char *type, *name; int64_t number; };
 const struct entry step_entries[] = {STEP_FIELDS(STEP_ENTRY) {"bytes", "step", sizeof(struct step)}, {0}};
 const struct entry band_entries[] = {BAND_FIELDS(BAND_ENTRY) {"bytes", "band", sizeof(struct band)}, {0}};
 const struct entry numbers[] = {
-    KINDS(NUMBER) NUMBER(INPUT) NUMBER(OUTPUT) NUMBER(RESIDUAL) NUMBER(VALUE) NUMBER(LANES) NUMBER(BLOCK)
+    KINDS(NUMBER) NUMBER(INPUT) NUMBER(OUTPUT) NUMBER(RESIDUAL) NUMBER(VALUE) NUMBER(REST) NUMBER(LANES) NUMBER(BLOCK)
     NUMBER(LAST) NUMBER(REST_BITS) {0},
 };
 
@@ -49,6 +49,7 @@ static struct step from_image(struct step s, int64_t first, int64_t own) {
     if (s.input) s.input += (s.passing & INPUT ? own : first) * s.input_stride;
     if (s.residual) s.residual += (s.passing & RESIDUAL ? own : first) * s.residual_stride;
     if (s.value) s.value += (s.passing & VALUE ? own : first) * s.value_stride;
+    if (s.rest) s.rest = (uint8_t *)s.rest + (s.passing & REST ? own : first) * s.rest_stride;
     const int64_t output = (s.passing & OUTPUT ? own : first) * s.output_stride;
     s.output = s.real ? (void *)((float *)s.output + output) : (void *)((uint8_t *)s.output + output);
     return s;

@@ -15,7 +15,7 @@ enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS, LAST = 1023, 
                  X(SUM) X(LOOKUP) X(MULTIPLICATION) X(INTERPOLATION) X(GATHER) X(NORM) X(ATTENTION)
 #define ENUMERATOR(name) name,
 enum kind { KINDS(ENUMERATOR) };
-enum role { INPUT = 1, OUTPUT = 2, RESIDUAL = 4, VALUE = 8 };
+enum role { INPUT = 1, OUTPUT = 2, RESIDUAL = 4, VALUE = 8, REST = 16 };
 
 #define MEMBER(type, name) type name;
 
@@ -46,6 +46,9 @@ struct band { BAND_FIELDS(MEMBER) };
                                             SUM: what is added last; NULL: none */  \
     X(const int32_t *, value_offsets)                                               \
     X(const int32_t *, mask)             /* ATTENTION: NULL for none */             \
+    X(void *, rest)                      /* SUM: what its rounding leaves; NULL: none */ \
+    X(const int32_t *, rest_offsets)                                                \
+    X(int64_t, rest_stride)                                                         \
     X(int64_t, value_stride)                                                        \
     X(int64_t, masks)                    /* ATTENTION: of how many groups */        \
     X(int64_t, input_stride)             /* from image to image; so below */        \
@@ -56,24 +59,22 @@ struct band { BAND_FIELDS(MEMBER) };
                                             CONVOLUTION: bytes of a window's column;\
                                             GATHER: taps from pixel to pixel;       \
                                             INTERPOLATION: columns;                 \
-                                            ATTENTION: queries of a group;          \
-                                            SUM: least of what was rounded */       \
+                                            ATTENTION: queries of a group */        \
     X(int64_t, plane)                    /* QUANTIZE: numbers per channel;          \
                                             DEPTHWISE: pixels of a row;             \
-                                            ATTENTION: keys of a group;             \
-                                            SUM: most of what was rounded */        \
+                                            ATTENTION: keys of a group */           \
     X(int32_t, kind)                                                                \
     X(int32_t, pixels)                                                              \
     X(int32_t, channels)                                                            \
     X(int32_t, runs)                                                                \
-    X(int32_t, groups)                   /* of 4 bytes; GROUPED: parts; ATTENTION: channels; \
-                                            SUM: steps of the rest of a rounded one, 0: none */ \
+    X(int32_t, groups)                   /* of 4 bytes; GROUPED: parts; ATTENTION: channels */ \
     X(int32_t, band_count)                                                          \
     X(int32_t, slice)                    /* output channels that read the same */   \
     X(int32_t, slice_input)              /* ... and bytes to the next ones' input */\
     X(int32_t, input_zero)                                                          \
     X(int32_t, residual_zero)                                                       \
     X(int32_t, value_zero)                                                          \
+    X(int32_t, rest_zero)                                                           \
     X(int32_t, output_zero)                                                         \
     X(int32_t, low)                                                                 \
     X(int32_t, high)                                                                \
@@ -144,13 +145,15 @@ INLINE __m512 with_residual(const struct addend *addend, __m512i codes, __m512 y
 /* The bounds of a step's codes, and their zero. */
 struct bounds { __m512 most; __m512i zero, low; };
 
-INLINE struct bounds bounds_of(const struct step *s) {
+INLINE struct bounds bounds_about(const struct step *s, int32_t zero) {
     return (struct bounds){
-        _mm512_set1_ps((float)(s->high - s->output_zero)), /* else int32 may overflow */
-        _mm512_set1_epi16((int16_t)s->output_zero),
+        _mm512_set1_ps((float)(s->high - zero)), /* else int32 may overflow */
+        _mm512_set1_epi16((int16_t)zero),
         _mm512_set1_epi8((int8_t)s->low),
     };
 }
+
+INLINE struct bounds bounds_of(const struct step *s) { return bounds_about(s, s->output_zero); }
 
 /* The codes of V vectors of channels, zeros after them. Packing interleaves 128-bit lanes: lane l of
    vector v holds channel 16 (l / 4) + 4 v + l % 4 of what comes out. The bounds are whole numbers, so

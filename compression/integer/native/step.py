@@ -30,7 +30,6 @@ from compression.integer.steps import (
     Sum,
     Weights,
 )
-from compression.quantization.sums import REST_STEPS
 
 FIELDS = (
     ("const uint8_t *", ("input",)),
@@ -44,7 +43,9 @@ FIELDS = (
     ("const float *", ("shift",)),
     ("const uint8_t *", ("value",)),
     ("const int32_t *", ("value_offsets", "mask")),
-    ("int64_t", ("value_stride", "masks")),
+    ("void *", ("rest",)),
+    ("const int32_t *", ("rest_offsets",)),
+    ("int64_t", ("rest_stride", "value_stride", "masks")),
     ("int64_t", ("input_stride", "output_stride", "residual_stride", "width", "plane")),
     (
         "int32_t",
@@ -53,7 +54,7 @@ FIELDS = (
     (
         "int32_t",
         (
-            *("input_zero", "residual_zero", "value_zero", "output_zero"),
+            *("input_zero", "residual_zero", "value_zero", "rest_zero", "output_zero"),
             *("low", "high", "real", "at_once", "passing"),
         ),
     ),
@@ -180,12 +181,12 @@ def _own(step: Step) -> dict[str, Any]:
 
 
 def _sum(step: Sum) -> dict[str, Any]:
-    third, rounded = {}, {}
+    fields: dict[str, Any] = {}
     if step.third is not None:
-        third = _place("value", step.third) | {"value_ratio": step.third.ratio}
-    if step.rounded is not None:
-        rounded = {"groups": REST_STEPS, "width": step.rounded[0], "plane": step.rounded[1]}
-    return third | rounded
+        fields |= _place("value", step.third) | {"value_ratio": step.third.ratio}
+    if step.rest is not None:
+        fields |= _place("rest", step.rest)
+    return fields
 
 
 def _numbers(step: Quantize) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def _copies(readings: Readings, node: fx.Node) -> bool:
     layer = _layer(readings, node)
     if not isinstance(layer, q.QuantizedJoin) or isinstance(layer, q.QuantizedRest):
         return False
+    if any(isinstance(readings.module(user), q.QuantizedRest) for user in node.users):
+        return False
     if layer.dim is None or layer.held_places:
         return False
     rank = len(readings.shapes[node])

@@ -1,13 +1,13 @@
 """Steps of additions and concatenations: each operand's codes in steps of the output."""
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, fx
 
-from compression.affine import INT8_MAX, INT8_MIN
 from compression.integer.steps.layout import Layout, Value
-from compression.integer.steps.step import Map, Place, RealPlace, Residual, Sum
+from compression.integer.steps.step import Map, Place, RealPlace, Residual, Step, Sum
 from compression.integer.steps.target import Target
 from compression.quantization import modules as q
 
@@ -36,28 +36,28 @@ def added(value: Value, ratio: Tensor) -> Residual:
 def add(
     node: fx.Node, layer: q.QuantizedJoin, values: list[Value], output: Place, target: Target
 ) -> Map | Sum:
-    """Return the step of an addition of up to three values, or of what its rounding leaves."""
-    ratios = layer.input_scales / layer.output_scale
+    """Return the step of an addition of up to three values."""
+    ratios = layer.ratios()
     first, *others = values
     addends = [added(value, ratio) for value, ratio in zip(others, ratios[1:], strict=True)]
     residual, third = (*addends, None, None)[:2]
-    rounded = _rounded(layer)
     step = scaled(str(node.target), first, float(ratios[0]), output, target, residual)
-    return step if third is None and rounded is None else _as_sum(step, rounded, third)
+    return step if third is None else _as_sum(step, third=third)
 
 
-def _rounded(layer: q.QuantizedJoin) -> tuple[int, int] | None:
-    """Return the bounds, less its zero, of the codes of which a layer gives the rest, if it does."""
-    if not isinstance(layer, q.QuantizedRest):
-        return None
-    zero = int(layer.rounded_zero_point)
-    return INT8_MIN - zero, INT8_MAX - zero
+def with_rests(steps: Sequence[Step], rests: Sequence[Map | Sum]) -> list[Sum]:
+    """Return the steps of a sum or concatenation so that they write what their rounding leaves, too.
+
+    `rests` are the same steps, written to where that belongs.
+    """
+    pairs = zip(steps, rests, strict=True)
+    return [_as_sum(step, rest=rest.output) for step, rest in pairs]
 
 
-def _as_sum(step: Map, rounded: tuple[int, int] | None, third: Residual | None = None) -> Sum:
-    """Return the sum that a step is, of which it is what rounding leaves, and with a third addend."""
+def _as_sum(step: Step, **more: Place | RealPlace) -> Sum:
+    """Return the sum that a step is, with more that it reads or writes."""
     own = {field.name: getattr(step, field.name) for field in fields(step)}
-    return Sum(**own, third=third, rounded=rounded)
+    return Sum(**own | more)
 
 
 def concatenate(
@@ -67,22 +67,21 @@ def concatenate(
     values: list[Value],
     output: Place,
     target: Target,
-) -> list[Map | Sum]:
+) -> list[Map]:
     """Return the steps of a concatenation: of channels, or of pixels along one of their axes."""
     shape, dim = layout.shapes[node], (layer.dim or 0) % len(layout.shapes[node])
-    axis, begin, rounded = layout.axis(node) % len(shape), 0, _rounded(layer)
-    steps: list[Map | Sum] = []
+    axis, begin = layout.axis(node) % len(shape), 0
+    steps: list[Map] = []
     sides = [size for i, size in enumerate(shape) if i != axis]
     along = dim - (axis < dim)
     places = torch.arange(len(output.offsets)).view(sides)
-    for ratio, value in zip(layer.input_scales / layer.output_scale, values, strict=True):
+    for ratio, value in zip(layer.ratios(), values, strict=True):
         if dim == axis:
             offsets, count = output.offsets + begin, value.geometry.channels
         else:
             count = len(value.place().offsets) * sides[along] // places.numel()
             offsets = output.offsets[places.narrow(along, begin, count).flatten()]
         part = replace(output, offsets=offsets)
-        step = scaled(str(node.target), value, float(ratio), part, target)
-        steps.append(step if rounded is None else _as_sum(step, rounded))
+        steps.append(scaled(str(node.target), value, float(ratio), part, target))
         begin += count
     return steps

@@ -16,7 +16,7 @@ from compression.integer.steps.elementwise import (
     table_of,
 )
 from compression.integer.steps.groups import parts, with_weights
-from compression.integer.steps.joins import add, added, concatenate, scaled
+from compression.integer.steps.joins import add, added, concatenate, scaled, with_rests
 from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.operands import constant, misplaced_operand, values_read
 from compression.integer.steps.outputs import Outputs
@@ -24,12 +24,14 @@ from compression.integer.steps.pools import average, largest, max_window
 from compression.integer.steps.requantization import requantization, unit_of
 from compression.integer.steps.rows import attend, normalize, unfit
 from compression.integer.steps.step import (
+    Map,
     Place,
     Product,
     Quantize,
     RealPlace,
     Residual,
     Step,
+    Sum,
     Weights,
 )
 from compression.integer.steps.target import Target
@@ -232,7 +234,12 @@ class Lowering:
         if node in self.layout.beside:  # its parts have been written there
             return
         values = values_read(self.layout, node, layer, self.target, broadcast=dim is None)
+        steps: list[Map] | list[Map | Sum]
         if dim is None:
-            self.steps.append(add(node, layer, values, output, self.target))
+            steps = [add(node, layer, values, output, self.target)]
         else:
-            self.steps += concatenate(self.layout, node, layer, values, output, self.target)
+            steps = concatenate(self.layout, node, layer, values, output, self.target)
+        if isinstance(layer, q.QuantizedRest):  # of the sum or concatenation just before
+            self.steps[-len(steps) :] = with_rests(self.steps[-len(steps) :], steps)
+        else:
+            self.steps += steps

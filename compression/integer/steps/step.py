@@ -127,13 +127,13 @@ class Map(CodesStep):
 class Sum(CodesStep):
     """Each code's distance from its zero, times `scale`, and the residual's; then that of a `third`.
 
-    With `rounded`, the bounds of the codes of another value less their zero, it is what rounding to
-    these leaves of the sum: both count steps of which REST_STEPS are one of the other's.
+    What rounding leaves of the sum, in REST_STEPS to a step, goes to `rest` where that is given; its
+    codes are clamped to the same bounds.
     """
 
     scale: float
     third: Residual | None = None
-    rounded: tuple[int, int] | None = None
+    rest: Place | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

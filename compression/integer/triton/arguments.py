@@ -200,6 +200,8 @@ def read_places(step: Step) -> Iterator[Tensor | int]:
 def written_places(step: Step) -> Iterator[Tensor | int]:
     """Yield the same of what a step writes, and of its second operand."""
     yield from (step.output.offsets, step.output.stride)
+    if isinstance(step, Sum) and step.rest is not None:
+        yield from (step.rest.offsets, step.rest.stride)
     other = operand(step) if isinstance(step, CodesStep) else None
     if other is not None:
         yield from (other.offsets, other.stride)

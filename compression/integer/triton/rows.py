@@ -46,17 +46,17 @@ def _sum(step: Sum, images: int) -> Call:
     assert isinstance(step.output, Place)
     addends = [place for place in (step.residual, step.third) if place is not None]
     residual, third = (*addends, None, None)[:2]
-    read = (step.input, residual or step.input, third or step.input)
+    read, rest = (step.input, residual or step.input, third or step.input), step.rest or step.output
+    places = (*read, step.output, rest)
     ratios = [step.scale, *(0.0 if a is None else a.ratio for a in (residual, third))]
     rows, block = images * step.pixels, _block(16, step.channels, CHANNELS)
     together = SUM_TILE // block
     args = [
-        *[p.memory for p in (*read, step.output)], *[p.offsets for p in (*read, step.output)],
-        *[p.stride for p in (*read, step.output)], *[p.zero for p in read], *ratios,
-        rows, step.pixels, step.channels, *map(float, step.rounded or (0, 0)),
+        *[p.memory for p in places], *[p.offsets for p in places], *[p.stride for p in places],
+        *[p.zero for p in read], *ratios, rows, step.pixels, step.channels, rest.zero,
     ]  # fmt: skip
     sizes = {
-        "ADDENDS": 1 + len(addends), "STEPS": REST_STEPS if step.rounded else 0,
+        "ADDENDS": 1 + len(addends), "STEPS": REST_STEPS if step.rest else 0,
         "BLOCK_M": together, "BLOCK_N": block,
     }  # fmt: skip
     grid = -(-rows // together) * -(-step.channels // block), 1

@@ -30,13 +30,13 @@ def test_a_field_that_is_no_field_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     ("pattern", "changed", "said"),
     [
-        (r"(X\(int32_t, runs\).*\n)(.*\n.*\n)(?=.*band_count)", r"\2\1",
-         "found int32_t groups at byte 188 in step.h, expected int32_t runs at byte 188"),
+        (r"(X\(int32_t, runs\).*\n)(.*\n)(?=.*band_count)", r"\2\1",
+         "found int32_t groups at byte 212 in step.h, expected int32_t runs at byte 212"),
         (r"X\(float, input_scale\)", "X(int32_t, input_scale)",
-         "found int32_t input_scale at byte 244 in step.h, expected float input_scale at byte 244"),
-        (r"X\(int64_t, plane\) ", "X(int64_t, planes) ", "found int64_t planes at byte 168"),
+         "found int32_t input_scale at byte 272 in step.h, expected float input_scale at byte 272"),
+        (r"X\(int64_t, plane\) ", "X(int64_t, planes) ", "found int64_t planes at byte 192"),
         (r"X\(float, value_ratio\)", "X(float, value_ratio) X(int32_t, more)",
-         "found int32_t more at byte 256 in step.h, expected struct step of 256 bytes"),
+         "found int32_t more at byte 284 in step.h, expected struct step of 288 bytes"),
         (r"X\(MAXIMUM\) X\(MEAN\)", "X(MEAN) X(MAXIMUM)", "found MEAN = 4 in step.h, expected MAX"),
         (r" X\(ATTENTION\)", " X(ATTENTION) X(MORE)", "found MORE = 14 in step.h, expected INPUT = 1"),
         (r"LANES = 16, ROWS", "LANES = 8, ROWS", "found LANES = 8 in step.h, expected LANES = 16"),
