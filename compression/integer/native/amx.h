@@ -24,17 +24,16 @@ INLINE struct rows rows_of(const struct tile *tile, const struct stretch *stretc
 
 /* The sums of M tiles of pixels and N vectors of channels, of V that lie side by side in weights. */
 INLINE void multiply_tiles(const struct reading *from, const struct panel *panel, const int8_t *weights,
-                           const int32_t *bias, struct ahead *wanted, int32_t *sums, int V, const int M,
-                           const int N) {
+                           struct ahead *wanted, int32_t *sums, int V, const int M, const int N) {
     const int64_t apart = 4 * LANES * V, row = 4 * LANES * N;
     const struct tile tiles[2] = {tile_of(from, panel, 0), tile_of(from, panel, M - 1)};
     const struct stretch *stretch = from->windows->all;
     const int count = from->windows->count;
     struct ahead ahead = *wanted;
-    TILE_LOAD(0, bias, 0);
-    if (N > 1) TILE_LOAD(1, bias + LANES, 0);
-    if (M > 1) TILE_LOAD(2, bias, 0);
-    if (M > 1 && N > 1) TILE_LOAD(3, bias + LANES, 0);
+    TILE_ZERO(0);
+    if (N > 1) TILE_ZERO(1);
+    if (M > 1) TILE_ZERO(2);
+    if (M > 1 && N > 1) TILE_ZERO(3);
     for (int i = 0; i < count; i++, stretch++) {
         const struct rows first = rows_of(&tiles[0], stretch, i), second = rows_of(&tiles[1], stretch, i);
         const int8_t *w = weights + stretch->group * apart;
@@ -56,15 +55,16 @@ INLINE void multiply_tiles(const struct reading *from, const struct panel *panel
 }
 
 /* The results of R pixels of a panel from pixel `first` on, and V vectors of channels, whose sums stand in
-   memory. */
+   memory: the bias is added here, since zeros come into a tile at once and one row sixteen times does not. */
 INLINE void finish_pixels(const struct ending *ending, const struct panel *panel, int first,
-                          const int32_t *from, const int R, const int V) {
+                          const int32_t *from, const int32_t *bias, const int R, const int V) {
     __m512i sums[ROWS][VECTORS];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++)
-            sums[r][v] = _mm512_load_si512(from + LANES * (panel->row[first + r] * V + v));
+            sums[r][v] = _mm512_add_epi32(_mm512_load_si512(from + LANES * (panel->row[first + r] * V + v)),
+                                          _mm512_loadu_si512(bias + LANES * v));
     finish_tile(ending, panel->at + first, sums, R, V);
 }
 
@@ -73,11 +73,12 @@ INLINE void multiply_pair(const struct step *s, const struct reading *from, cons
                           const struct slice *slice, struct ahead *ahead, int V, const int M,
                           const int N) {
     _Alignas(64) int32_t sums[PANEL * 2 * LANES];
-    multiply_tiles(from, panel, slice->weights, s->bias + slice->channel, ahead, sums, V, M, N);
+    multiply_tiles(from, panel, slice->weights, ahead, sums, V, M, N);
     const struct ending ending = ending_of(s, slice, N);
+    const int32_t *bias = s->bias + slice->channel;
     int p = 0;
-    for (; p + 4 <= panel->first[M]; p += 4) finish_pixels(&ending, panel, p, sums, 4, N);
-    for (; p < panel->first[M]; p++) finish_pixels(&ending, panel, p, sums, 1, N);
+    for (; p + 4 <= panel->first[M]; p += 4) finish_pixels(&ending, panel, p, sums, bias, 4, N);
+    for (; p < panel->first[M]; p++) finish_pixels(&ending, panel, p, sums, bias, 1, N);
 }
 
 /* A panel times all channels of a slice, two vectors at a time. */

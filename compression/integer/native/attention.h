@@ -8,7 +8,7 @@ static int vectors_of(int64_t left) { return left >= BLOCK ? VECTORS : (int)((le
    up a tile; of queries, their scores and their weights there are TILE rows. */
 struct group {
     int8_t *keys, *values;
-    int32_t *starts, *sums;    /* of each key: what its scores begin with; rows of scores, or of means */
+    int32_t *starts, *sums;    /* of each key: what is added to its scores; rows of scores, or of means */
     uint8_t *queries, *shares;
     int64_t keys_64, depth_64, bytes;
 };
@@ -37,7 +37,7 @@ int64_t scratch_bytes(const struct step *steps, int64_t count) {
     return most;
 }
 
-/* Keys as [block of 64 keys][4 channels][key][4]; a score begins with the products of the queries' zero. */
+/* Keys as [block of 64 keys][4 channels][key][4]; to scores the products of the queries' zero are added. */
 static void pack_keys(const struct step *s, const uint8_t *base, const int32_t *offsets, const struct group *g) {
     const __m512i quads = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     memset(g->keys, 0, g->keys_64 * g->depth_64);
@@ -87,7 +87,7 @@ static void pack_values(const struct step *s, const uint8_t *base, const int32_t
 static void score(const struct step *s, const struct group *g, int rows) {
     const struct lines queries = {g->queries, g->depth_64, rows, s->groups};
     for (int64_t block = 0; block < s->plane; block += BLOCK)
-        multiply(&queries, g->keys + block * g->depth_64, g->starts + block, g->sums + block, g->keys_64,
+        multiply(&queries, g->keys + block * g->depth_64, g->sums + block, g->keys_64,
                  vectors_of(s->plane - block));
 }
 
@@ -112,21 +112,21 @@ void softmax_table(int32_t *entries) {
         entries[i] = _mm_cvtsi128_si32(_mm512_castsi512_si128(table(_mm512_set1_ps((float)i))));
 }
 
-/* A row's scores, to which `mask` is added -> weights, 255 for the largest; return their sum. */
-static int32_t shares_of(const struct step *s, const int32_t *mask, int32_t *scores, uint8_t *shares,
-                         int64_t keys_64) {
+/* Scores of row `row`, to which `mask` is added -> weights, 255 for the largest; return their sum. */
+static int32_t shares_of(const struct step *s, const struct group *g, const int32_t *mask, int row) {
+    int32_t *scores = g->sums + row * g->keys_64;
+    uint8_t *shares = g->shares + row * g->keys_64;
+    const int64_t whole = s->plane / LANES * LANES;
     __m512i largest = _mm512_set1_epi32(INT32_MIN), sum = _mm512_setzero_si512();
     for (int64_t j = 0; j < s->plane; j += LANES) {
         const __mmask16 held = lanes((int)s->plane, (int)j);
-        __m512i found = _mm512_loadu_si512(scores + j);
-        if (mask) {
-            found = _mm512_add_epi32(found, _mm512_maskz_loadu_epi32(held, mask + j));
-            _mm512_storeu_si512(scores + j, found);
-        }
+        __m512i found = _mm512_add_epi32(_mm512_loadu_si512(scores + j), _mm512_loadu_si512(g->starts + j));
+        if (mask) found = _mm512_add_epi32(found, _mm512_maskz_loadu_epi32(held, mask + j));
+        _mm512_storeu_si512(scores + j, found);
         largest = _mm512_mask_max_epi32(largest, held, largest, found);
     }
     const __m512i top = _mm512_set1_epi32(_mm512_reduce_max_epi32(largest));
-    memset(shares + s->plane / LANES * LANES, 0, keys_64 - s->plane / LANES * LANES);
+    memset(shares + whole, 0, g->keys_64 - whole);
     for (int64_t j = 0; j < s->plane; j += LANES) {
         const __m512i below = _mm512_sub_epi32(top, _mm512_loadu_si512(scores + j));
         const __m512 steps = _mm512_mul_ps(_mm512_cvtepi32_ps(below), _mm512_set1_ps(s->input_scale));
@@ -142,13 +142,12 @@ static int32_t shares_of(const struct step *s, const int32_t *mask, int32_t *sco
 /* What the queries attend to: sums of values by their weights, over the weights' sum. */
 static void mix(const struct step *s, const struct group *g, const int32_t *totals, const int64_t *outputs,
                 int rows) {
-    static const int32_t nothing[BLOCK];
     const struct bounds bounds = bounds_of(s);
     const __m512 ratio = _mm512_set1_ps(s->residual_ratio);
     const struct lines shares = {g->shares, g->keys_64, rows, (int)s->plane};
     for (int block = 0; block < s->channels; block += BLOCK) {
         const int V = vectors_of(s->channels - block);
-        multiply(&shares, g->values + block * g->keys_64, nothing, g->sums, g->keys_64, V);
+        multiply(&shares, g->values + block * g->keys_64, g->sums, g->keys_64, V);
         for (int r = 0; r < rows; r++) {
             const __m512i zero = _mm512_set1_epi32((s->value_zero - 128) * totals[r]);
             __m512 y[VECTORS];
@@ -179,8 +178,7 @@ static void attend(const struct step *s, const struct group *g, int64_t image, i
     }
     score(s, g, rows);
     for (int r = 0; r < rows; r++)
-        totals[r] = shares_of(s, mask ? mask + r * s->plane : NULL, g->sums + r * g->keys_64,
-                              g->shares + r * g->keys_64, g->keys_64);
+        totals[r] = shares_of(s, g, mask ? mask + r * s->plane : NULL, r);
     mix(s, g, totals, outputs, rows);
 }
 

@@ -3,14 +3,14 @@
 /* `rows` rows of `depth` codes, `apart` bytes apart, which meet packed columns. */
 struct lines { const uint8_t *x; int64_t apart; int rows, depth; };
 
-/* Their products with V vectors of columns, added to what each column begins with, on AMX. */
-static void multiply_on_tiles(const struct lines *from, const int8_t *packed, const int32_t *starts,
-                              int32_t *sums, int64_t apart, int V) {
+/* Their products with V vectors of columns, on AMX. */
+static void multiply_on_tiles(const struct lines *from, const int8_t *packed, int32_t *sums, int64_t apart,
+                              int V) {
     const int64_t row = 4 * LANES * V;
-    TILE_LOAD(0, starts, 0);
-    if (V > 1) TILE_LOAD(1, starts + LANES, 0);
-    if (V > 2) TILE_LOAD(2, starts + 2 * LANES, 0);
-    if (V > 3) TILE_LOAD(3, starts + 3 * LANES, 0);
+    TILE_ZERO(0);
+    if (V > 1) TILE_ZERO(1);
+    if (V > 2) TILE_ZERO(2);
+    if (V > 3) TILE_ZERO(3);
     for (int k = 0; k < from->depth; k += TILE_BYTES, packed += TILE * row) {
         TILE_LOAD(4, from->x + k, from->apart);
         TILE_LOAD(5, packed, row);
@@ -29,8 +29,8 @@ static void multiply_on_tiles(const struct lines *from, const int8_t *packed, co
 }
 
 /* The same of R rows on VNNI. */
-INLINE void multiply_rows(const struct lines *from, const int8_t *packed, const int32_t *starts, int32_t *sums,
-                          int64_t apart, const int R, const int V) {
+INLINE void multiply_rows(const struct lines *from, const int8_t *packed, int32_t *sums, int64_t apart,
+                          const int R, const int V) {
     const int32_t beginning = 0;
     const struct step one = {.run_offsets = &beginning, .groups = (from->depth + 3) / 4};
     const struct band all = {.runs = 1, .groups = one.groups};
@@ -41,7 +41,7 @@ INLINE void multiply_rows(const struct lines *from, const int8_t *packed, const 
     for (int r = 0; r < R; r++) {
         x[r] = from->x + r * from->apart;
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) y[r][v] = _mm512_loadu_si512(starts + LANES * v);
+        for (int v = 0; v < V; v++) y[r][v] = _mm512_setzero_si512();
     }
     accumulate(&one, &all, x, packed, &nothing, y, R, V);
 #pragma GCC unroll 6
@@ -50,12 +50,11 @@ INLINE void multiply_rows(const struct lines *from, const int8_t *packed, const 
         for (int v = 0; v < V; v++) _mm512_storeu_si512(sums + r * apart + LANES * v, y[r][v]);
 }
 
-#define MULTIPLY(R, V) case 8 * R + V: multiply_rows(&left, packed, starts, sums, apart, R, V); break;
+#define MULTIPLY(R, V) case 8 * R + V: multiply_rows(&left, packed, sums, apart, R, V); break;
 #define MULTIPLIES(V) MULTIPLY(1, V) MULTIPLY(2, V) MULTIPLY(3, V) MULTIPLY(4, V) MULTIPLY(5, V) MULTIPLY(6, V)
-static void multiply(const struct lines *from, const int8_t *packed, const int32_t *starts, int32_t *sums,
-                     int64_t apart, int V) {
+static void multiply(const struct lines *from, const int8_t *packed, int32_t *sums, int64_t apart, int V) {
     if (amx) {
-        multiply_on_tiles(from, packed, starts, sums, apart, V);
+        multiply_on_tiles(from, packed, sums, apart, V);
         return;
     }
     struct lines left = *from;

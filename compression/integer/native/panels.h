@@ -72,8 +72,12 @@ struct panel {
 
 /* How many of R pixels lie in the rows of a tile from the first of them on, `apart`; note which. */
 INLINE int rows_in_place(const uint8_t *const *x, int64_t apart, int *row, int R) {
+    int64_t others = apart <= 0;
+    for (int i = 0; i < R; i++) row[i] = i;
+    for (int i = 1; i < R; i++) others |= x[i] - x[i - 1] - apart;
+    if (!others) return R;
     int r = 1;
-    for (row[0] = 0; apart > 0 && r < R; r++) {
+    for (; apart > 0 && r < R; r++) {
         const int64_t on = x[r] - x[r - 1];
         if (on != apart && (on < 0 || on >= TILE * apart || on % apart)) break;
         row[r] = row[r - 1] + (on == apart ? 1 : (int)(on / apart));

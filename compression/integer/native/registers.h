@@ -11,6 +11,8 @@ static int amx;
 enum { LEAST_GROUPS = TILE, LEAST_PIXELS = 1 };
 static _Thread_local uint8_t tiles[TILES][TILE][TILE_BYTES];
 
+static void zero_rows(int tile) { memset(tiles[tile], 0, sizeof tiles[tile]); }
+
 static void load_rows(int tile, const void *from, int64_t apart) {
     for (int row = 0; row < TILE; row++)
         memcpy(tiles[tile][row], (const uint8_t *)from + row * apart, TILE_BYTES);
@@ -32,6 +34,7 @@ static void dot_rows(int sums, int codes, int weights) {
 }
 
 #define TILE_LOAD(tile, from, apart) load_rows(tile, from, apart)
+#define TILE_ZERO(tile) zero_rows(tile)
 #define TILE_STORE(tile, to, apart) store_rows(tile, to, apart)
 #define TILE_DOT(sums, codes, weights) dot_rows(sums, codes, weights)
 static int may_use_tiles(void) { return 1; }
@@ -49,6 +52,7 @@ enum { LEAST_GROUPS = TILE, LEAST_PIXELS = TILE };
 /* By assembly: the intrinsics do not say that they read and write memory. */
 #define TILE_LOAD(tile, from, apart)                                                                   \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile :: "r"(from), "r"((int64_t)(apart)) : "memory")
+#define TILE_ZERO(tile) __asm__ volatile("tilezero %tmm" #tile)
 #define TILE_STORE(tile, to, apart)                                                                    \
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" :: "r"(to), "r"((int64_t)(apart)) : "memory")
 #define TILE_DOT(sums, codes, weights)                                                                 \
@@ -72,6 +76,7 @@ static void release_tiles(void) { __asm__ volatile("tilerelease"); }
 
 #else
 enum { LEAST_GROUPS = 0, LEAST_PIXELS = 0 };
+#define TILE_ZERO(tile) ((void)0)
 #define TILE_LOAD(tile, from, apart) ((void)(from), (void)(apart))
 #define TILE_STORE(tile, to, apart) ((void)(to), (void)(apart))
 #define TILE_DOT(sums, codes, weights) ((void)0)

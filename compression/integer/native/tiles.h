@@ -14,15 +14,20 @@ INLINE __m512i broadcast(const uint8_t *codes) {
 /* Channels that read the same codes of each pixel, `input` bytes from its first. */
 struct slice { int channel, end; int64_t input; const int8_t *weights; };
 
-/* Where R pixels from pixel `index` of the band on lie, across images, and where their windows begin. */
+/* Where R pixels from pixel `index` of the band on lie, image by image, and where their windows begin. */
 INLINE void begin_tile(const struct step *s, const struct band *band, int64_t index,
                        const struct slice *slice, const uint8_t **x, struct place *at, const int R) {
+    const int32_t *residual_offsets = s->residual ? s->residual_offsets : s->output_offsets;
     int64_t image = index / band->pixels, pixel = index % band->pixels;
-#pragma GCC unroll 6
-    for (int r = 0; r < R; r++) {
-        at[r] = place_of(s, image, band->first_pixel + pixel);
-        x[r] = s->input + at[r].input + slice->input;
-        if (++pixel == band->pixels) pixel = 0, image++;
+    for (int r = 0; r < R; pixel = 0, image++) {
+        const int last = R - r < band->pixels - pixel ? R : r + (int)(band->pixels - pixel);
+        const int64_t first = band->first_pixel + pixel - r;
+        const uint8_t *input = s->input + slice->input + image * s->input_stride;
+        for (; r < last; r++) {
+            x[r] = input + s->input_offsets[first + r];
+            at[r].output = image * s->output_stride + s->output_offsets[first + r];
+            at[r].residual = image * s->residual_stride + residual_offsets[first + r];
+        }
     }
 }
 
