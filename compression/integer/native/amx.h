@@ -99,18 +99,30 @@ static void multiply_panel(const struct step *s, const struct reading *from, con
     }
 }
 
-/* All pixels of a part times a slice. */
+/* All pixels of a part times its slices `first` to `last`, which read the same. */
 static void multiply_part(const struct step *s, const struct reading *from, int images, struct part part,
-                          const struct slice *slice, struct ahead *ahead) {
+                          int first, int last, struct ahead *ahead) {
     const struct span span = span_of(&s->bands[0], images, part);
+    struct slice slice = slice_of(s, first);
     struct panel panel;
     for (int64_t index = span.first, end = index + span.pixels; index < end;) {
         panel.tiles = panel.first[0] = 0;
         for (int left = 2; left && index < end; left--)
-            index += add_tile(s, index, end - index, images, slice, &panel);
+            index += add_tile(s, index, end - index, images, &slice, &panel);
         copy_rows(&panel, from->windows, from->copies);
-        multiply_panel(s, from, &panel, slice, ahead);
+        for (int i = first; i < last; i++) {
+            slice = slice_of(s, i);
+            multiply_panel(s, from, &panel, &slice, ahead);
+        }
     }
+}
+
+/* How many slices from slice `first` of a part on are multiplied panel by panel: those that read the same, and
+   whose weights stay in the core's cache. */
+static int together(const struct step *s, struct part part, int first) {
+    const int64_t each = slice_of(s, first + 1).weights - slice_of(s, first).weights;
+    const int64_t most = s->slice_input ? 1 : TOGETHER_BYTES / each, left = part.last - first;
+    return (int)(most < 1 ? 1 : most < left ? most : left);
 }
 
 static void convolution_amx(const struct step *s, const struct step *next, int images, int thread,
@@ -121,12 +133,12 @@ static void convolution_amx(const struct step *s, const struct step *next, int i
     const struct reading from = {&windows, scratch};
     note_all(s, &windows);
     configure_tiles();
-    for (int i = part.first; i < part.last; i++) {
-        const struct slice slice = slice_of(s, i);
-        const int pairs = (slice.end - slice.channel + 2 * LANES - 1) / (2 * LANES);
-        const int64_t asks = panels < 2 ? 0 : panels * windows.count * pairs;
-        struct ahead ahead = ahead_after(s, next, part, i, images, thread, threads, asks);
-        multiply_part(s, &from, images, part, &slice, &ahead);
+    for (int first = part.first, count; first < part.last; first += count) {
+        count = together(s, part, first);
+        const int last = first + count, channels = slice_of(s, last - 1).end - s->slice * first;
+        const int64_t asks = panels < 2 ? 0 : panels * windows.count * ((channels + 2 * LANES - 1) / (2 * LANES));
+        struct ahead ahead = ahead_before(s, next, part, last, count, images, thread, threads, asks);
+        multiply_part(s, &from, images, part, first, last, &ahead);
     }
     release_tiles();
 }

@@ -117,21 +117,23 @@ static struct span span_of(const struct band *band, int images, struct part part
     return (struct span){first, pixels, (pixels + ROWS - 1) / ROWS};
 }
 
-/* Of slice `index` of `s`, in so many times asking. */
-static struct ahead ahead_of(const struct step *s, int index, int64_t asks) {
+/* Of `count` slices of a part from slice `first` on, or of those that it has, in so many times asking. */
+static struct ahead ahead_of(const struct step *s, struct part part, int first, int count, int64_t asks) {
     if (!asks) return (struct ahead){0};
-    const int8_t *at = slice_of(s, index).weights, *end = slice_of(s, index + 1).weights;
+    const int last = first + count < part.last ? first + count : part.last;
+    const int8_t *at = slice_of(s, first).weights, *end = slice_of(s, last).weights;
     if (end > at + MOST_AHEAD) end = at + MOST_AHEAD;
     return (struct ahead){at, end, (int)(((end - at) / LINE + asks - 1) / asks)};
 }
 
-/* What is wanted after slice `index` of a part, in so many times asking: the part's next slice, or the first
-   one of `next`, the next convolution (NULL after the last). */
-static struct ahead ahead_after(const struct step *s, const struct step *next, struct part part, int index,
-                                int images, int thread, int threads, int64_t asks) {
-    if (index + 1 < part.last) return ahead_of(s, index + 1, asks);
-    if (next) return ahead_of(next, part_of(next, images, thread, threads).first, asks);
-    return (struct ahead){0};
+/* What is wanted before slice `first` of a part, in so many times asking: `count` slices from there on, or the
+   first ones of `next`, the next convolution (NULL after the last). */
+static struct ahead ahead_before(const struct step *s, const struct step *next, struct part part, int first,
+                                 int count, int images, int thread, int threads, int64_t asks) {
+    if (first < part.last) return ahead_of(s, part, first, count, asks);
+    if (!next) return (struct ahead){0};
+    const struct part follows = part_of(next, images, thread, threads);
+    return ahead_of(next, follows, follows.first, count, asks);
 }
 
 /* How often a slice's tiles ask: never in one tile only, which reads its own weights as fast as memory
@@ -155,7 +157,7 @@ static void convolution(const struct step *s, const struct step *next, int image
     for (int i = part.first; i < part.last; i++) {
         const struct slice slice = slice_of(s, i);
         const int vectors = (slice.end - slice.channel + LANES - 1) / LANES;
-        struct ahead ahead = ahead_after(s, next, part, i, images, thread, threads, asks);
+        struct ahead ahead = ahead_before(s, next, part, i + 1, 1, images, thread, threads, asks);
         for (int b = 0; b < s->band_count; b++) {
             const struct span span = span_of(&s->bands[b], images, part);
             for (int64_t t = 0; t < span.tiles; t++) {

@@ -4,7 +4,8 @@
    image, and of the next one, with rows between them that nobody asked for. Else its rows are copied side
    by side, piece by piece, with zeros in the place of what is no part of a window. */
 
-enum { PANEL = 2 * TILE, MOST_STRETCHES = 1024, MOST_PIECES = 2 * MOST_STRETCHES, LEAST_IN_PLACE = 12 };
+enum { PANEL = 2 * TILE, MOST_STRETCHES = 1024, MOST_PIECES = 2 * MOST_STRETCHES, LEAST_IN_PLACE = 12,
+       TOGETHER_BYTES = 1 << 18 };
 
 /* Bytes of a window that lie side by side: which of 64 they are, and where the first of 64 would lie. */
 struct piece { int64_t source; __mmask64 bytes; };
