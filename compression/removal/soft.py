@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compression.channels import Choice, Criterion, check_fraction, choose, reach, scores_of
 from compression.distillation import HINTON, Distillation
+from compression.errors import CompressionError
 from compression.layers import copy_model
 from compression.narrow import BATCH_NORMS
 from compression.schedules import train_between
@@ -53,6 +54,11 @@ def remove_channels_softly(
     Linear(in_features=8, out_features=32, bias=True)
     """
     check_fraction("macs", macs)
+    if criterion == "taylor":
+        raise CompressionError(
+            'criterion "taylor" looks at gradients of batches, and filters fade by their norms: take '
+            '"l1", "l2", "fpgm" or "batch-norm", or remove_channels(criterion="taylor", batches=...)'
+        )
     start = choose(
         model,
         example,

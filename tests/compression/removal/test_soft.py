@@ -95,6 +95,11 @@ def test_a_budget_out_of_reach_is_said_before_the_training(monkeypatch: pytest.M
         remove_channels_softly(residual(), images(1), split(), STILL, macs=0.0)
 
 
+def test_gradients_are_no_criterion_here() -> None:
+    with pytest.raises(CompressionError, match=r'"taylor" looks at gradients .*: take "l1", "l2"'):
+        remove_channels_softly(residual(), images(1), split(), STILL, macs=0.5, criterion="taylor")
+
+
 def test_a_network_without_a_choice_is_refused() -> None:
     with pytest.raises(CompressionError, match="no channel of the network can go"):
         remove_channels_softly(nn.Linear(8, 2), torch.randn(1, 8), split(), STILL, macs=0.5)
