@@ -50,7 +50,8 @@ def with_rests(steps: Sequence[Step], rests: Sequence[Map | Sum]) -> list[Sum]:
 
     `rests` are the same steps, written to where that belongs.
     """
-    pairs = zip(steps, rests, strict=True)
+    pairs = list(zip(steps, rests, strict=True))
+    assert all(rest.name == f"{step.name}_rest" for step, rest in pairs)
     return [_as_sum(step, rest=rest.output) for step, rest in pairs]
 
 
