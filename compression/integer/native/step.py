@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from compression.integer.codes import unsigned
 from compression.integer.native.chunks import Pace
-from compression.integer.native.depthwise import NativeDepthwise
+from compression.integer.native.depthwise import NativeDepthwise, in_blocks
 from compression.integer.native.packing import BLOCK, GroupedWeights, NativeWeights
 from compression.integer.steps import (
     Attention,
@@ -85,16 +85,24 @@ def c_step(step: Step, pace: Pace) -> tuple[CStep, list[Tensor]]:
     """Return a step at its pace, and the tensors that it points into: keep them as long as it."""
     fields = fields_of(step)
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-    if isinstance(step, Product):
-        tensors |= _per_channel(step)
+    tensors |= _per_channel(step)
     pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     return CStep(**fields | pointers, at_once=pace.at_once, passing=pace.passing), list(
         tensors.values()
     )
 
 
-def _per_channel(step: Product) -> dict[str, Tensor]:
-    """Return what a product's channels have as whole blocks, which are read."""
+def _per_channel(step: Step) -> dict[str, Tensor]:
+    """Return what the channels of a product or a norm have as whole blocks, which are read."""
+    if isinstance(step, Norm):
+        blocks = -step.channels % BLOCK
+        vectors = {
+            "multiplier": F.pad(step.weight, (0, blocks)),
+            "shift": F.pad(step.bias, (0, blocks)),
+        }
+        return {name: in_blocks(v[:, None], len(v)).flatten() for name, v in vectors.items()}
+    if not isinstance(step, Product):
+        return {}
     vectors = {"bias": step.bias, "multiplier": step.multiplier}
     if isinstance(step.weights, NativeDepthwise):
         return {name: step.weights.by_block(vector) for name, vector in vectors.items()}
