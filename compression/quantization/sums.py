@@ -50,19 +50,17 @@ class QuantizedJoin(CodesOfSeveral):
 class QuantizedRest(QuantizedJoin):
     """What the rounding of a QuantizedJoin leaves, in REST_STEPS to a step of it."""
 
-    rounded_scale: Tensor
     rounded_zero_point: Tensor
 
     def __init__(self, join: QuantizedJoin, inputs: list[QParams], rounded: QParams) -> None:
         """Join the inputs as `join` does, which gives codes of `rounded`, and hold what it holds."""
         super().__init__(inputs, rest_of(rounded), dim=join.dim)
         self.hold(join.held())
-        self.register_buffer("rounded_scale", rounded.scale.clone())
         self.register_buffer("rounded_zero_point", rounded.zero_point.clone())
 
     def ratios(self) -> Tensor:
         """Return what a step of each input is in steps of what was rounded, float32."""
-        return self.input_scales / self.rounded_scale
+        return super().ratios() / REST_STEPS
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the codes of what is left of the sum or concatenation; its own codes come first."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from compression.integer.steps.geometry import Geometry
 from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.step import Map, Place, RealPlace, Residual, Step, Sum
 from compression.integer.steps.target import Target
@@ -45,14 +47,25 @@ def add(
     return step if third is None else _as_sum(step, third=third)
 
 
-def with_rests(steps: Sequence[Step], rests: Sequence[Map | Sum]) -> list[Sum]:
+def with_rests(steps: Sequence[Map | Sum], rests: Sequence[Map | Sum]) -> list[Sum]:
     """Return the steps of a sum or concatenation so that they write what their rounding leaves, too.
 
     `rests` are the same steps, written to where that belongs.
     """
-    pairs = list(zip(steps, rests, strict=True))
-    assert all(rest.name == f"{step.name}_rest" for step, rest in pairs)
+    pairs = zip(steps, rests, strict=True)
     return [_as_sum(step, rest=rest.output) for step, rest in pairs]
+
+
+def unread(
+    layout: Layout, geometry: Geometry, steps: Sequence[Map | Sum], zero: int
+) -> list[Map | Sum]:
+    """Return the steps once more, writing codes of this zero that nobody reads."""
+    spare, again = layout.buffers.take(geometry), []
+    for step in steps:
+        place: Any = step.output
+        again.append(replace(step, output=replace(place, memory=spare, zero=zero)))
+    layout.buffers.give_back(geometry, spare)
+    return again
 
 
 def _as_sum(step: Step, **more: Place | RealPlace) -> Sum:

@@ -1,5 +1,6 @@
 """A statically quantized network, node by node, as steps over its values."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from compression.integer.steps.elementwise import (
     table_of,
 )
 from compression.integer.steps.groups import parts, with_weights
-from compression.integer.steps.joins import add, added, concatenate, scaled, with_rests
+from compression.integer.steps.joins import add, added, concatenate, scaled, unread, with_rests
 from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.operands import constant, misplaced_operand, values_read
 from compression.integer.steps.outputs import Outputs
@@ -227,19 +228,26 @@ class Lowering:
         self.steps.append(scaled(str(node.target), value, scale, output, self.target))
 
     def _join(self, node: fx.Node, layer: q.QuantizedJoin) -> None:
+        steps = self._join_steps(node, layer)
+        if not isinstance(layer, q.QuantizedRest):
+            self.steps += steps
+            return
+        own: Sequence[Any] = self.steps[-len(steps) :]
+        if all(f"{step.name}_rest" == node.target for step in own):
+            del self.steps[-len(steps) :]
+        else:  # moves came between
+            zero = self.target.zero(layer.rounded_zero_point)
+            own = unread(self.layout, self.layout.values[node].geometry, steps, zero)
+        self.steps += with_rests(own, steps)
+
+    def _join_steps(self, node: fx.Node, layer: q.QuantizedJoin) -> Sequence[Map | Sum]:
         dim = None if layer.dim is None else layer.dim % len(self.layout.shapes[node])
         if dim == 0 or (dim is None and len(layer.input_scales) > 3):
             raise self._unknown(node, layer)
         output = self._output(node, self.target.zero(layer.output_zero_point))
         if node in self.layout.beside:  # its parts have been written there
-            return
+            return ()
         values = values_read(self.layout, node, layer, self.target, broadcast=dim is None)
-        steps: list[Map] | list[Map | Sum]
         if dim is None:
-            steps = [add(node, layer, values, output, self.target)]
-        else:
-            steps = concatenate(self.layout, node, layer, values, output, self.target)
-        if isinstance(layer, q.QuantizedRest):  # of the sum or concatenation just before
-            self.steps[-len(steps) :] = with_rests(self.steps[-len(steps) :], steps)
-        else:
-            self.steps += steps
+            return [add(node, layer, values, output, self.target)]
+        return concatenate(self.layout, node, layer, values, output, self.target)
