@@ -1,13 +1,18 @@
 /* 64 channels at a time, as vectors of int32 or floats in the order that encode_block packs. */
 
-/* 64 codes as int32. */
-INLINE void interleaved(__m512i codes, __m512i wide[VECTORS]) {
+/* 64 numbers of two bytes as int32: the bytes of each `below` and `above`. */
+INLINE void interleaved_pairs(__m512i below, __m512i above, __m512i wide[VECTORS]) {
     const __m512i none = _mm512_setzero_si512();
-    const __m512i low = _mm512_unpacklo_epi8(codes, none), high = _mm512_unpackhi_epi8(codes, none);
+    const __m512i low = _mm512_unpacklo_epi8(below, above), high = _mm512_unpackhi_epi8(below, above);
     wide[0] = _mm512_unpacklo_epi16(low, none);
     wide[1] = _mm512_unpackhi_epi16(low, none);
     wide[2] = _mm512_unpacklo_epi16(high, none);
     wide[3] = _mm512_unpackhi_epi16(high, none);
+}
+
+/* 64 codes as int32. */
+INLINE void interleaved(__m512i codes, __m512i wide[VECTORS]) {
+    interleaved_pairs(codes, _mm512_setzero_si512(), wide);
 }
 
 /* Add codes, each as far from its zero, times a ratio. */

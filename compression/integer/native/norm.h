@@ -44,17 +44,6 @@ INLINE void row_sums(const uint8_t *x, const uint8_t *rest, int channels, int64_
     *squares = (lane_sum(of_codes) << 2 * bits) + (lane_sum(mixed) << (bits + 1)) + lane_sum(of_rests);
 }
 
-/* 64 codes as whole numbers: with what their rounding left, if that is known. */
-INLINE void whole_codes(struct row_block block, const uint8_t *rest, __m512i wide[VECTORS]) {
-    const __m512i none = _mm512_setzero_si512();
-    const __m512i below = rest ? block.rest : block.codes, above = rest ? block.codes : none;
-    const __m512i low = _mm512_unpacklo_epi8(below, above), high = _mm512_unpackhi_epi8(below, above);
-    wide[0] = _mm512_unpacklo_epi16(low, none);
-    wide[1] = _mm512_unpackhi_epi16(low, none);
-    wide[2] = _mm512_unpacklo_epi16(high, none);
-    wide[3] = _mm512_unpackhi_epi16(high, none);
-}
-
 static void norm(const struct step *s, int images, int thread, int threads) {
     const __m512 count = _mm512_set1_ps((float)s->channels);
     for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
@@ -70,7 +59,9 @@ static void norm(const struct step *s, int images, int thread, int threads) {
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             __m512i wide[VECTORS];
             __m512 y[VECTORS];
-            whole_codes(row_block(x, rest, channel, s->channels), rest, wide);
+            const struct row_block block = row_block(x, rest, channel, s->channels);
+            if (rest) interleaved_pairs(block.rest, block.codes, wide);
+            else interleaved(block.codes, wide);
             for (int v = 0; v < VECTORS; v++) {
                 const __m512 from = _mm512_cvtepi32_ps(_mm512_sub_epi32(wide[v], centre));
                 const __m512 normal = _mm512_mul_ps(_mm512_fmsub_ps(from, count, left), inverse);
