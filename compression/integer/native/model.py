@@ -102,14 +102,15 @@ def lower_native(
     a layer that has no kernel; CompressionError says what the machine lacks (a CPU with AVX-512 and
     VNNI, a C compiler).
     """
-    pack = partial(pack_filters, tiles=bool(library().uses_amx()))
+    tiles = bool(library().uses_amx())
+    pack = partial(pack_filters, tiles=tiles)
     with torch.device("cpu"):  # whatever the user's default device is
         shapes, moves = shapes_and_moves(model, example)
         an_image = sum(torch.Size(shape).numel() for shape in shapes.values())
         chunk = len(example) if keep else images_of_chunk(len(example), max(1, an_image))
         buffers = Buffers(max(1, chunk), torch.uint8, torch.device("cpu"))
         lowering = Lowering(
-            Layout(model.network, shapes, moves, buffers, keep=keep, in_place=True),
+            Layout(model.network, shapes, moves, buffers, keep=keep, in_place=True, planes=tiles),
             Target("native", OFFSET, pack, slices=True),
         )
         lowering.lower()

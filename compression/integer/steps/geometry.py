@@ -8,6 +8,8 @@ from torch import Tensor
 from compression.errors import UnsupportedTypeError
 
 ALIGNMENT = 64
+PLANES = 2, 2
+"""The planes of an activation that lies in some: of even and odd rows, and columns."""
 SLACK = 256
 """Bytes after a buffer's last code that a step may read, and never uses."""
 
@@ -26,7 +28,8 @@ class Geometry:
     """How an activation lies in memory: NHWC, within a border that holds `zero`.
 
     The border is so many rows above and below, and columns left and right. A pixel takes `pixel`
-    bytes, of which the first are its channels.
+    bytes, of which the first are its channels. Of `planes` (rows, columns) other than one, each holds
+    what lies so many rows and columns apart, as an image of its own.
     """
 
     channels: int
@@ -35,6 +38,7 @@ class Geometry:
     border: tuple[int, int]
     zero: int
     pixel: int
+    planes: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         """Refuse what 32-bit offsets cannot address."""
@@ -51,18 +55,26 @@ class Geometry:
 
     @property
     def row(self) -> int:
-        """Return the bytes from row to row."""
-        return (self.width + 2 * self.border[1]) * self.pixel
+        """Return the bytes from row to row of a plane."""
+        return -(-(self.width + 2 * self.border[1]) // self.planes[1]) * self.pixel
+
+    @property
+    def plane(self) -> int:
+        """Return the bytes of a plane."""
+        return -(-(self.height + 2 * self.border[0]) // self.planes[0]) * self.row
 
     @property
     def stride(self) -> int:
         """Return the bytes from image to image."""
-        return (self.height + 2 * self.border[0]) * self.row
+        return self.planes[0] * self.planes[1] * self.plane
 
     def offsets(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the byte offset of each pixel (row, column), row by row (int32)."""
-        places = (rows + self.border[0])[:, None] * self.row
-        return (places + (columns + self.border[1]) * self.pixel).flatten().int()
+        row, column = rows + self.border[0], columns + self.border[1]
+        down, right = self.planes
+        places = row % down * right * self.plane + row // down * self.row
+        within = column % right * self.plane + column // right * self.pixel
+        return (places[:, None] + within).flatten().int()
 
     def all_offsets(self) -> Tensor:
         """Return the byte offset of every pixel."""

@@ -9,7 +9,8 @@ from torch import Tensor, fx
 from compression.integer.shapes import Move
 from compression.integer.steps.axes import LAST, spatial
 from compression.integer.steps.beside import Beside, beside
-from compression.integer.steps.geometry import Buffers, Geometry
+from compression.integer.steps.geometry import PLANES, Buffers, Geometry
+from compression.integer.steps.planes import in_planes
 from compression.integer.steps.readings import Readings
 from compression.integer.steps.step import Place
 
@@ -39,7 +40,7 @@ class Layout(Readings):
     """The values of a network in `buffers`; memory is used again unless `keep` is given.
 
     `pixel` gives the bytes of a pixel of so many channels; `in_place` writes the parts of a
-    concatenation where they belong.
+    concatenation where they belong; `planes` holds what only windows of stride 2 read in planes.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Layout(Readings):
         keep: bool,
         pixel: Callable[[int], int] = int,
         in_place: bool = False,
+        planes: bool = False,
     ) -> None:
         """Give memory to nothing yet."""
         super().__init__(network, shapes, moves)
@@ -64,6 +66,7 @@ class Layout(Readings):
             if node is not place.owner:
                 self._widen(place.owner, self.borders.pop(node, (0, 0)))
                 self.last[place.owner] = max(self.last[place.owner], self.last.pop(node))
+        self._in_planes = in_planes(self) - self.beside.keys() if planes else set[fx.Node]()
 
     def take(self, node: fx.Node, zero: int) -> Value:
         """Give memory to a node's value, whose code of 0 is `zero`."""
@@ -76,7 +79,8 @@ class Layout(Readings):
             sides = [sides[0] * heads, 1, sides[1] * sides[2] // heads]
         channels, height, width = sides
         border = self.borders.get(node, (0, 0))
-        geometry = Geometry(channels, height, width, border, zero, self.pixel(channels))
+        planes = PLANES if node in self._in_planes else (1, 1)
+        geometry = Geometry(channels, height, width, border, zero, self.pixel(channels), planes)
         memory = self.buffers.take(geometry)
         self.values[node] = Value(geometry, memory, geometry.stride)
         if heads > 1:

@@ -43,9 +43,12 @@ class Window:
 
     def tap_offsets(self, inputs: Geometry) -> Tensor:
         """Return where each tap of a window lies, from its beginning, row by row (int32)."""
-        rows = torch.arange(self.size[0]) * self.dilation[0] * inputs.row
-        columns = torch.arange(self.size[1]) * self.dilation[1] * inputs.pixel
-        return (rows[:, None] + columns).int()
+        places = [
+            torch.arange(n) * d - p
+            for n, d, p in zip(self.size, self.dilation, self.padding, strict=True)
+        ]
+        offsets = inputs.offsets(*places)
+        return (offsets - offsets[0]).view(self.size)
 
     def runs(self, inputs: Geometry, channels: int) -> tuple[Tensor, int]:
         """Return where a window's contiguous runs lie, and the bytes of one: a row's, or a tap's.
@@ -55,7 +58,8 @@ class Window:
         taps = self.tap_offsets(inputs)
         if channels < inputs.channels:
             return taps.flatten(), channels
-        if self.dilation[1] == 1 or self.size[1] == 1:
+        beside = self.dilation[1] == inputs.planes[1] == 1
+        if beside or self.size[1] == 1:
             return taps[:, 0].contiguous(), self.size[1] * inputs.pixel
         return taps.flatten(), inputs.pixel
 
