@@ -6,7 +6,8 @@ from itertools import accumulate
 
 import torch
 
-from compression.integer.steps import Place, RealPlace, Step
+from compression.integer.native.packing import NativeWeights
+from compression.integer.steps import Place, Product, RealPlace, Step
 
 CHUNK_BYTES = 2**24
 """What the activations of a chunk of images may take."""
@@ -46,14 +47,32 @@ def paces(steps: Sequence[Step], images: int, *, keep: bool) -> list[Pace]:
 
     Maps become smaller from step to step: a step never takes fewer images than the one before it.
     """
-    step_bytes = images * MOST_BYTES if keep else STEP_BYTES
-    few = [min(images, max(1, step_bytes // max(1, _moved_bytes(step)))) for step in steps]
+    few = [images if keep else min(images, _few(step)) for step in steps]
     at_once = list(accumulate(reversed(few), min))[::-1]
     paces_of: dict[int, set[int]] = {}
     for pace, step in zip(at_once, steps, strict=True):
         for place in _places(step).values():
             paces_of.setdefault(place.memory.data_ptr(), set()).add(pace)
     return [Pace(pace, _passing(step, paces_of)) for pace, step in zip(at_once, steps, strict=True)]
+
+
+def _few(step: Step) -> int:
+    """Return for how many images what a step passes on stays in the cache.
+
+    Its weights come from beyond the cache for each few images: it takes more, whose inputs stay there
+    beside a slice of weights, where that fetches fewer bytes of an image, the codes included.
+    """
+    moved = max(1, _moved_bytes(step))
+    few = max(1, STEP_BYTES // moved)
+    if not isinstance(step, Product) or not isinstance(step.weights, NativeWeights):
+        return few
+    weights = step.weights.weights.numel()
+    a_slice = weights // -(-step.channels // step.weights.slice)
+    more = (2 * STEP_BYTES - a_slice) // step.input.stride if step.input.stride else few
+    if more <= few:
+        return few
+    more = 2 ** (more.bit_length() - 1)  # the same of several steps: they follow one another
+    return more if weights / few > moved + weights / more else few
 
 
 def _passing(step: Step, paces_of: dict[int, set[int]]) -> int:
