@@ -46,11 +46,10 @@ def exact(numel: int, dtype: torch.dtype = torch.uint8, device: Any = None) -> T
 
 def scribbled(buffers: geometry.Buffers, shape: geometry.Geometry) -> Tensor:
     """Return memory whose border is filled, and whose image no step has written yet."""
-    memory, (down, right) = _take(buffers, shape), shape.border
-    lines = memory[: buffers.images * shape.stride].view(
-        buffers.images, shape.height + 2 * down, shape.width + 2 * right, shape.pixel
-    )
-    lines[:, down : down + shape.height, right : right + shape.width] = 0xAA
+    memory = _take(buffers, shape)
+    images = torch.arange(buffers.images) * shape.stride
+    pixels = (images[:, None] + shape.all_offsets())[..., None] + torch.arange(shape.pixel)
+    memory[pixels] = 0xAA
     return memory
 
 
