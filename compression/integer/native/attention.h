@@ -26,17 +26,6 @@ static struct group group_of(const struct step *s, uint8_t *scratch) {
     return g;
 }
 
-/* The bytes of scratch memory that each thread needs for these steps. */
-int64_t scratch_bytes(const struct step *steps, int64_t count) {
-    int64_t most = BLOCK;
-    for (int64_t i = 0; i < count; i++) {
-        const struct step *s = &steps[i];
-        const int64_t bytes = s->kind == ATTENTION ? group_of(s, NULL).bytes : copied_bytes(s);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
-}
-
 /* Keys as [block of 64 keys][4 channels][key][4]; to scores the products of the queries' zero are added. */
 static void pack_keys(const struct step *s, const uint8_t *base, const int32_t *offsets, const struct group *g) {
     const __m512i quads = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -95,7 +84,7 @@ static void score(const struct step *s, const struct group *g, int rows) {
    1/2, errs by less than 1 / 30000, half as much as any entry lies from where it would be rounded to another. */
 INLINE __m512i table(__m512 places) {
     const __m512 powers = _mm512_mul_ps(places, _mm512_set1_ps(-0x1.2776c6p-7f)); /* -log2(e) / 160 */
-    const __m512 whole = _mm512_roundscale_ps(powers, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 whole = nearest(powers);
     const __m512 x = _mm512_sub_ps(powers, whole);
     __m512 y = _mm512_set1_ps(0x1.5e1722p-2f);
     y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(0x1.3bb0a4p1f));
@@ -130,9 +119,8 @@ static int32_t shares_of(const struct step *s, const struct group *g, const int3
     for (int64_t j = 0; j < s->plane; j += LANES) {
         const __m512i below = _mm512_sub_epi32(top, _mm512_loadu_si512(scores + j));
         const __m512 steps = _mm512_mul_ps(_mm512_cvtepi32_ps(below), _mm512_set1_ps(s->input_scale));
-        const __m512 places = _mm512_roundscale_ps(_mm512_min_ps(steps, _mm512_set1_ps((float)LAST)),
-                                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        const __m512i found = _mm512_maskz_mov_epi32(lanes((int)s->plane, (int)j), table(places));
+        const __m512 places = _mm512_min_ps(steps, _mm512_set1_ps((float)LAST));
+        const __m512i found = _mm512_maskz_mov_epi32(lanes((int)s->plane, (int)j), table(nearest(places)));
         sum = _mm512_add_epi32(sum, found);
         _mm_storeu_si128((__m128i *)(shares + j), _mm512_cvtepi32_epi8(found));
     }

@@ -18,8 +18,7 @@ INLINE __m512 horner(const float *coefficients, const int count, __m512 x) {
 }
 
 INLINE __m512 exponential(__m512 x) {
-    const __m512 doublings = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
-                                                  _MM_FROUND_TO_NEAREST_INT);
+    const __m512 doublings = nearest(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)));
     __m512 rest = _mm512_sub_ps(x, _mm512_mul_ps(doublings, _mm512_set1_ps(0x1.63p-1f)));
     rest = _mm512_sub_ps(rest, _mm512_mul_ps(doublings, _mm512_set1_ps(-0x1.bd0106p-13f)));
     __m512 factor = _mm512_mul_ps(_mm512_mul_ps(horner(EXPONENTIAL, 6, rest), rest), rest);

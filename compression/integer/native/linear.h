@@ -219,7 +219,7 @@ static void quantize_row(const struct linear *s, int64_t row) {
         const int64_t left = s->inputs - k, room = s->stride - k;
         const __mmask16 read = left >= LANES ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
         const __m512 v = _mm512_div_ps(_mm512_maskz_loadu_ps(read, x + k), steps);
-        __m512 code = _mm512_add_ps(_mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT), zeros);
+        __m512 code = _mm512_add_ps(nearest(v), zeros);
         code = _mm512_max_ps(_mm512_min_ps(code, _mm512_set1_ps(127)), _mm512_set1_ps(-128));
         const __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(code), _mm512_set1_epi32(128));
         _mm_mask_storeu_epi8(codes + k, room >= LANES ? 0xffff : (1u << room) - 1,

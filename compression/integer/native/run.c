@@ -113,6 +113,17 @@ static int multiplies(const struct step *s) {
     return s->kind == CONVOLUTION || s->kind == GROUPED || s->kind == DEPTHWISE || s->kind == ATTENTION;
 }
 
+/* The bytes of scratch memory that each thread needs for these steps. */
+int64_t scratch_bytes(const struct step *steps, int64_t count) {
+    int64_t most = BLOCK;
+    for (int64_t i = 0; i < count; i++) {
+        const struct step *s = &steps[i];
+        const int64_t bytes = s->kind == ATTENTION ? group_of(s, NULL).bytes : copied_bytes(s);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 /* Predict `images` images, at most `chunk` at a time; return how many steps multiplied codes. Each thread has
    `scratch_each` bytes of `scratch`. */
 int64_t run(const struct step *steps, int64_t count, const float *input, float *output, uint8_t *scratch,

@@ -129,6 +129,9 @@ INLINE __m512i widened(const uint8_t *codes, __mmask16 mask) {
     return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
 }
 
+/* Each rounded to a whole number, a tie to the even one. */
+INLINE __m512 nearest(__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
 /* What the residual's codes are in units of the output: (code - zero) * ratio. */
 struct addend { __m512 ratio; __m512i zero; };
 

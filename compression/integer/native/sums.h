@@ -4,8 +4,7 @@
 INLINE __m512 round_off(const struct step *s, __m512 *y) {
     const __m512 least = _mm512_set1_ps((float)(s->low - s->output_zero));
     const __m512 most = _mm512_set1_ps((float)(s->high - s->output_zero));
-    const __m512 near = _mm512_roundscale_ps(*y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 whole = _mm512_min_ps(_mm512_max_ps(near, least), most);
+    const __m512 whole = _mm512_min_ps(_mm512_max_ps(nearest(*y), least), most);
     const __m512 left = _mm512_mul_ps(_mm512_sub_ps(*y, whole), _mm512_set1_ps(1 << REST_BITS));
     *y = whole;
     return left;
