@@ -1,7 +1,7 @@
-"""torchvision's networks in INT8 by each engine: `pytest benchmarks/test_peers_networks.py -m peers`.
+"""Networks in INT8 by each engine: `pytest benchmarks/test_peers_networks.py -m peers`.
 
-The same drawn weights and the same images at 224x224. Each engine has a process of its own; they are
-woken in turn. Outputs are compared with those of the network in float64.
+torchvision's and those of other tasks, with the same drawn weights and the same images. Each engine
+has a process of its own; they are woken in turn. Outputs are compared with those in float64.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,8 @@ from benchmarks.coverage.case import sqnr
 from benchmarks.facts.record import record
 from benchmarks.peers.competition import Competition
 from benchmarks.peers.engines import BASELINE, BY_NAME, DEPLOYED, Engine
-from benchmarks.peers.networks import NETWORKS, network
+from benchmarks.peers.networks import NETWORKS, inputs, network
+from benchmarks.peers.worker import in_rows
 from benchmarks.timing.clock import CLOCK, replay
 from benchmarks.timing.speed_up import Pairs, SpeedUp, latency_facts, speed_up
 from compression.errors import CompressionError
@@ -50,7 +51,7 @@ class Contest:
     def wanted(self) -> Tensor:
         """The outputs in float64."""
         with torch.inference_mode():
-            return network(self.name).double().eval()(self.images.double())
+            return in_rows(network(self.name).double().eval()(self.images.double()))
 
     def sqnr_db(self, engine: Engine) -> float:
         """Return the signal to quantization noise of an engine's outputs."""
@@ -70,7 +71,7 @@ def contest(
     """Yield a network, its files made."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     save_file(network(name).state_dict(), folder / "baseline.safetensors")
-    validation = _write_images(images, folder / "images.safetensors")
+    validation = _write_images(name, images, folder / "images.safetensors")
     competition = Competition(
         f"benchmarks.peers.networks:{name}", folder, ENGINES, budget_s=BUDGET_S
     )
@@ -87,9 +88,9 @@ def contest(
     competition.close()
 
 
-def _write_images(images: Data, path: Path) -> Tensor:
-    calibration = images.train.inputs(slice(0, CALIBRATION_IMAGES)).contiguous()
-    validation = images.validation.inputs(slice(0, VALIDATION_IMAGES)).contiguous()
+def _write_images(name: str, images: Data, path: Path) -> Tensor:
+    calibration = inputs(name, images.train.inputs(slice(0, CALIBRATION_IMAGES)))
+    validation = inputs(name, images.validation.inputs(slice(0, VALIDATION_IMAGES)))
     save_file({"calibration": calibration, "validation": validation}, path)
     return validation
 

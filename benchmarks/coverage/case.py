@@ -58,7 +58,7 @@ def draw_statistics(model: nn.Module) -> nn.Module:
     their tokens and positions: as large as the patches that they are added to, which 8 bits hold too.
     """
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             for statistics, low, high in (
                 (module.running_mean, -0.1, 0.1),
                 (module.running_var, 0.8, 1.2),

@@ -84,7 +84,7 @@ def _onnx_float(model: nn.Module, calibration: Tensor, path: Path) -> None:
     torch.onnx.export(
         model, (calibration[:2],), str(path), dynamo=True, external_data=False, verbose=False,
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},),
-        input_names=["input"], output_names=["output"],
+        input_names=["input"],
     )  # fmt: skip
 
 
