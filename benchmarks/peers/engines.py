@@ -71,7 +71,9 @@ def _int8(model: nn.Module, calibration: Tensor, **options: Any) -> StaticQuanti
 
 
 def _torch(path: Path, setting: Setting) -> Predict:
-    return load(path, setting.factory).to(memory_format=torch.channels_last)
+    clips = setting.example.ndim == 5
+    fastest = torch.channels_last_3d if clips else torch.channels_last
+    return load(path, setting.factory).to(memory_format=fastest)
 
 
 def _executor(path: Path, setting: Setting, *, executor: str | None) -> Predict:

@@ -117,7 +117,9 @@ def check_named(threads: int) -> None:
     """Check the networks that have names."""
     wide = Wide().eval(), numbers(3, 3, 7, 5)
     rows = [transformer_nets.NETS[name] for name in ("vit", "encoder, norms first", "by hand")]
-    for make in (*NETS.values(), *rows, lambda: wide):
+    filters = nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 20, 3, 2, 1)
+    in_planes = nn.Sequential(*filters, nn.Flatten()).eval(), numbers(3, 3, 7, 10)
+    for make in (*NETS.values(), *rows, lambda: wide, lambda: in_planes):
         torch.manual_seed(0)
         check(*make(), threads)
 
