@@ -159,7 +159,7 @@ class Encoder(nn.Module):
 
 
 def _lively(factory: Callable[[], nn.Module]) -> nn.Module:
-    """Return a network whose signals neither fade nor grow (He et al. 2015), for biases to drown."""
+    """Return a network whose signals do not fade (He et al. 2015): else biases would drown them."""
     network = factory()
     for layer in network.modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -14,7 +14,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from benchmarks.baseline.networks import with_classes
 from benchmarks.facts.record import encode_images
@@ -23,6 +22,7 @@ from benchmarks.machine.process import serve
 from benchmarks.peers.engines import BY_NAME, Setting
 from benchmarks.workloads import resolve
 from compression.layers import left_out
+from compression.nested import tensors_in
 from compression.storage import load_checkpoint
 
 EVALUATION_BATCH = 50
@@ -37,7 +37,7 @@ def in_rows(outputs: Any) -> Tensor:
     >>> in_rows({"out": torch.ones(2, 3, 4)}).shape
     torch.Size([2, 12])
     """
-    return torch.cat([leaf.flatten(1) for leaf in tree_leaves(outputs)], 1)
+    return torch.cat([leaf.flatten(1) for leaf in tensors_in(outputs)], 1)
 
 
 class Worker:
