@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.baseline import Baseline
 from benchmarks.baseline.examples import all_labels
@@ -16,7 +16,7 @@ from compression.distillation import HINTON, Distillation, MeanSquared, names_cl
 from compression.errors import CompressionError
 from compression.integer import deploy
 from compression.pruning import fine_tune
-from compression.quantization import quantize_static
+from compression.quantization import StaticQuantizedModel, quantize_static
 from compression.training import AnySplit, Recipe
 
 
@@ -62,8 +62,26 @@ def with_teacher_deployed(
     **options: Any,
 ) -> nn.Module:
     """Train by `verb` with a teacher, which integer kernels run where it is an INT8 network."""
-    image = train.inputs(slice(0, 1)).to(next(model.parameters()).device)
-    return verb(model, train=train, recipe=recipe, teacher=deploy(teacher, image), **options)
+    if isinstance(teacher, StaticQuantizedModel):
+        teacher = DeployedPerShape(teacher)
+    return verb(model, train=train, recipe=recipe, teacher=teacher, **options)
+
+
+class DeployedPerShape(nn.Module):
+    """An INT8 network on one executor per shape of inputs: a recipe's first epochs may be coarse."""
+
+    def __init__(self, network: StaticQuantizedModel) -> None:
+        """Take the network; executors are made when inputs come."""
+        super().__init__()
+        self.network = network
+        self._executors: dict[torch.Size, nn.Module] = {}
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Return the network's outputs, by an executor that is made at the first inputs of a shape."""
+        shape = inputs.shape[1:]
+        if shape not in self._executors:
+            self._executors[shape] = deploy(self.network, inputs[:1])
+        return self._executors[shape](inputs)
 
 
 def quick_teacher(b: Baseline, model: nn.Module) -> nn.Module:

@@ -12,8 +12,10 @@ from torch import nn
 from benchmarks import pipelines, repairs
 from benchmarks.baseline import Baseline, resume, weights_fingerprint
 from benchmarks.pipelines import remove_and_tune, train_small, train_smaller
-from benchmarks.repairs import repaired
+from benchmarks.repairs import quick_teacher, repaired, with_teacher_deployed
+from compression.distillation import distill
 from compression.pruning import fine_tune, prune_l1_global, sparsity
+from compression.quantization import StaticQuantizedModel
 from compression.training import Recipe, Split
 from tests.support.nets import RECIPE, residual, split
 from tests.support.workloads import CPU, WITH_STUDENT, tiny_data
@@ -152,3 +154,20 @@ def test_the_small_networks_whole_training_is_done_once(b: Baseline, done: list[
     assert len(done) == 2, "from nothing, and as the removed channels' network is trained"
     assert weights_fingerprint(train_small(b, macs=0.5)) == weights_fingerprint(first)
     assert len(done) == 2
+
+
+def test_an_int8_teacher_answers_images_of_every_size_of_a_recipe(b: Baseline) -> None:
+    coarse = replace(LONGER, coarse_sizes=(6,))
+    teacher = quick_teacher(b, b.model)
+    assert isinstance(teacher, StaticQuantizedModel)
+    asked: list[torch.Size] = []
+
+    def verb(model: nn.Module, *, train: Split, recipe: Recipe, teacher: nn.Module) -> nn.Module:
+        teacher.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0].shape[1:]))
+        return distill(model, teacher, train, recipe)
+
+    given = (residual(), b.data.train, coarse)
+    learned = with_teacher_deployed(verb, *given, teacher=teacher)
+    assert list(dict.fromkeys(asked)) == [(3, 6, 6), (3, 8, 8)]
+    wanted = distill(given[0], teacher, *given[1:])
+    assert weights_fingerprint(learned) == weights_fingerprint(wanted)
