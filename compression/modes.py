@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -17,6 +18,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def in_own_precision(inputs: Tensor) -> torch.autocast:
+    """Return the context of what computes on codes: torch.autocast would round their sums to bfloat16.
+
+    A teacher, or a layer of a larger network, is called where the caller's own layers are cast.
+    """
+    return torch.autocast(inputs.device.type, enabled=False)
 
 
 class ExecutorModel(nn.Module):

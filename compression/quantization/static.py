@@ -13,7 +13,7 @@ from compression.affine import QParams
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.graph import fold_row_norms, norms_as_convolutions
 from compression.layers import compressible_layers, record_left_out
-from compression.modes import ExecutorModel
+from compression.modes import ExecutorModel, in_own_precision
 from compression.narrow import record_widths, recorded_widths
 from compression.quantization.build import build_network
 from compression.quantization.calibration import Method, Precision, device_of, observe, ranges
@@ -46,7 +46,8 @@ class StaticQuantizedModel(ExecutorModel):
     def forward(self, inputs: Tensor) -> Any:
         """Return real outputs of real inputs, in the float network's structure."""
         check_sizes(self.shown.sizes, inputs)
-        return self.network(inputs)
+        with in_own_precision(inputs):
+            return self.network(inputs)
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True

@@ -41,6 +41,8 @@ class NativeLinear(ExecutorModel):
         """Return `input` (..., features) times the weight, plus the bias."""
         if input.is_nested:
             return torch.nested.as_nested_tensor([self(part) for part in input.unbind()])
+        if torch.is_autocast_enabled("cpu"):  # of what layers before it made
+            input = input.float()
         if input.dtype != torch.float32 or input.device.type != "cpu" or not input.ndim:
             raise self._unfit(input)
         shape = input.shape

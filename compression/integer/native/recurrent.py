@@ -60,6 +60,8 @@ class NativeRecurrent(ExecutorModel):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Return outputs, which are packed where `input` is, and the last states."""
+        if torch.is_autocast_enabled("cpu") and isinstance(input, Tensor | PackedSequence):
+            input = input.float()  # of what layers before it made
         values = input.data if isinstance(input, PackedSequence) else input
         real = isinstance(values, Tensor) and values.dtype == torch.float32
         if not real or values.device.type != "cpu":

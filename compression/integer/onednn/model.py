@@ -16,7 +16,7 @@ from compression.integer.onednn.aliases import Aliases
 from compression.integer.onednn.alone import LayersAlone
 from compression.integer.shapes import MOVING, Move, shapes_and_moves
 from compression.integer.windows import each, padding_of
-from compression.modes import ExecutorModel
+from compression.modes import ExecutorModel, in_own_precision
 from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 from compression.quantization.ends import containers, returned, structured
@@ -64,11 +64,12 @@ class IntegerModel(ExecutorModel):
             )
         if len(inputs) == 0:  # the kernels take no empty operands
             tensors = [torch.empty(0, *shape) for shape in self._shapes.values()]
-        elif len(inputs) <= self.chunk:
-            tensors = self.network(inputs)
         else:
-            parts = [self.network(part) for part in inputs.split(self.chunk)]
-            tensors = [torch.cat(own) for own in zip(*parts, strict=True)]
+            with in_own_precision(inputs):
+                parts = [self.network(part) for part in inputs.split(self.chunk)]
+            tensors = [
+                own[0] if len(own) == 1 else torch.cat(own) for own in zip(*parts, strict=True)
+            ]
         return structured(self._outputs, dict(zip(self._shapes, tensors, strict=True)))
 
     def codes_of(self, _: Tensor) -> CodesOf:
