@@ -52,7 +52,7 @@ def pack_filters(
     *,
     tiles: bool = False,
 ) -> tuple[Weights, Tensor | None] | None:
-    """Return weights (O, I, H, W) packed for the kernel of their kind, and the order of its pixels."""
+    """Return weights (O, I, D, H, W) packed for a kernel of their kind, and the order of pixels."""
     if is_depthwise(weights, groups, inputs):
         return native_depthwise(weights, window, inputs, outputs), None
     return native_weights(weights, groups, window, inputs, outputs, tiles=tiles)
@@ -61,18 +61,18 @@ def pack_filters(
 def native_depthwise(
     weights: Tensor, window: Window, inputs: Geometry, outputs: list[int]
 ) -> NativeDepthwise:
-    """Return one filter per channel (O, 1, H, W) packed for a window."""
-    rows = window.tap_offsets(inputs)[:, 0]
+    """Return one filter per channel (O, 1, D, H, W) packed for a window."""
+    rows = window.tap_offsets(inputs)[..., 0].flatten().contiguous()
     repeated = rows[torch.arange(-(-len(rows) // GROUP) * GROUP).clamp_(max=len(rows) - 1)]
-    column = window.dilation[1] * inputs.pixel
-    filters = weights[:, 0]
+    column = window.dilation[-1] * inputs.pixel
+    filters = weights.flatten(1, -2)
     return NativeDepthwise(
         filters,
         pack_depthwise(filters),
         repeated,
         filters.shape[2],
         column,
-        outputs[1],
+        outputs[-1],
         len(filters),
     )
 

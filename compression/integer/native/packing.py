@@ -1,6 +1,7 @@
 """Weights as the compiled kernels read them, and which pixels read the same part of their windows."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def native_weights(
     *,
     tiles: bool = False,
 ) -> tuple[NativeWeights, Tensor] | None:
-    """Return weights (O, I, H, W) packed for a window, and the order of its output pixels.
+    """Return weights (O, I, D, H, W) packed for a window, and the order of its output pixels.
 
     Small groups are multiplied together, with zeros. For the `tiles` of AMX more of them, which fill a
     block, and all pixels are of one band, row by row: rows of codes are read where they lie. None where
@@ -79,7 +80,7 @@ def native_weights(
     wide = _together(weights, groups, together)
     runs, length = window.runs(inputs, wide.shape[1])
     own = together * of_group if groups > 1 else even_slice(of_group)
-    codes, fours = pack(wide.permute(0, 2, 3, 1).reshape(len(wide), len(runs), length), own)
+    codes, fours = pack(wide.movedim(1, -1).reshape(len(wide), len(runs), length), own)
     order, rows = bands(window, inputs, outputs, len(runs), fours, cut=not tiles)
     advance = wide.shape[1] if groups > 1 else 0
     column = wide.shape[1] if length % wide.shape[1] == 0 else length
@@ -87,7 +88,7 @@ def native_weights(
 
 
 def is_grouped(weights: Tensor, groups: int) -> bool:
-    """Tell whether grouped.h has a kernel for weights (O, I of a group, H, W)."""
+    """Tell whether grouped.h has a kernel for weights (O, I of a group, D, H, W)."""
     channels, of_group = weights.shape[:2]
     whole = {4: BLOCK, 8: of_group}.get(of_group)
     return whole is not None and channels == groups * of_group and channels % whole == 0
@@ -105,7 +106,7 @@ def _grouped_weights(
 
 
 def pack_groups(weights: Tensor, own: int) -> Tensor:
-    """Pack int8 weights (O, 4 or 8, H, W) of groups of as many channels for grouped.h.
+    """Pack int8 weights (O, 4 or 8, D, H, W) of groups of as many channels for grouped.h.
 
     [slice of `own` channels][tap][16 channels][part][lane][4]: lane 4 q + d of part f is of bytes 4 d
     to 4 d + 3 of these 16, and of channel 4 f + q of their group; zeros where channels end.
@@ -184,17 +185,21 @@ def bands(
     where the border holds 0, the code whose products are 0.
     """
     cut = cut and inputs.zero == 0
-    rows = _inside(window, 0, inputs.height, outputs[0], cut)
-    whole_runs = runs == window.size[0] and inputs.channels % GROUP == 0
-    columns = _inside(window, 1, inputs.width, outputs[1], cut and whole_runs)
-    a_row, a_column = runs // window.size[0], groups // window.size[1]
+    in_all = window.size[0] * window.size[1]
+    whole_runs = runs == in_all and inputs.channels % GROUP == 0
+    frames, rows, columns = (
+        _inside(window, axis, inputs.sides[1 + axis], outputs[axis], cut and may)
+        for axis, may in enumerate((True, True, whole_runs))
+    )
+    a_row, a_column = runs // in_all, groups // window.size[2]
     pixels: dict[tuple[int, ...], list[int]] = {}
-    for row, (top, height) in enumerate(rows):
+    for line, (frame, row) in enumerate(product(frames, rows)):
+        top, height = _one_after_the_other(frame, row, window.size[1])
         for column, (left, width) in enumerate(columns):
-            whole = whole_runs and height == window.size[0]  # corners alone would fill no tile
+            whole = whole_runs and height == in_all  # corners alone would fill no tile
             across = (left * a_column, width * a_column) if whole else (0, groups)
             part = (top * a_row, height * a_row, *across)
-            pixels.setdefault(part, []).append(row * outputs[1] + column)
+            pixels.setdefault(part, []).append(line * outputs[2] + column)
     order = [pixel for members in pixels.values() for pixel in members]
     firsts = torch.tensor([0, *map(len, pixels.values())]).cumsum(0).tolist()
     rows_of_bands = [
@@ -202,6 +207,16 @@ def bands(
         for first, (part, members) in zip(firsts[:-1], pixels.items(), strict=True)
     ]
     return torch.tensor(order), torch.tensor(rows_of_bands, dtype=torch.int32)
+
+
+def _one_after_the_other(
+    frames: tuple[int, int], rows: tuple[int, int], of_frame: int
+) -> tuple[int, int]:
+    """Return which rows of a window are read: those of several frames follow one another if whole."""
+    (front, count), (top, height) = frames, rows
+    if count > 1:
+        top, height = 0, of_frame
+    return front * of_frame + top, (count - 1) * of_frame + height
 
 
 def _inside(

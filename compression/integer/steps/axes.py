@@ -1,4 +1,4 @@
-"""Which axis of a value its channels are: the second of images and signals, the last of tokens."""
+"""Which axis of a value its channels are: the second of images and their like, the last of tokens."""
 
 import math
 
@@ -12,14 +12,17 @@ _BY_CODE = (
     q.Dequantize,
 )  # fmt: skip
 """What reads pixel by pixel, whichever axis the channels are."""
-EITHER = (3, 4)
-"""How many axes a value has whose channels may be either: a signal or tokens, an image or a grid."""
+EITHER = (3, 4, 5)
+"""How many axes a value has whose channels may be either: a signal, image or clip, or tokens."""
+DIMS = 3
+"""Frames, rows and columns: an image is a clip of one frame, a signal an image of one row."""
 
 
 def axis_read(layer: nn.Module, rank: int) -> int | None:
     """Return the channels' axis of what `layer` reads, of so many axes; None where it takes both.
 
-    Three axes are a signal or tokens, four an image or rows and columns of tokens, others rows.
+    Three axes are a signal or tokens, four an image or rows and columns of tokens, five a clip or
+    frames of these; others are rows.
     """
     if rank not in EITHER:
         return LAST
@@ -36,23 +39,23 @@ def axis_read(layer: nn.Module, rank: int) -> int | None:
 
 
 def spatial(shape: list[int], axis: int) -> list[int]:
-    """Return the channels, rows and columns of a value of this shape, its batch included."""
+    """Return the channels, frames, rows and columns of a value of this shape, its batch included."""
     sizes = shape[1:]
     if is_by_channel(shape, axis):
         channels, *pixels = sizes
     else:
         *pixels, channels = sizes or [1]
-    if len(pixels) == 2:
-        return [channels, *pixels]
-    return [channels, 1, math.prod(pixels)]
+    if len(pixels) > DIMS:
+        pixels = [math.prod(pixels)]
+    return [channels, *[1] * (DIMS - len(pixels)), *pixels]
 
 
 def by_pixel(numbers: Tensor, shape: list[int], axis: int) -> Tensor:
     """Return the numbers of a value of this shape as (pixels, channels)."""
-    channels, height, width = spatial(shape, axis)
+    channels = spatial(shape, axis)[0]
     if is_by_channel(shape, axis):
-        return numbers.view(channels, height * width).t()
-    return numbers.view(height * width, channels)
+        return numbers.view(channels, -1).t()
+    return numbers.view(-1, channels)
 
 
 def is_by_channel(shape: list[int], axis: int) -> bool:

@@ -117,11 +117,12 @@ def interpolate(
     if len(near) == 1:  # a signal is an image of one row
         firsts = [torch.zeros(1, dtype=torch.int64), *firsts]
         weights = [torch.tensor([[2**WEIGHT_BITS, 0]]), *weights]
+    firsts = [torch.zeros(1, dtype=torch.int64), *firsts]  # and a clip of one frame
     down, right = geometry.row * (geometry.height > 1), geometry.pixel * (geometry.width > 1)
     return Interpolation(
         name=str(node.target), channels=geometry.channels, bounds=target.bounds,
         input=replace(value.place(), offsets=geometry.offsets(*firsts)),
-        output=layout.take(node, zero).place(), across=len(firsts[1]), scale=float(layer.ratio()),
+        output=layout.take(node, zero).place(), across=len(firsts[-1]), scale=float(layer.ratio()),
         taps=torch.tensor([0, right, down, down + right], dtype=torch.int32),
         weights=torch.cat(weights[::-1]).int().contiguous(),
     )  # fmt: skip

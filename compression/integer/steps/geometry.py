@@ -25,17 +25,18 @@ def aligned(
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How an activation lies in memory: NHWC, within a border that holds `zero`.
+    """How an activation lies in memory: NDHWC, within a border that holds `zero`.
 
-    The border is so many rows above and below, and columns left and right. A pixel takes `pixel`
-    bytes, of which the first are its channels. Of `planes` (rows, columns) other than one, each holds
-    what lies so many rows and columns apart, as an image of its own.
+    The border is so many frames before and after, rows above and below, and columns left and right. A
+    pixel takes `pixel` bytes, of which the first are its channels. Of `planes` (rows, columns) other
+    than one, each holds what of a frame lies so many rows and columns apart, as one of its own.
     """
 
     channels: int
+    frames: int
     height: int
     width: int
-    border: tuple[int, int]
+    border: tuple[int, int, int]
     zero: int
     pixel: int
     planes: tuple[int, int] = (1, 1)
@@ -50,35 +51,41 @@ class Geometry:
 
     @property
     def sides(self) -> list[int]:
-        """Return the channels, rows and columns."""
-        return [self.channels, self.height, self.width]
+        """Return the channels, frames, rows and columns."""
+        return [self.channels, self.frames, self.height, self.width]
 
     @property
     def row(self) -> int:
         """Return the bytes from row to row of a plane."""
-        return -(-(self.width + 2 * self.border[1]) // self.planes[1]) * self.pixel
+        return -(-(self.width + 2 * self.border[2]) // self.planes[1]) * self.pixel
 
     @property
     def plane(self) -> int:
         """Return the bytes of a plane."""
-        return -(-(self.height + 2 * self.border[0]) // self.planes[0]) * self.row
+        return -(-(self.height + 2 * self.border[1]) // self.planes[0]) * self.row
+
+    @property
+    def frame(self) -> int:
+        """Return the bytes from frame to frame."""
+        return self.planes[0] * self.planes[1] * self.plane
 
     @property
     def stride(self) -> int:
         """Return the bytes from image to image."""
-        return self.planes[0] * self.planes[1] * self.plane
+        return (self.frames + 2 * self.border[0]) * self.frame
 
-    def offsets(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return the byte offset of each pixel (row, column), row by row (int32)."""
-        row, column = rows + self.border[0], columns + self.border[1]
+    def offsets(self, frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the byte offset of each pixel (frame, row, column), row by row (int32)."""
+        sides = zip((frames, rows, columns), self.border, strict=True)
+        frame, row, column = (places + before for places, before in sides)
         down, right = self.planes
         places = row % down * right * self.plane + row // down * self.row
         within = column % right * self.plane + column // right * self.pixel
-        return (places[:, None] + within).flatten().int()
+        return (frame[:, None, None] * self.frame + places[:, None] + within).flatten().int()
 
     def all_offsets(self) -> Tensor:
         """Return the byte offset of every pixel."""
-        return self.offsets(torch.arange(self.height), torch.arange(self.width))
+        return self.offsets(*(torch.arange(side) for side in self.sides[1:]))
 
 
 class Buffers:

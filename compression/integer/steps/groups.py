@@ -15,7 +15,7 @@ AnyPlace = TypeVar("AnyPlace", bound=Place | RealPlace)
 
 
 def parts(whole: Product, weights: Tensor, groups: int) -> Iterator[tuple[Product, Tensor]]:
-    """Yield products that make up a convolution, and the weights (O, I, H, W) of each."""
+    """Yield products that make up a convolution, and the weights (O, I, D, H, W) of each."""
     outputs, inputs = len(weights) // groups, weights.shape[1]
     together = next(
         k for k in range(1, groups + 1) if groups % k == 0 and _enough(k, outputs, groups)

@@ -1,5 +1,6 @@
 """Where each value of a network lies in memory: what it needs around it, and until when."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from compression.integer.steps.axes import LAST, spatial
 from compression.integer.steps.beside import Beside, beside
 from compression.integer.steps.geometry import PLANES, Buffers, Geometry
 from compression.integer.steps.planes import in_planes
-from compression.integer.steps.readings import Readings
+from compression.integer.steps.readings import NO_BORDER, Readings
 from compression.integer.steps.step import Place
 
 
@@ -64,7 +65,7 @@ class Layout(Readings):
         self._shared: dict[fx.Node, Value] = {}
         for node, place in self.beside.items():
             if node is not place.owner:
-                self._widen(place.owner, self.borders.pop(node, (0, 0)))
+                self._widen(place.owner, self.borders.pop(node, NO_BORDER))
                 self.last[place.owner] = max(self.last[place.owner], self.last.pop(node))
         self._in_planes = in_planes(self) - self.beside.keys() if planes else set[fx.Node]()
 
@@ -76,23 +77,31 @@ class Layout(Readings):
         sides = spatial(self.shapes[node], axis)
         heads = self.heads(node)
         if heads > 1:
-            sides = [sides[0] * heads, 1, sides[1] * sides[2] // heads]
-        channels, height, width = sides
-        border = self.borders.get(node, (0, 0))
+            sides = [sides[0] * heads, 1, 1, math.prod(sides[1:]) // heads]
         planes = PLANES if node in self._in_planes else (1, 1)
-        geometry = Geometry(channels, height, width, border, zero, self.pixel(channels), planes)
+        geometry = self._geometry(sides, self.borders.get(node, NO_BORDER), zero, planes)
         memory = self.buffers.take(geometry)
         self.values[node] = Value(geometry, memory, geometry.stride)
         if heads > 1:
             return self._view(node, node, LAST) or self.values[node]
         return self.values[node]
 
+    def _geometry(
+        self,
+        sides: list[int],
+        border: tuple[int, int, int],
+        zero: int,
+        planes: tuple[int, int] = (1, 1),
+    ) -> Geometry:
+        channels, frames, height, width = sides
+        pixel = self.pixel(channels)
+        return Geometry(channels, frames, height, width, border, zero, pixel, planes)
+
     def _take_beside(self, node: fx.Node, place: Beside, zero: int) -> Value:
         """Return a value's part of the memory of a concatenation, whose first part takes all of it."""
         if place.owner not in self._shared:
-            channels, height, width = self.spatial(place.owner)
-            border = self.borders.get(place.owner, (0, 0))
-            geometry = Geometry(channels, height, width, border, zero, self.pixel(channels))
+            border = self.borders.get(place.owner, NO_BORDER)
+            geometry = self._geometry(self.spatial(place.owner), border, zero)
             self._shared[place.owner] = Value(
                 geometry, self.buffers.take(geometry), geometry.stride
             )
@@ -143,8 +152,7 @@ class Layout(Readings):
         if found is None:
             return None
         value = self.values[owner]
-        channels, height, width = spatial(self.shapes[source], axis)
-        zero, pixel = value.geometry.zero, self.pixel(channels)
-        geometry = Geometry(channels, height, width, (0, 0), zero, pixel)
+        sides, zero = spatial(self.shapes[source], axis), value.geometry.zero
+        geometry = self._geometry(sides, NO_BORDER, zero)
         offsets = value.geometry.all_offsets()[found[0]] + found[1].int()
         return replace(value, geometry=geometry, offsets=offsets)

@@ -37,7 +37,7 @@ from compression.integer.steps.step import (
 )
 from compression.integer.steps.target import Target
 from compression.integer.steps.transposed import transposed
-from compression.integer.steps.windows import Window, window_of
+from compression.integer.steps.windows import PIXEL, Window, window_of
 from compression.quantization import modules as q
 
 
@@ -71,11 +71,13 @@ class Lowering:
                 zero, axis = self.target.zero(layer.output_zero_point), self.layout.axis(node)
                 held = constant(self.layout, layer.held, axis, self.target, zero)
                 self.layout.values[node] = held
-            case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4):
+            case q.QuantizedLayer() if not layer.transposed and layer.codes.ndim in (2, 3, 4, 5):
                 self._product(node, layer)
-            case q.QuantizedLayer() if layer.codes.ndim in (3, 4) and layer.options["groups"] == 1:
+            case q.QuantizedLayer() if (
+                layer.codes.ndim in (3, 4, 5) and layer.options["groups"] == 1
+            ):
                 self._transposed(node, layer)
-            case q.OnCodes(function=nn.MaxPool1d() | nn.MaxPool2d()):
+            case q.OnCodes(function=nn.MaxPool1d() | nn.MaxPool2d() | nn.MaxPool3d()):
                 self._max_pool(node, layer)
             case q.QuantizedMean():
                 self._mean(node, layer)
@@ -117,7 +119,7 @@ class Lowering:
         return self.layout.take(node, zero).place()
 
     def _quantize(self, node: fx.Node, layer: q.Quantize) -> None:
-        channels, _, width = self.layout.spatial(node)
+        channels, *_, width = self.layout.spatial(node)
         self.steps.append(
             Quantize(
                 name=str(node.target), channels=channels, bounds=self.target.bounds,
@@ -169,16 +171,15 @@ class Lowering:
     def _is_slid_over(self, node: fx.Node, layer: q.QuantizedLayer) -> bool:
         """Tell whether a layer reads what its weights are for; filters of signals take rows as well."""
         rank = len(self.layout.shapes[node.args[0]])  # type: ignore[index]
-        return layer.linear or rank in {3: (2, 3), 4: (4,)}[layer.codes.ndim]
+        return layer.linear or rank in {3: (2, 3), 4: (4,), 5: (5,)}[layer.codes.ndim]
 
     def _filters(self, node: fx.Node, layer: q.QuantizedLayer) -> tuple[Tensor, int]:
-        """Return a layer's weights (O, I, H, W), I of one group, and its groups."""
+        """Return a layer's weights (O, I, D, H, W), I of one group, and its groups."""
         geometry, weights = self.layout.read(node, node.args[0]).geometry, layer.codes
         groups = layer.options.get("groups", 1)
-        if weights.ndim < 4:  # a linear layer's window may be as large as the image
-            window = self._window(node, layer)
-            assert window is not None
-            weights = weights.view(len(weights), -1, *window.size)
+        window = self._window(node, layer)  # a linear layer's may be as large as the image
+        assert window is not None
+        weights = weights.reshape(len(weights), -1, *window.size)
         if weights.shape[1] * groups != geometry.channels:
             raise self._unknown(node, layer)
         return weights, groups
@@ -187,7 +188,7 @@ class Lowering:
         """Return how a layer slides over what it reads."""
         sides = self.layout.read(node, node.args[0]).geometry.sides
         if self._is_pixel(node, layer):
-            return Window([1, 1], [1, 1], [0, 0], [1, 1])
+            return PIXEL
         return window_of(layer, sides)
 
     def _is_pixel(self, node: fx.Node, layer: q.QuantizedLayer) -> bool:

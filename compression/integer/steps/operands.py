@@ -4,11 +4,15 @@ from dataclasses import replace
 
 from torch import Tensor, fx, nn
 
-from compression.integer.steps.axes import is_by_channel, spatial
+from compression.integer.steps.axes import DIMS, is_by_channel, spatial
 from compression.integer.steps.geometry import Geometry
 from compression.integer.steps.layout import Layout, Value
+from compression.integer.steps.readings import NO_BORDER
 from compression.integer.steps.target import Target
 from compression.quantization import modules as q
+
+ALONE = [1] * DIMS
+"""The sides of what is the same for each pixel."""
 
 
 def misplaced_operand(layout: Layout, node: fx.Node, layer: nn.Module) -> str | None:
@@ -47,7 +51,7 @@ def _misplaced_factor(layout: Layout, node: fx.Node, layer: q.QuantizedProduct) 
     if (
         len(sides) == 2
         and outputs in sides
-        and all(s in (outputs, [outputs[0], 1, 1]) for s in sides)
+        and all(s in (outputs, [outputs[0], *ALONE]) for s in sides)
         and all(len(layout.shapes[a]) == rank for a in node.all_input_nodes)
     ):
         return None
@@ -93,17 +97,16 @@ def values_read(
 
 def _laid(constant: list[int], shape: list[int], axis: int) -> list[int]:
     """Return in which shape a constant factor is laid out: a number per channel, or as the product."""
-    return constant if spatial(constant, axis) == [spatial(shape, axis)[0], 1, 1] else shape
+    return constant if spatial(constant, axis) == [spatial(shape, axis)[0], *ALONE] else shape
 
 
 def constant(layout: Layout, codes: Tensor, axis: int, target: Target, zero: int = 0) -> Value:
     """Return where codes lie that are the same for each image; `zero` is that of the real number 0."""
-    channels, height, width = spatial(list(codes.shape), axis)
+    channels, frames, height, width = spatial(list(codes.shape), axis)
     rows = codes.movedim(1, -1) if is_by_channel(list(codes.shape), axis) else codes
-    geometry = Geometry(channels, height, width, (0, 0), zero, layout.pixel(channels))
+    pixel = layout.pixel(channels)
+    geometry = Geometry(channels, frames, height, width, NO_BORDER, zero, pixel)
     memory = layout.buffers.alone(geometry)
-    numbers = (rows.reshape(height * width, channels).cpu().short() + target.offset).to(
-        memory.dtype
-    )
-    memory[: geometry.stride].view(height * width, -1)[:, :channels] = numbers.to(memory.device)
+    numbers = (rows.reshape(-1, channels).cpu().short() + target.offset).to(memory.dtype)
+    memory[: geometry.stride].view(-1, pixel)[:, :channels] = numbers.to(memory.device)
     return Value(geometry, memory, 0)

@@ -1,5 +1,6 @@
 """Where the network's real outputs lie: one after the other in a row of numbers for each image."""
 
+import math
 from functools import cached_property
 from typing import Any
 
@@ -33,13 +34,13 @@ class Outputs:
             )
 
     def place(self, node: fx.Node, sides: list[int], *, by_channel: bool) -> RealPlace:
-        """Return where a step writes an output of these channels, rows and columns.
+        """Return where a step writes an output of these channels and sides.
 
         The network gives it channel by channel, or pixel by pixel.
         """
-        channels, height, width = self._sides[node] = sides
+        channels, *pixels_of = self._sides[node] = sides
         self._by_channel[node] = by_channel
-        pixels = torch.arange(height * width, dtype=torch.int32) * channels
+        pixels = torch.arange(math.prod(pixels_of), dtype=torch.int32) * channels
         return RealPlace(pixels + self._starts[node], self.numbers)
 
     def structured(self, rows: Tensor) -> Any:
@@ -54,14 +55,14 @@ class Outputs:
         nodes = dict.fromkeys(self._starts)
         alone = len(nodes) == 1 and structured(self.graph, nodes) is None
         return alone and all(
-            self._shapes[node][1:] == [self.numbers] and self._sides[node][1:] == [1, 1]
+            self._shapes[node][1:] == [self.numbers] and math.prod(self._sides[node][1:]) == 1
             for node in nodes
         )
 
     def _tensor(self, node: fx.Node, rows: Tensor) -> Tensor:
-        channels, height, width = self._sides[node]
+        channels, *sides = self._sides[node]
         start = self._starts[node]
-        own = rows[:, start : start + channels * height * width]
-        images = own.unflatten(1, (height, width, channels))
-        images = images.permute(0, 3, 1, 2) if self._by_channel[node] else images
+        own = rows[:, start : start + channels * math.prod(sides)]
+        images = own.unflatten(1, (*sides, channels))
+        images = images.movedim(-1, 1) if self._by_channel[node] else images
         return images.reshape(len(rows), *self._shapes[node][1:])

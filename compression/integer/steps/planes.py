@@ -3,17 +3,19 @@
 What neighbouring windows read lies side by side there, as with a stride of 1, and not a pixel apart.
 """
 
+from dataclasses import replace
+
 from torch import fx
 
 from compression.integer.steps.axes import FIRST
 from compression.integer.steps.geometry import PLANES
-from compression.integer.steps.readings import Readings
-from compression.integer.steps.windows import Window, window_of
+from compression.integer.steps.readings import NO_BORDER, Readings
+from compression.integer.steps.windows import PIXEL, Window, window_of
 from compression.quantization import modules as q
 
 CHANNELS = 64
 """A pixel of a multiple of these fills what is loaded at a time, tap by tap."""
-ALONE = Window([1, 1], [2, 2], [0, 0], [1, 1])
+ALONE = replace(PIXEL, stride=[1, *PLANES])
 """Pixels a step apart, of which planes would hold one in four side by side."""
 
 
@@ -31,7 +33,7 @@ def _lies_in_planes(readings: Readings, node: fx.Node) -> bool:
     windows = [_window(readings, user, node) for user in node.users]
     if readings.spatial(node)[0] % CHANNELS or all(w == ALONE for w in windows):
         return False
-    border = readings.borders.get(node, (0, 0))
+    border = readings.borders.get(node, NO_BORDER)
     return all(w is not None and _fits(w, border) for w in windows)
 
 
@@ -47,9 +49,9 @@ def _window(readings: Readings, user: fx.Node, node: fx.Node) -> Window | None:
     return window_of(layer, readings.spatial(node))
 
 
-def _fits(window: Window, border: tuple[int, int]) -> bool:
+def _fits(window: Window, border: tuple[int, int, int]) -> bool:
     """Tell whether windows step from plane to the same plane, and begin in the first one."""
-    sides = zip(window.size, border, window.padding, PLANES, strict=True)
-    return window.stride == [*PLANES] and all(
+    sides = zip(window.size[1:], border[1:], window.padding[1:], PLANES, strict=True)
+    return window.stride == [1, *PLANES] and all(
         size == 1 or (around - padding) % planes == 0 for size, around, padding, planes in sides
     )

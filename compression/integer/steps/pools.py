@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,7 +11,7 @@ from compression.integer.steps.geometry import Geometry
 from compression.integer.steps.layout import Layout, Value
 from compression.integer.steps.step import Maximum, Mean, Place
 from compression.integer.steps.target import Target
-from compression.integer.steps.windows import Window, mean_window, slid_average, window_of
+from compression.integer.steps.windows import PIXEL, Window, mean_window, slid_average, window_of
 from compression.integer.windows import POOL_DIMS
 from compression.quantization import modules as q
 
@@ -26,7 +27,7 @@ def largest(layout: Layout, node: fx.Node, window: Window, target: Target) -> It
     """Yield the steps of a max-pool."""
     value, outputs = layout.read(node, node.args[0]), layout.spatial(node)
     geometry, (lowest, _) = value.geometry, target.bounds
-    beyond = window.border(geometry.height, geometry.width, outputs[1:])
+    beyond = window.border(geometry.sides[1:], outputs[1:])
     output = layout.take(node, geometry.zero).place()
     if geometry.zero <= lowest or not any(beyond):
         yield _maximum(node, value, window, outputs, output, target)
@@ -34,8 +35,7 @@ def largest(layout: Layout, node: fx.Node, window: Window, target: Target) -> It
     # The border must lose to every code: the pool reads a copy within another.
     around = replace(geometry, border=beyond, zero=lowest)
     copy = Value(around, layout.buffers.take(around), around.stride)
-    alone = Window([1, 1], [1, 1], [0, 0], [1, 1])
-    yield _maximum(node, value, alone, around.sides, copy.place(), target)
+    yield _maximum(node, value, PIXEL, around.sides, copy.place(), target)
     yield _maximum(node, copy, window, outputs, output, target)
     layout.buffers.give_back(around, copy.memory)
 
@@ -69,30 +69,31 @@ def average(layout: Layout, node: fx.Node, layer: q.QuantizedMean, target: Targe
     )  # fmt: skip
     if window is not None:
         offsets = window.pixel_offsets(geometry, outputs[1:])
-        rows = window.tap_offsets(geometry)[:, 0].contiguous()
+        rows = window.tap_offsets(geometry)[..., 0].flatten().contiguous()
         place = replace(whole.input, offsets=offsets)
-        return [replace(whole, input=place, rows=rows, across=window.size[1])]
+        return [replace(whole, input=place, rows=rows, across=window.size[-1])]
     return [
         replace(
             whole,
             input=replace(whole.input, offsets=geometry.offsets(*begin)),
             output=replace(whole.output, offsets=output.geometry.offsets(*index)),
-            rows=torch.arange(size[0], dtype=torch.int32) * geometry.row,
-            across=size[1],
+            rows=replace(PIXEL, size=[*size]).tap_offsets(geometry)[..., 0].flatten().contiguous(),
+            across=size[-1],
         )
         for size, begin, index in clipped or ()
     ]
 
 
-Clipped = tuple[tuple[int, int], list[Tensor], list[Tensor]]
-"""Rows and columns of windows, where these begin, and the outputs that are theirs."""
+Clipped = tuple[tuple[int, ...], list[Tensor], list[Tensor]]
+"""The sides of windows, where these begin, and the outputs that are theirs."""
 
 
 def _clipped(
     pool: nn.Module, inputs: Geometry, outputs: list[int], rank: int
 ) -> list[Clipped] | None:
     """Return the windows of an average that counts what it reads only, by size; None for others."""
-    if not isinstance(pool, nn.AvgPool1d | nn.AvgPool2d) or pool.count_include_pad:
+    averages = nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d
+    if not isinstance(pool, averages) or pool.count_include_pad:
         return None
     window = slid_average(pool) if rank == POOL_DIMS[type(pool)] + 2 else None
     if window is None:
@@ -104,9 +105,10 @@ def _clipped(
         )
     ]
     return [
-        ((rows, columns), [row[0], column[0]], [row[1], column[1]])
-        for rows, row in lines[0].items()
-        for columns, column in lines[1].items()
+        (size, [begin for begin, _ in own], [index for _, index in own])
+        for size, own in (
+            zip(*sides, strict=True) for sides in product(*(a.items() for a in lines))
+        )
     ]
 
 

@@ -19,6 +19,8 @@ from compression.integer.steps.axes import (
 from compression.integer.steps.windows import transposed_border, window_of
 from compression.quantization import modules as q
 
+NO_BORDER = 0, 0, 0
+
 
 class Readings:
     """Who reads which values of a network, how, and until when.
@@ -41,8 +43,8 @@ class Readings:
         """Of each node that moves numbers: what computes them, and their places in it."""
         self.last: dict[fx.Node, int] = {}
         """The place in the graph of what reads a value last."""
-        self.borders: dict[fx.Node, tuple[int, int]] = {}
-        """The widest border that the readers of a value need: rows, columns."""
+        self.borders: dict[fx.Node, tuple[int, int, int]] = {}
+        """The widest border that the readers of a value need: frames, rows, columns."""
         self._starts: dict[tuple[fx.Node, fx.Node, int], tuple[Tensor, Tensor] | None] = {}
         for node in network.graph.nodes:
             if node in moves:
@@ -97,11 +99,11 @@ class Readings:
         if isinstance(self.module(node), q.RepeatedCodes):
             return self._axis_wanted(node)
         if node.op == "placeholder":
-            return FIRST if rank == 4 else self._axis_wanted(node)
+            return FIRST if rank > 3 else self._axis_wanted(node)
         return self.axes[node]
 
     def spatial(self, node: fx.Node) -> list[int]:
-        """Return the channels, rows and columns of what a layer gives."""
+        """Return the channels, frames, rows and columns of what a layer gives."""
         return spatial(self.shapes[node], self.axis(node))
 
     def operands(self, node: fx.Node) -> list[fx.Node]:
@@ -125,10 +127,10 @@ class Readings:
             if self._slides(node, source):
                 self._widen(owner, self._reach(node, source))
 
-    def _widen(self, node: fx.Node, border: tuple[int, int]) -> None:
-        """Note that a value needs a border of so many rows and columns."""
-        rows, columns = self.borders.get(node, (0, 0))
-        self.borders[node] = max(rows, border[0]), max(columns, border[1])
+    def _widen(self, node: fx.Node, border: tuple[int, int, int]) -> None:
+        """Note that a value needs a border of so many frames, rows and columns."""
+        back, down, right = map(max, self.borders.get(node, NO_BORDER), border)
+        self.borders[node] = back, down, right
 
     def _finds(self, node: fx.Node, source: fx.Node) -> bool:
         """Tell whether a layer finds the codes that it reads where they lie."""
@@ -203,19 +205,15 @@ class Readings:
         pixels, starts = found
         return not starts.any() and pixels.equal(torch.arange(len(pixels)))
 
-    def _reach(self, node: fx.Node, source: fx.Node) -> tuple[int, int]:
-        """Return how far the windows of a layer reach beyond what it reads: rows, columns."""
-        sides, outputs = (
-            spatial(self.shapes[source], self.axis_of(node, source)),
-            self.spatial(node),
-        )
+    def _reach(self, node: fx.Node, source: fx.Node) -> tuple[int, int, int]:
+        """Return how far the windows of a layer reach beyond what it reads."""
+        given = spatial(self.shapes[source], self.axis_of(node, source))
+        sides, outputs = given[1:], self.spatial(node)[1:]
         layer: Any = self.module(node)
-        if isinstance(layer, q.QuantizedLayer) and layer.codes.ndim > 4:  # no step runs it
-            return 0, 0
         if isinstance(layer, q.QuantizedLayer) and layer.transposed:
-            return transposed_border(layer, sides, outputs[1:])
-        window = window_of(layer, sides)
-        return (0, 0) if window is None else window.border(sides[1], sides[2], outputs[1:])
+            return transposed_border(layer, sides, outputs)
+        window = window_of(layer, given)
+        return NO_BORDER if window is None else window.border(sides, outputs)
 
     def heads(self, node: fx.Node) -> int:
         """Return how many heads of attention lie side by side in a pixel: as what reads them does."""
@@ -226,10 +224,11 @@ class Readings:
     def cells(self, node: fx.Node) -> tuple[Tensor, Tensor]:
         """Return the pixel of the memory of `node`, and the channel in it, of each of its numbers."""
         axis = self.moved[node] if node in self.moved else self.axis(node)
-        channels, height, width = spatial(self.shapes[node], axis)
-        places, heads = torch.arange(channels * height * width), self.heads(node)
+        channels, *sides = spatial(self.shapes[node], axis)
+        pixels = math.prod(sides)
+        places, heads = torch.arange(channels * pixels), self.heads(node)
         if is_by_channel(self.shapes[node], axis):
-            return places % (height * width), places // (height * width)
+            return places % pixels, places // pixels
         if heads == 1:
             return places // channels, places % channels
         tokens = self.shapes[node][-2]
@@ -251,12 +250,12 @@ class Readings:
     def _find_starts(
         self, source: fx.Node, owner: fx.Node, axis: int
     ) -> tuple[Tensor, Tensor] | None:
-        channels, height, width = spatial(self.shapes[source], axis)
+        channels, *sides = spatial(self.shapes[source], axis)
         held = self.moved[owner] if owner in self.moved else self.axis(owner)
         if source is owner and axis == held and self.heads(owner) == 1:
-            pixels = torch.arange(height * width)
+            pixels = torch.arange(math.prod(sides))
             return pixels, torch.zeros_like(pixels)
-        places = torch.arange(channels * height * width)
+        places = torch.arange(channels * math.prod(sides))
         if source is not owner:
             places = self.moves[source].places
         shape = self.shapes[source]

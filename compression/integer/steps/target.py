@@ -11,9 +11,9 @@ from compression.integer.steps.step import Weights
 from compression.integer.steps.windows import Window
 
 Pack = Callable[[Tensor, int, Window, Geometry, list[int]], tuple[Weights, Tensor | None] | None]
-"""Weights (O, I of a group, H, W), their groups, how their window slides, over what, and the output's
-rows and columns -> the weights as the executor reads them, and the order of the output's pixels, None
-for row by row; None where these groups are products of their own."""
+"""Weights (O, I of a group, D, H, W), their groups, how their window slides, over what, and the
+output's frames, rows and columns -> the weights as the executor reads them, and the order of the
+output's pixels, None for row by row; None where these groups are products of their own."""
 
 
 @dataclass(frozen=True, slots=True)

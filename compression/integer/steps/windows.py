@@ -1,12 +1,14 @@
 """How a window slides over an activation: what steps read for each pixel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from math import gcd
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compression.integer.steps.axes import DIMS, EITHER
 from compression.integer.steps.geometry import Geometry
 from compression.integer.steps.step import DepthwiseWeights
 from compression.integer.windows import POOL_DIMS, each, pool_window, slide_of
@@ -15,23 +17,22 @@ from compression.quantization import modules as q
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A kernel's size, stride, padding and dilation, each as (rows, columns)."""
+    """A kernel's size, stride, padding and dilation, each as (frames, rows, columns)."""
 
     size: list[int]
     stride: list[int]
     padding: list[int]
     dilation: list[int]
 
-    def border(self, height: int, width: int, outputs: list[int]) -> tuple[int, int]:
-        """Return how far the windows of `outputs` (rows, columns) reach beyond an image: in each."""
-        down, right = (
+    def border(self, inputs: list[int], outputs: list[int]) -> tuple[int, int, int]:
+        """Return how far windows reach beyond `inputs` (frames, rows and columns, as all sides)."""
+        back, down, right = (
             max(0, p, (n - 1) * s - p + d * (k - 1) - (length - 1))
             for n, s, p, d, k, length in zip(
-                outputs, self.stride, self.padding, self.dilation, self.size,
-                (height, width), strict=True,
+                outputs, self.stride, self.padding, self.dilation, self.size, inputs, strict=True
             )
-        )  # fmt: skip
-        return down, right
+        )
+        return back, down, right
 
     def pixel_offsets(self, inputs: Geometry, outputs: list[int]) -> Tensor:
         """Return where the window of each output pixel begins."""
@@ -58,71 +59,74 @@ class Window:
         taps = self.tap_offsets(inputs)
         if channels < inputs.channels:
             return taps.flatten(), channels
-        beside = self.dilation[1] == inputs.planes[1] == 1
-        if beside or self.size[1] == 1:
-            return taps[:, 0].contiguous(), self.size[1] * inputs.pixel
+        beside = self.dilation[-1] == inputs.planes[-1] == 1
+        if beside or self.size[-1] == 1:
+            return taps[..., 0].flatten().contiguous(), self.size[-1] * inputs.pixel
         return taps.flatten(), inputs.pixel
 
 
+PIXEL = Window([1] * DIMS, [1] * DIMS, [0] * DIMS, [1] * DIMS)
+"""Each pixel alone."""
+
+
 def window_of(layer: nn.Module, inputs: list[int]) -> Window | None:
-    """Return how `layer` slides over `inputs` (channels, rows, columns); None if it does not."""
+    """Return how `layer` slides over `inputs` (channels and sides); None if it does not."""
     match layer:
-        case q.QuantizedLayer() if layer.codes.ndim == 4:
-            return Window(list(layer.codes.shape[2:]), *slide_of(layer))
         case q.QuantizedLayer() if layer.linear:  # a window as large as the image
-            return Window(inputs[1:], [1, 1], [0, 0], [1, 1])
-        case q.QuantizedLayer() if layer.codes.ndim == 3:
-            return _of_signals([*layer.codes.shape[2:]], *slide_of(layer))
-        case q.OnCodes(function=nn.MaxPool2d() as pool):
-            return Window(*pool_window(pool))
-        case q.OnCodes(function=nn.MaxPool1d() as pool):
-            return _of_signals(*pool_window(pool))
-        case q.QuantizedMean(pool=nn.AvgPool1d() | nn.AvgPool2d() as pool):
+            return replace(PIXEL, size=inputs[1:])
+        case q.QuantizedLayer():
+            return _filled([*layer.codes.shape[2:]], *slide_of(layer))
+        case q.OnCodes(function=nn.MaxPool1d() | nn.MaxPool2d() | nn.MaxPool3d() as pool):
+            return _filled(*pool_window(pool))
+        case q.QuantizedMean(pool=nn.AvgPool1d() | nn.AvgPool2d() | nn.AvgPool3d() as pool):
             return slid_average(pool) if pool.count_include_pad else None
     return None
 
 
-def _of_signals(*settings: list[int]) -> Window:
-    """Return a window of signals, which are images of one row."""
-    size, stride, padding, dilation = settings
-    return Window([1, *size], [1, *stride], [0, *padding], [1, *dilation])
+def _filled(*settings: list[int]) -> Window:
+    """Return a window of one to three dimensions, of one frame and row where it has none."""
+    alone = (1, 1, 0, 1)  # of a window of one: size, stride, padding, dilation
+    return Window(
+        *([one] * (DIMS - len(own)) + own for one, own in zip(alone, settings, strict=True))
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Outputs of a transposed convolution that read the same taps: all of some rows and columns.
+    """Outputs of a transposed convolution that read the same taps: all of some frames, rows, columns.
 
-    They are those of a convolution of stride 1, `window`, with the kernel's `taps` (rows, columns).
+    They are those of a convolution of stride 1, `window`, with the kernel's `taps` of these sides.
     """
 
     window: Window
-    rows: list[int]
-    columns: list[int]
-    taps: tuple[list[int], list[int]]
+    outputs: tuple[list[int], ...]
+    taps: tuple[list[int], ...]
+
+    @property
+    def sides(self) -> list[int]:
+        """Return how many frames, rows and columns it has."""
+        return [len(own) for own in self.outputs]
 
 
 def phases(layer: q.QuantizedLayer, outputs: list[int]) -> list[Phase]:
-    """Return the phases of a transposed convolution with so many rows and columns of outputs."""
+    """Return the phases of a transposed convolution whose outputs have these sides."""
     dims = layer.codes.ndim - 2
     settings = [each(layer.options[name], dims) for name in ("stride", "padding", "dilation")]
     sides = zip(outputs[-dims:], layer.codes.shape[2:], *settings, strict=True)
-    columns, rows = (_phases_along(*side) for side in (*reversed([*sides]), (1, 1, 1, 0, 1))[:2])
+    along = [_phases_along(*side) for side in ((1, 1, 1, 0, 1),) * (DIMS - dims) + (*sides,)]
     return [
-        Phase(Window(*map(list, zip(r[0], c[0], strict=True))), r[1], c[1], (r[2], c[2]))
-        for r in rows
-        for c in columns
+        Phase(Window(*map(list, zip(*windows, strict=True))), read, taps)
+        for windows, read, taps in (zip(*own, strict=True) for own in product(*along))
     ]
 
 
 def transposed_border(
     layer: q.QuantizedLayer, inputs: list[int], outputs: list[int]
-) -> tuple[int, int]:
-    """Return how far a transposed convolution reaches beyond its inputs (channels, rows, columns)."""
-    reached = [
-        phase.window.border(inputs[1], inputs[2], [len(phase.rows), len(phase.columns)])
-        for phase in phases(layer, outputs)
-    ]
-    return max(rows for rows, _ in reached), max(columns for _, columns in reached)
+) -> tuple[int, int, int]:
+    """Return how far a transposed convolution reaches beyond its inputs."""
+    reached = [phase.window.border(inputs, phase.sides) for phase in phases(layer, outputs)]
+    back, down, right = map(max, zip(*reached, strict=True))
+    return back, down, right
 
 
 def _phases_along(
@@ -143,27 +147,26 @@ def _phases_along(
 
 
 def mean_window(pool: nn.Module, inputs: list[int], outputs: list[int], rank: int) -> Window | None:
-    """Return the window of an average of `inputs` (channels, rows, columns); None where windows differ.
+    """Return the window of an average of `inputs` (channels and sides); None where windows differ.
 
-    `rank` is that of the inputs, the batch included; tokens have rows and columns before channels.
+    `rank` is that of the inputs, the batch included; tokens have their sides before the channels.
     """
     sides = inputs[1:]
     if isinstance(pool, q.MeanOver):
-        whole = (rank, sorted(d % rank for d in pool.dims)) in _WHOLE
-        return Window(sides, sides, [0, 0], [1, 1]) if whole else None
+        over = sorted(d % rank for d in pool.dims)
+        whole = rank in EITHER and over in ([*range(2, rank)], [*range(1, rank - 1)])
+        return replace(PIXEL, size=sides, stride=sides) if whole else None
     if rank != POOL_DIMS.get(type(pool), 0) + 2:
         return None
     match pool:
-        case nn.AdaptiveAvgPool1d() | nn.AdaptiveAvgPool2d() if _divide(sides, outputs):
+        case nn.AdaptiveAvgPool1d() | nn.AdaptiveAvgPool2d() | nn.AdaptiveAvgPool3d() if _divide(
+            sides, outputs
+        ):
             size = [n // m for n, m in zip(sides, outputs, strict=True)]
-            return Window(size, size, [0, 0], [1, 1])
-        case nn.AvgPool1d() | nn.AvgPool2d():
+            return replace(PIXEL, size=size, stride=size)
+        case nn.AvgPool1d() | nn.AvgPool2d() | nn.AvgPool3d():
             return _average_window(pool, sides, outputs)
     return None
-
-
-_WHOLE = ((4, [2, 3]), (4, [1, 2]), (3, [2]), (3, [1]))
-"""Ranks, and the axes of all pixels: of an image, a grid of tokens, a signal, tokens."""
 
 
 def _divide(sides: list[int], outputs: list[int]) -> bool:
@@ -185,8 +188,7 @@ def slid_average(pool: Any) -> Window | None:
     size, stride, padding = (each(v, dims) for v in (pool.kernel_size, pool.stride, pool.padding))
     if getattr(pool, "divisor_override", None):
         return None
-    settings = size, stride, padding, [1] * dims
-    return Window(*settings) if dims == 2 else _of_signals(*settings)
+    return _filled(size, stride, padding, [1] * dims)
 
 
 def _fit(pool: Any, inputs: list[int], outputs: list[int]) -> bool:
@@ -201,12 +203,12 @@ def _fit(pool: Any, inputs: list[int], outputs: list[int]) -> bool:
 
 
 def is_depthwise(weights: Tensor, groups: int, inputs: Geometry) -> bool:
-    """Tell whether a convolution has one filter (O, 1, H, W) per channel."""
+    """Tell whether a convolution has one filter (O, 1, D, H, W) per channel."""
     return groups == inputs.channels == len(weights) > 1
 
 
 def depthwise_weights(weights: Tensor, window: Window, inputs: Geometry) -> DepthwiseWeights:
-    """Return one filter per channel (O, 1, H, W) as a depthwise product reads it."""
+    """Return one filter per channel (O, 1, D, H, W) as a depthwise product reads it."""
     return DepthwiseWeights(
         weights.flatten(1).t().contiguous(), window.tap_offsets(inputs).flatten()
     )

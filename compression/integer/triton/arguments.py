@@ -45,12 +45,15 @@ def pixel_bytes(channels: int) -> int:
 class TritonWeights(Weights):
     """A convolution's weights (O, runs, bytes of a run), and where the runs of a window begin.
 
-    Run r begins (r // across) down + (r % across) right from the window's corner. `depth` counts the
-    products of a sum, `input_bytes` the codes of an image, both without padding.
+    Run r is of line r // across. It begins (line // high) back + (line % high) down + (r % across)
+    right from the window's corner. `depth` counts the products of a sum, `input_bytes` the codes of an
+    image, both without padding.
     """
 
     weights: Tensor
     across: int
+    high: int
+    back: int
     down: int
     right: int
     depth: int
@@ -60,21 +63,23 @@ class TritonWeights(Weights):
 def triton_weights(
     weights: Tensor, groups: int, window: Window, inputs: Geometry, _: list[int]
 ) -> tuple[Weights, None] | None:
-    """Return weights (O, I, H, W) as a kernel reads them, row by row; None for several groups."""
+    """Return weights (O, I, D, H, W) as a kernel reads them, row by row; None for several groups."""
     if is_depthwise(weights, groups, inputs):
         return depthwise_weights(weights, window, inputs), None
     if groups > 1:
         return None
     runs, length = window.runs(inputs, weights.shape[1])
-    a_tap = len(runs) * length // (window.size[0] * window.size[1])
-    wide = F.pad(weights.permute(0, 2, 3, 1), (0, a_tap - weights.shape[1]))
+    a_tap = len(runs) * length // math.prod(window.size)
+    wide = F.pad(weights.movedim(1, -1), (0, a_tap - weights.shape[1]))
     packed = TritonWeights(
         weights=wide.reshape(len(weights), len(runs), length),
-        across=len(runs) // window.size[0],
-        down=window.dilation[0] * inputs.row,
-        right=window.dilation[1] * inputs.pixel,
+        across=len(runs) // (window.size[0] * window.size[1]),
+        high=window.size[1],
+        back=window.dilation[0] * inputs.frame,
+        down=window.dilation[1] * inputs.row,
+        right=window.dilation[2] * inputs.pixel,
         depth=weights[0].numel(),
-        input_bytes=inputs.channels * inputs.height * inputs.width,
+        input_bytes=math.prod(inputs.sides),
     )
     return packed, None
 
@@ -182,7 +187,7 @@ def read_places(step: Step) -> Iterator[Tensor | int]:
     yield from (step.input.offsets, step.input.stride)
     match step:
         case Product(weights=TritonWeights() as own):
-            yield from (own.down, own.right)
+            yield from (own.back, own.down, own.right)
         case (
             Product(weights=DepthwiseWeights(taps=taps))
             | Maximum(taps=taps)

@@ -157,7 +157,8 @@ class Launch:
         self._kernel(KERNEL)[(tiles, c.splits)](
             step.input.memory, weights, step.bias, step.multiplier, *memories(step, outputs),
             workspace, arrivals, *offsets(step), rows, step.pixels, channels,
-            packed.across, packed.down, packed.right, blocks // packed.weights.shape[1], blocks,
+            packed.across, packed.high, packed.back, packed.down, packed.right,
+            blocks // packed.weights.shape[1], blocks,
             **residual(step), **bounds(step), **flags(step), **self._aligned(),
             BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, SPLITS=c.splits,
             num_warps=c.num_warps, num_stages=c.num_stages, enable_fp_fusion=False,

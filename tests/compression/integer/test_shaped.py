@@ -22,8 +22,6 @@ TOLERANCES = {
     "segmentation": (0.05, "8 bits on fifty layers of random weights err by 3%"),
 }
 CPU = [name for name in EXECUTORS if device_of(name) == "cpu"]
-NOT_NATIVE = {"volumes", "volumes, transposed"}
-"""Convolutions of three dimensions have no kernel there."""
 
 
 @functools.cache
@@ -47,14 +45,13 @@ def test_the_reference_is_right_and_nothing_stays_in_float(name: str) -> None:
 @pytest.mark.skipif(bool(lacking("native")), reason=str(lacking("native")))
 @pytest.mark.parametrize("name", [*NETS, *SEGMENTATION])
 @torch.no_grad()
-def test_deploy_takes_the_native_executor_where_it_has_kernels(name: str) -> None:
+def test_deploy_takes_the_native_executor(name: str) -> None:
     _, reference, x = small(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an executor that fails, where it should refuse
         deployed = deploy(reference, x[:1])
-    assert isinstance(deployed, NativeModel) == (name not in NOT_NATIVE)
-    if name not in NOT_NATIVE:
-        assert_equal([*tensors_in(deployed(x))], [*tensors_in(reference(x))], name)
+    assert isinstance(deployed, NativeModel)
+    assert_equal([*tensors_in(deployed(x))], [*tensors_in(reference(x))], name)
 
 
 @pytest.mark.parametrize("executor", [e for e in CPU if e != "native"])
@@ -72,7 +69,7 @@ def test_other_executors_give_its_outputs_but_for_ties(name: str, executor: str)
 
 
 @pytest.mark.skipif(bool(lacking_interpreter()), reason=lacking_interpreter())
-@pytest.mark.parametrize("name", [n for n in NETS if n not in NOT_NATIVE])
+@pytest.mark.parametrize("name", NETS)
 @torch.no_grad()
 def test_tritons_interpreter_gives_the_references_bits(name: str) -> None:
     _, reference, x = small(name)

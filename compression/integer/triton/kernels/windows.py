@@ -12,16 +12,17 @@ def int8_convolution(
     input_offsets, residual_offsets, output_offsets,
     input_stride, residual_stride, output_stride,
     rows, pixels, channels,
-    across, down, right, run_blocks, blocks,
+    across, high, back, down, right, run_blocks, blocks,
     residual_zero, residual_ratio, output_zero, lowest, highest,
     HAS_RESIDUAL: tl.constexpr, REAL: tl.constexpr, ALIGN: tl.constexpr, OUT_ALIGN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Implicit GEMM: rows x channels of int32 sums over the runs of a window, then the epilogue.
 
-    A run, bytes that lie side by side, takes `run_blocks` blocks of BLOCK_K; run r begins
-    (r // across) down + (r % across) right from the window's corner. `blocks` blocks are shared
-    among SPLITS programs, which add up in `workspace`; the last to arrive finishes, and clears it.
+    A run, bytes that lie side by side, takes `run_blocks` blocks of BLOCK_K. Run r is of line
+    r // across, and begins (line // high) back + (line % high) down + (r % across) right from the
+    window's corner. `blocks` blocks are shared among SPLITS programs, which add up in `workspace`; the
+    last to arrive finishes, and clears it.
     """
     tile = tl.program_id(0)
     split = tl.program_id(1)
@@ -39,7 +40,9 @@ def int8_convolution(
     share = (blocks + SPLITS - 1) // SPLITS
     for block in range(split * share, tl.minimum(split * share + share, blocks)):
         run = block // run_blocks
-        begin = run // across * down + run % across * right + block % run_blocks * BLOCK_K
+        line = run // across
+        corner = line // high * back + line % high * down + run % across * right
+        begin = corner + block % run_blocks * BLOCK_K
         a = tl.load(codes + tl.multiple_of(begin, ALIGN))
         b = tl.load(filters + block * BLOCK_K)
         sums = tl.dot(a, b, sums, out_dtype=tl.int32)
