@@ -66,6 +66,18 @@ def _emptied(x: Any) -> Any:
     return x.to("meta") if isinstance(x, Tensor) else x
 
 
+def _thawed(value: Any) -> Any:
+    """Return arguments whose lists are Python's own: torch.fx's refuse to change."""
+    match value:
+        case list():
+            return [_thawed(x) for x in value]
+        case dict():
+            return {key: _thawed(x) for key, x in value.items()}
+        case tuple() if type(value) is tuple:
+            return tuple(_thawed(x) for x in value)
+    return value
+
+
 def _record(network: fx.GraphModule, example: tuple[Any, ...]) -> dict[fx.Node, Shapes]:
     recorder = _Recorder(network)
     recorder.run(*example)
@@ -78,6 +90,10 @@ class _Recorder(fx.Interpreter):
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__(traced)
         self.shapes: dict[fx.Node, Shapes] = {}
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function with lists that it may change, as torchvision's attention in clips does."""
+        return super().call_function(target, *_thawed((args, kwargs)))
 
     def run_node(self, n: fx.Node) -> Any:
         """Return what a node gives; a tensor or several have shapes, a None among them that of ()."""

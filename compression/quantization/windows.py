@@ -151,23 +151,25 @@ def _written() -> dict[type[nn.Module], Any]:
 def shown_sizes(network: nn.Module, predict: Callable[[], object]) -> dict[str, tuple[int, int]]:
     """Return the sizes of maps that `predict` shows to what can be written out: to each, one only.
 
-    Nothing is predicted where nothing can be. What hooks or patches alter stays as it is.
+    Nothing is predicted where nothing can be. What hooks or patches alter stays as it is, and so does
+    what reads clips, whose frames torchvision's merging takes for images.
     """
-    sizes: dict[str, set[tuple[int, int]]] = {}
+    sizes: dict[str, set[tuple[int, ...]]] = {}
     handles, known = [], _written()
     for name, module in network.named_modules():
         if type(module) not in known or alteration_of_call(module) is not None:
             continue
 
         def note(_: Any, args: tuple[Tensor], name: str = name) -> None:
-            sizes.setdefault(name, set()).add((args[0].shape[1], args[0].shape[2]))
+            sizes.setdefault(name, set()).add(tuple(args[0].shape[1:-1]))
 
         handles.append(module.register_forward_pre_hook(note))
     if handles:
         predict()
     for handle in handles:
         handle.remove()
-    return {name: size for name, (size, *others) in sizes.items() if not others}
+    found = {name: size for name, (size, *others) in sizes.items() if not others}
+    return {name: (size[0], size[1]) for name, size in found.items() if len(size) == 2}
 
 
 def write_out_windows(network: nn.Module, sizes: Sizes) -> nn.Module:

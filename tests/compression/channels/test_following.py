@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compression.channels import cut, follow, kept_reasons
 from compression.errors import CompressionError, UnsupportedTypeError
@@ -113,6 +113,25 @@ def test_what_a_tensor_is_stays(dtype: torch.dtype) -> None:
     assert smaller.conv2.weight.is_contiguous(memory_format=torch.channels_last)
     assert {t.dtype for t in smaller.parameters()} == {dtype}
     assert leaves(smaller(images(2).to(dtype)))[0].shape == (2, 4)
+
+
+@fx.wrap
+def _rolled(x: Tensor, shift: list[int]) -> Tensor:
+    shift[0] = min(shift[0], x.shape[2] - 1)  # as torchvision's attention in windows of clips
+    return x.roll(tuple(shift), (2, 3))
+
+
+class Rolled(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(_rolled(x, [1, 1]))
+        return x.mean((2, 3))
+
+
+def test_a_function_may_change_the_lists_that_it_is_given() -> None:
+    net = Rolled(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 5, 3)).eval()
+    channels = follow(net, (images(2),))
+    assert "rolled is not known" in kept_reasons(channels)["0.weight"]
 
 
 def test_several_inputs() -> None:

@@ -69,6 +69,14 @@ def test_what_hooks_alter_or_two_sizes_share_stays_whole() -> None:
     assert shown_sizes(model, lambda: (model(x), model(torch.zeros(1, 3, 40, 40)))) == {}
 
 
+def test_the_merging_of_clips_is_not_that_of_images() -> None:
+    torch.manual_seed(0)
+    model, clips = nn.Sequential(PatchMerging(6)).eval(), torch.randn(2, 4, 6, 8, 6)
+    assert shown_sizes(model, lambda: model(clips)) == {}
+    with pytest.raises(UnsupportedTypeError, match="_patch_merging_pad at 0"):
+        quantize_static(model, clips)
+
+
 @pytest.mark.parametrize("fallback", [False, True])
 def test_files_say_the_sizes(tmp_path: Path, fallback: bool) -> None:
     model, x = swin()
