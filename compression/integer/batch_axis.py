@@ -18,7 +18,9 @@ from compression.quantization import StaticQuantizedModel
 from compression.quantization import modules as q
 from compression.quantization.codes import CodesOfSeveral
 
-_POINTWISE = (q.Quantize, q.Dequantize, q.ClampCodes, q.QuantizedFunction, q.QuantizedAffine)
+_POINTWISE = (
+    q.Quantize, q.Dequantize, q.ClampCodes, q.QuantizedFunction, q.QuantizedAffine, q.RealSum,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

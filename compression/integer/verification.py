@@ -125,6 +125,9 @@ def _output_step(network: fx.GraphModule, node: fx.Node) -> float:
     while is_move(network, node):
         node = node.all_input_nodes[0]
     layer = network.get_submodule(str(node.target))
+    if isinstance(layer, q.REAL):  # sums, and means of neighbours
+        values: Any = node.args[: 1 if isinstance(layer, q.RealInterpolation) else 2]
+        return sum((_output_step(network, value) for value in values), 0.0)
     if isinstance(layer, q.QuantizedLayer):
         largest = float(layer.codes.abs().amax() * layer.weight_scale.amax())
         return float(layer.input_scale) * largest

@@ -29,6 +29,7 @@ from compression.quantization.plan import (
     Output,
     Plan,
     Product,
+    Real,
     Repeat,
     Return,
     Scaling,
@@ -81,6 +82,8 @@ class _Builder:
                 self.reals[value] = value if dequantize is None else self._called(item, dequantize)
             case Return(node):
                 self.graph.output(self._returned(node.args[0]))
+            case Real(module=module):
+                self.values[item.node] = self._called(item, module)
             case Call():
                 module = self._module(item)
                 self.values[item.node] = self._called(item, module)
@@ -88,7 +91,7 @@ class _Builder:
                     self._keep_rest(item, module)
 
     def _called(self, item: Call, module: nn.Module) -> fx.Node:
-        sizes = item.sizes if isinstance(item, Move | Interpolation) else ()
+        sizes = item.sizes if isinstance(item, Move | Interpolation | Real) else ()
         given = fx.node.map_arg(sizes, self.values.__getitem__)
         return self._call(item, item.name, module, (*self._read(item), *given))
 

@@ -1,6 +1,7 @@
 """A folded float graph -> the plan of the network on codes that it becomes."""
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import fx, nn
@@ -27,22 +28,27 @@ from compression.quantization.plan import (
     Move,
     Output,
     Plan,
+    Real,
     Return,
     Scaling,
 )
+from compression.quantization.tail import RealInterpolation, RealSum
 
 
-def plan_network(folded: fx.GraphModule, *, fallback: bool = False, streams: bool = True) -> Plan:
+def plan_network(
+    folded: fx.GraphModule, *, fallback: bool = False, streams: bool = True, tail: bool = True
+) -> Plan:
     """Return the plan of the network on codes that `folded`, batch norms folded, becomes.
 
-    With `streams` what rounding leaves of residual streams is kept.
+    With `streams` what rounding leaves of residual streams is kept; with `tail` the sums and linear
+    interpolations stay real that outputs alone read, of last layers.
 
     Raises UnsupportedTypeError with the place of an operator that is not known, and for a network of
     other than one input tensor, or that returns other than tensors. With `fallback` an operator that
     is not known stays in float, where it reads codes and constants.
     """
     check_ends(folded.graph)
-    planner = _Planner(folded, fallback=fallback, streams=streams)
+    planner = _Planner(folded, fallback=fallback, streams=streams, tail=tail)
     for node in folded.graph.nodes:
         planner.add(node)
     return planner.plan()
@@ -113,6 +119,8 @@ class _Planner(Joins):
             self.items.append(Copy(node))
         elif node in self.taken:
             self._alias(node, self.taken[node])
+        elif node in self.tail:
+            self._stay_real(node, layer, kind)
         elif not inputs:
             raise op.unknown_operator(node, kind, " of parameters or constants")
         elif self.several.intersection(inputs) and kind is not operator.getitem:
@@ -171,6 +179,19 @@ class _Planner(Joins):
             self.items.append(Move(node, name, (source,), found.nearest(), found.sizes))
             self.codes[node] = self.codes[source]
 
+    def _stay_real(self, node: fx.Node, layer: nn.Module | None, kind: Any) -> None:
+        name = node.name if layer is None else str(node.target)
+        if op.keeps_values(node, kind):
+            self._alias(node, node.all_input_nodes[0])
+        elif found := pointwise.interpolation_of(node, kind, layer, self.numbers):
+            module = RealInterpolation(found.mode, found.resizing)
+            source: Any = op.argument(node, 0, "input")
+            self.items.append(Real(node, self._name(name), (source,), module, found.sizes))
+        else:
+            operands = op.addends_of(node, kind)
+            assert operands is not None
+            self.items.append(Real(node, self._name(name), tuple(operands), RealSum()))
+
     def _alias(self, node: fx.Node, source: fx.Node) -> None:
         self.items.append(Alias(node, source))
         self.roots[node] = self.roots.get(source, source)
@@ -191,15 +212,22 @@ class _Planner(Joins):
             raise op.unknown_operator(node, type(layer), " with an output size")
         operands, end = [node.all_input_nodes[0]], node
         before, addition = self._next(node)
-        if addition is not None and addition not in self.stream:
+        if addition is not None and addition not in self.stream | self.tail:
             pair = op.addends_of(addition, self._kind(addition)) or []
             others = [a for a in pair if a is not before and a in self.codes]
             if len(others) == 1:  # the other operand is known by now: this layer is the last
                 operands, end = [*operands, others[0]], addition
-                self.taken[addition] = node
+                self.taken |= dict.fromkeys((addition, *self._between(node, before)), node)
         self.items.append(Layer(node, self._name(str(node.target)), tuple(operands), layer))
-        if any(user.op != "output" and user not in self.ends for user in end.users):
+        read = any(user.op != "output" and user not in self.ends for user in end.users)
+        if read and node not in self.before_tail:
             self._round(node, self._take_clamp(node, end))
+
+    def _between(self, node: fx.Node, last: fx.Node) -> Iterator[fx.Node]:
+        """Yield the dropouts behind a node, the last first."""
+        while last is not node:
+            yield last
+            last = last.all_input_nodes[0]
 
     def _move(self, node: fx.Node, layer: nn.Module | None, source: fx.Node) -> None:
         if layer is not None:

@@ -25,6 +25,14 @@ class Resizing:
     align_corners: bool | None = None
     recompute_scale_factor: bool | None = None
 
+    def along(self, axis: int, numbers: Tensor, size: Any = None) -> Tensor:
+        """Return numbers (1, C, length), interpolated as they would be along one dimension of a map."""
+        return F.interpolate(
+            numbers, size=_of_axis(size, axis), scale_factor=_of_axis(self.scale_factor, axis),
+            mode="linear", align_corners=self.align_corners,
+            recompute_scale_factor=self.recompute_scale_factor,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
@@ -75,22 +83,17 @@ class QuantizedInterpolation(CodesOfSeveral):
 
     def neighbours(self, sides: Sequence[int], size: Any = None) -> list[Neighbours]:
         """Return the neighbours along each dimension of a map of these sides."""
-        device = self.output_scale.device
-        return [
-            self._along(
-                length, _of_axis(size, axis), _of_axis(self.resizing.scale_factor, axis), device
-            )
-            for axis, length in enumerate(sides)
-        ]
+        return [self._along(axis, length, size) for axis, length in enumerate(sides)]
 
-    def _along(self, length: int, size: Any, factor: Any, device: torch.device) -> Neighbours:
+    def matrices(self, sides: Sequence[int], size: Any = None) -> list[Tensor]:
+        """Return the weights (places, length) along each dimension of a map of these sides; float32."""
+        near = self.neighbours(sides, size)
+        return [n.matrix(length) for n, length in zip(near, sides, strict=True)]
+
+    def _along(self, axis: int, length: int, size: Any) -> Neighbours:
         # torch interpolates the places themselves: what it finds at a place is where it looks.
-        places = F.interpolate(
-            torch.arange(length, dtype=torch.float64, device=device).view(1, 1, -1),
-            size=size, scale_factor=factor, mode="linear",
-            align_corners=self.resizing.align_corners,
-            recompute_scale_factor=self.resizing.recompute_scale_factor,
-        ).flatten()  # fmt: skip
+        ends = torch.arange(length, dtype=torch.float64, device=self.output_scale.device)
+        places = self.resizing.along(axis, ends.view(1, 1, -1), size).flatten()
         first = places.floor().long().clamp(max=max(0, length - 2))
         after = torch.round((places - first) * 2**WEIGHT_BITS).long()
         weights = torch.stack([2**WEIGHT_BITS - after, after], 1)

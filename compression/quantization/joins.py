@@ -12,15 +12,20 @@ from compression.quantization import operators as op
 from compression.quantization import pointwise, rows
 from compression.quantization.ends import containers
 from compression.quantization.fallback import constants_of
+from compression.quantization.interpolation import LINEAR
+from compression.quantization.layer import LAYERS
 from compression.quantization.plan import Attention, Item, Join, Norm, Plan, Product, Repeat
 from compression.quantization.repeated import repeated_constants
 from compression.quantization.streams import residual_streams
+from compression.quantization.tail import tail_of
 
 
 class Joins:
     """The items so far, and what they round; plans additions, products, concatenation and rows."""
 
-    def __init__(self, folded: fx.GraphModule, *, fallback: bool, streams: bool) -> None:
+    def __init__(
+        self, folded: fx.GraphModule, *, fallback: bool, streams: bool, tail: bool
+    ) -> None:
         """Plan nothing yet."""
         self.constants = constants_of(folded)
         self.held: dict[fx.Node, Tensor] = {}  # constants that have codes
@@ -40,11 +45,12 @@ class Joins:
         self.ends = containers(folded.graph)  # what reads a value to return it
         self.stream: set[fx.Node] = self._residual_streams(folded) if streams else set()
         self.fine: set[fx.Node] = set()  # the values of it
+        self.tail, self.before_tail = self._tail(folded) if tail else (set(), set())
 
     def plan(self) -> Plan:
         """Return what has been planned."""
         codes = self.codes | {node: node.name for node in self.held}
-        return Plan(tuple(self.items), self.rounded, codes, self.held, self.fine)
+        return Plan(tuple(self.items), self.rounded, codes, self.held, self.fine, self.tail)
 
     def _known(self, folded: fx.GraphModule) -> set[fx.Node]:
         """Return constants, what stands in each image, and the sizes that only these ask for."""
@@ -67,6 +73,27 @@ class Joins:
             [n for n, kind in kinds.items() if kind in (nn.LayerNorm, F.layer_norm)],
             readers,
         )
+
+    def _tail(self, folded: fx.GraphModule) -> tuple[set[fx.Node], set[fx.Node]]:
+        calls = (n for n in folded.graph.nodes if n.op.startswith("call_"))
+        nodes = [n for n in calls if n not in self.known]
+        return tail_of(
+            filter(self._may_be_real, nodes),
+            lambda node: (a for a in node.all_input_nodes if a not in self.numbers),
+            {n for n in nodes if type(self._layer_of(n)) in LAYERS},
+            self.ends | self.numbers,
+        )
+
+    def _may_be_real(self, node: fx.Node) -> bool:
+        """Tell whether a node is a sum or a linear interpolation, or has the values of its source."""
+        kind = self._kind(node)
+        try:
+            found = pointwise.interpolation_of(node, kind, self._layer_of(node), self.numbers)
+            if found is not None:
+                return found.mode in LINEAR
+            return op.keeps_values(node, kind) or op.addends_of(node, kind) is not None
+        except UnsupportedTypeError:  # told where it is planned, unless it stays in float
+            return False
 
     def _has_values_of(self, node: fx.Node, kind: Any) -> bool:
         """Tell whether a node has the values of its source, or some of them, maybe elsewhere."""

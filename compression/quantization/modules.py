@@ -22,12 +22,14 @@ from compression.quantization.layer import QuantizedLayer
 from compression.quantization.norm import QuantizedLayerNorm
 from compression.quantization.repeated import RepeatedCodes
 from compression.quantization.sums import QuantizedJoin, QuantizedRest
+from compression.quantization.tail import REAL, RealInterpolation, RealSum
 
 __all__ = [
-    "ClampCodes", "Codes", "Dequantize", "InFloat", "MeanOver", "MovedCodes", "OnCodes", "Quantize",
+    "REAL", "ClampCodes", "Codes", "Dequantize", "InFloat", "MeanOver", "MovedCodes", "OnCodes",
+    "Quantize",
     "QuantizedAffine", "QuantizedAttention", "QuantizedFunction", "QuantizedInterpolation",
     "QuantizedJoin", "QuantizedLayer", "QuantizedLayerNorm", "QuantizedMean", "QuantizedProduct",
-    "QuantizedRest", "RepeatedCodes",
+    "QuantizedRest", "RealInterpolation", "RealSum", "RepeatedCodes",
 ]  # fmt: skip
 
 _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}

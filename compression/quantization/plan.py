@@ -158,6 +158,14 @@ class Attention(Call):
 
 
 @dataclass(frozen=True, slots=True)
+class Real(Call):
+    """A sum or an interpolation that outputs alone read, of real numbers; `sizes` as of a Move."""
+
+    module: nn.Module
+    sizes: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Float(Call):
     """What stays in float, on the real numbers that its inputs' codes stand for."""
 
@@ -174,7 +182,8 @@ class Plan:
     `rounded` maps each value that is rounded, by its node's name, to its place in the user's code;
     `codes` maps each node with codes to the one of these names whose scale and zero point it has;
     `constants` are the values of those that no input changes; `fine` are the nodes of a residual
-    stream, whose rounding is kept.
+    stream, whose rounding is kept; `tail` are those that stay real between the last layers and the
+    outputs.
     """
 
     items: tuple[Item, ...]
@@ -182,6 +191,7 @@ class Plan:
     codes: Mapping[fx.Node, str]
     constants: Mapping[fx.Node, Tensor]
     fine: AbstractSet[fx.Node] = frozenset()
+    tail: AbstractSet[fx.Node] = frozenset()
 
     def fine_input(self, item: Call) -> int | None:
         """Return the place of the input of which an item reads what rounding left, None for none."""

@@ -36,13 +36,15 @@ class Shown:
     `token_norms` are batch norms after linear layers that read tokens, not rows (N, C); `windows` the
     sizes of maps that attention in windows reads; `sizes` those of an image, where the network was
     followed for images of these sizes only. Files older than `streams` are of networks in which no
-    residual stream keeps what rounding leaves.
+    residual stream keeps what rounding leaves; those older than `tail`, of networks whose sums and
+    interpolations before the outputs are of codes.
     """
 
     token_norms: tuple[str, ...] = ()
     windows: Sizes = field(default_factory=dict)
     sizes: tuple[int, ...] | None = None
     streams: bool = False
+    tail: bool = False
 
 
 def trace_in_float32(

@@ -76,7 +76,8 @@ def quantize_static(
 
     Weights are symmetric per output channel, activations affine per tensor, those that are only
     concatenated by one range; sums of a residual stream keep what rounding leaves. Inputs and outputs
-    are float32, whatever the model's dtype (Jacob et al. 2018, arXiv:1712.05877).
+    are float32, whatever the model's dtype, and so are sums and linear interpolations that outputs
+    alone read of last layers (Jacob et al. 2018, arXiv:1712.05877).
 
     calibration      one batch of prepared inputs or several, alone or in pairs (inputs, labels); a
                      DataLoader, Dataset or split of them
@@ -147,10 +148,12 @@ def planned_network(
 ) -> StaticQuantizedModel:
     """Return the network of a plan, and what is told of it beside its codes.
 
-    That is what `shown` does not say yet of streams, what stays in float, and the widths of `model`.
+    That is what `shown` does not say yet of streams and the tail, what stays in float, and the widths
+    of `model`.
     """
     network = build_network(plan, qparams)
-    static = StaticQuantizedModel(network, replace(shown, streams=bool(plan.fine)))
+    shown = replace(shown, streams=bool(plan.fine), tail=bool(plan.tail))
+    static = StaticQuantizedModel(network, shown)
     record_widths(static, recorded_widths(model))
     why = "static INT8 does not know its operator: it is computed in float32"
     record_left_out(static, {item.name: why for item in plan.items if isinstance(item, Float)})
@@ -218,5 +221,5 @@ def empty_static(model: nn.Module, shown: Shown) -> StaticQuantizedModel:
     """Return the INT8 network of `model`'s architecture, its ranges still to be loaded."""
     traced = trace_in_float32(model, shown.windows, shown.sizes)
     folded = _folded(traced, shown)
-    plan = plan_network(folded, fallback=True, streams=shown.streams)
+    plan = plan_network(folded, fallback=True, streams=shown.streams, tail=shown.tail)
     return StaticQuantizedModel(build_network(plan, plan.qparams(None)), shown)

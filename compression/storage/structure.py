@@ -48,7 +48,8 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
     with "later" and embeddings and recurrent layers that have codes of the file's kind. "windows" are
     the sizes of maps that attention in windows was written out for; without the key it is whole.
     "sizes" are those of an image, where the network was followed for images of these sizes only;
-    "streams" tells that residual streams keep what rounding leaves.
+    "streams" tells that residual streams keep what rounding leaves, "tail" that sums and interpolations
+    before the outputs are real.
     """
     if isinstance(model, StaticQuantizedModel):
         shown = {
@@ -56,6 +57,7 @@ def structure_of(model: nn.Module) -> dict[str, Any] | None:
             "windows": {name: list(size) for name, size in model.shown.windows.items()},
             "sizes": list(model.shown.sizes or ()),
             "streams": model.shown.streams,
+            "tail": model.shown.tail,
         }
         told = {key: value for key, value in shown.items() if value}
         return {"kind": "static", "num_bits": {}} | told | _of(_narrow(model))
@@ -153,8 +155,8 @@ def restructure(model: nn.Module, structure: Mapping[str, Any]) -> nn.Module:
             return make_narrow(model, found)
         case {"kind": "static"}:
             windows, sizes = _windows(structure.get("windows", {})), _sizes(structure.get("sizes"))
-            streams = structure.get("streams", False) is True
-            static = empty_static(model, Shown(tuple(keep), windows, sizes, streams))
+            streams, tail = (structure.get(key, False) is True for key in ("streams", "tail"))
+            static = empty_static(model, Shown(tuple(keep), windows, sizes, streams, tail))
             record_widths(static, recorded_widths(model))
             return static
         case {"kind": "dynamic"}:

@@ -101,3 +101,8 @@ def poisoned_memory() -> Iterator[None]:
         yield
     finally:
         set_deterministic(before, warn_only=False)
+
+
+def decibels(wanted: Tensor, found: Tensor) -> float:
+    noise = (wanted - found).double().square().sum()
+    return float(10 * torch.log10(wanted.double().square().sum() / noise))

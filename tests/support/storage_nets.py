@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from compression.layers import copy_model
 from compression.quantization import cast, quantize_dynamic, quantize_static, quantize_weights
@@ -227,7 +228,23 @@ class Stream(nn.Module):
 
 IMAGES = (4, 2, 8, 8)
 Factory = Callable[[], nn.Module]
+
+
 # Every kind of model: what makes the float network, and what compresses it.
+class Scores(nn.Module):
+    """Scores of each pixel from maps of two sizes, summed and made as large as the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 3, padding=1)
+        self.low, self.high = nn.Conv2d(6, 3, 1), nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.conv(F.avg_pool2d(x, 2)))
+        pooled = F.interpolate(self.high(F.avg_pool2d(y, 2)), y.shape[2:], None, "bilinear")
+        return F.interpolate(self.low(y) + pooled, x.shape[2:], None, "bilinear")
+
+
 KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "float": (Small, lambda m: m),
     "sparse": (Small, sparse),
@@ -239,6 +256,7 @@ KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "dynamic": (Small, quantize_dynamic),
     "static": (Small, lambda m: quantize_static(m, torch.randn(IMAGES))),
     "static-stream": (Stream, lambda m: quantize_static(m, torch.randn(IMAGES))),
+    "static-tail": (Scores, lambda m: quantize_static(m, torch.randn(IMAGES))),
     "weights": (Small, lambda m: quantize_weights(m)),
     "weights-3-bit-sparse": (Small, lambda m: quantize_weights(sparse(m, 0.9), num_bits=3)),
     "shared": (Wide, shared),

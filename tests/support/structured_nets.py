@@ -29,6 +29,7 @@ def _halves(s: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return a, b
 
 
+BI = "bilinear"
 STRUCTURES: dict[str, Callable[[Any, Tensor], Any]] = {
     "tuple": lambda s, x: (s.b(s.a(x)), s.c(x)),
     "list, and a layer's input": lambda s, x: [s.b(y := F.relu(s.a(x))), y],
@@ -46,6 +47,21 @@ STRUCTURES: dict[str, Callable[[Any, Tensor], Any]] = {
     ),
     "parts": _halves,
     "a norm behind an output": lambda s, x: (y := s.a(x), s.n(y), s.c(y)),
+    "a sum of last layers": lambda s, x: (s.b(x) + s.drop(s.b(F.relu(x))), s.a(x)),
+    "a sum of rows": lambda s, x: s.l(x.mean((2, 3))) + s.l(s.a(x).mean((2, 3))),
+    "a sum of tokens": lambda s, x: s.l(t := x.flatten(2).transpose(1, 2)) + s.l(F.relu(t)),
+    "a sum of a map and a pixel": lambda s, x: s.b(x) + s.b(x.mean((2, 3), keepdim=True)),
+    "scores made larger": lambda s, x: {
+        "out": F.interpolate(s.b(y := s.a(x)), size=(13, 9), mode="bilinear", align_corners=True),
+        "aux": F.interpolate(s.a(y), scale_factor=(1.7, 2), mode="bilinear"),
+    },
+    "scores of two sizes": lambda s, x: F.interpolate(
+        (y := s.b(F.relu(s.a(x)))) + F.interpolate(s.b(F.avg_pool2d(x, 2)), y.shape[2:], None, BI),
+        scale_factor=2, mode=BI,
+    ),
+    "scores, and themselves made larger": lambda s, x: (
+        y := s.b(x), F.interpolate(y, scale_factor=2, mode="bilinear"),
+    ),
     "names of the file": lambda s, x: {"input": s.a(x), "Conv_4": s.b(x), "input_": s.c(x)},
 }  # fmt: skip
 """Forwards of networks with the layers of `made`."""

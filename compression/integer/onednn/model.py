@@ -148,6 +148,8 @@ def _kernel(
             return k.Quantize(layer)
         case q.Dequantize():
             return k.Dequantize(layer)
+        case q.RealSum() | q.RealInterpolation():
+            return layer
         case _ if any(0 in shape for shape in (*operands, shapes[node])):
             return p.Reference(layer)
         case q.QuantizedLayer():

@@ -148,6 +148,10 @@ class _Builder:
                 self._quantize(node, self._pool(node, average, layer.pool), layer)
             case q.QuantizedInterpolation():
                 self._quantize(node, self._interpolate(node, layer), layer)
+            case q.RealInterpolation():
+                self.real[node] = self._interpolate(node, layer)
+            case q.RealSum():
+                self.real[node] = self._sum([self._read(a) for a in node.args])
             case q.QuantizedAffine():
                 scaled = self._with("Mul", self._read(node.args[0]), layer.factor)
                 self._quantize(node, self._with("Add", scaled, layer.offset), layer)
@@ -276,10 +280,11 @@ class _Builder:
         name: str = write(self.graph, pool, self.codes[source].names, *shapes)
         return name
 
-    def _interpolate(self, node: fx.Node, layer: q.QuantizedInterpolation) -> str:
+    def _interpolate(
+        self, node: fx.Node, layer: q.QuantizedInterpolation | q.RealInterpolation
+    ) -> str:
         before, after = self.shapes[node.args[0]], self.shapes[node]  # type: ignore[index]
-        near = layer.neighbours(before[2:], after[2:] if len(node.args) > 1 else None)
-        matrices = [n.matrix(length) for n, length in zip(near, before[2:], strict=True)]
+        matrices = layer.matrices(before[2:], after[2:] if len(node.args) > 1 else None)
         return interpolation(self.graph, self._read(node.args[0]), matrices, before)
 
     def _clamp(self, node: fx.Node, layer: q.ClampCodes) -> str:

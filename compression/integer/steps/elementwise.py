@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from compression.affine import INT8_MAX, INT8_MIN
-from compression.integer.steps.axes import by_pixel
+from compression.integer.steps.axes import DIMS, by_pixel
 from compression.integer.steps.layout import Layout
 from compression.integer.steps.operands import values_read
 from compression.integer.steps.step import (
@@ -22,7 +22,14 @@ from compression.integer.steps.step import (
 )
 from compression.integer.steps.target import Target
 from compression.quantization import modules as q
-from compression.quantization.interpolation import WEIGHT_BITS
+from compression.quantization.interpolation import WEIGHT_BITS, Neighbours
+
+ALONE = Neighbours(
+    torch.zeros(1, dtype=torch.int64),
+    torch.zeros(1, dtype=torch.int64),
+    torch.tensor([[2**WEIGHT_BITS, 0]]),
+)
+"""The one frame of an image, and the one row of a signal."""
 
 
 def gather(layout: Layout, node: fx.Node, target: Target) -> CodesStep:
@@ -113,16 +120,13 @@ def interpolate(
     geometry = value.geometry
     given = layout.shapes[node.args[0]][2:]  # type: ignore[index]
     near = layer.neighbours(given, sides if len(node.args) > 1 else None)
-    firsts, weights = [n.first for n in near], [n.weights for n in near]
-    if len(near) == 1:  # a signal is an image of one row
-        firsts = [torch.zeros(1, dtype=torch.int64), *firsts]
-        weights = [torch.tensor([[2**WEIGHT_BITS, 0]]), *weights]
-    firsts = [torch.zeros(1, dtype=torch.int64), *firsts]  # and a clip of one frame
+    near = [ALONE] * (DIMS - len(near)) + near
+    _, rows, columns = (n.weights.cpu() for n in near)
     down, right = geometry.row * (geometry.height > 1), geometry.pixel * (geometry.width > 1)
     return Interpolation(
         name=str(node.target), channels=geometry.channels, bounds=target.bounds,
-        input=replace(value.place(), offsets=geometry.offsets(*firsts)),
-        output=layout.take(node, zero).place(), across=len(firsts[-1]), scale=float(layer.ratio()),
+        input=replace(value.place(), offsets=geometry.offsets(*(n.first.cpu() for n in near))),
+        output=layout.take(node, zero).place(), across=len(columns), scale=float(layer.ratio()),
         taps=torch.tensor([0, right, down, down + right], dtype=torch.int32),
-        weights=torch.cat(weights[::-1]).int().contiguous(),
+        weights=torch.cat([columns, rows]).int().contiguous(),
     )  # fmt: skip

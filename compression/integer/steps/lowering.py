@@ -48,7 +48,7 @@ class Lowering:
         """Write nothing yet."""
         self.layout, self.target = layout, target
         self.steps: list[Step] = []
-        self.outputs = Outputs(layout.network.graph, layout.shapes)
+        self.outputs = Outputs(layout.network, layout.shapes)
 
     def lower(self) -> None:
         """Write every step; UnsupportedTypeError names a layer that has no kernel."""

@@ -61,8 +61,9 @@ class Readings:
         return self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def computes(self, node: fx.Node) -> bool:
-        """Tell whether a node is a layer that computes, and moves no numbers."""
-        return node.op == "call_module" and not is_move(self.network, node)
+        """Tell whether a node is a layer that computes codes or gives real numbers of them."""
+        real = isinstance(self.module(node), q.REAL)
+        return node.op == "call_module" and not real and not is_move(self.network, node)
 
     def misread(self, node: fx.Node) -> fx.Node | None:
         """Return what a layer cannot find where it lies, None where it finds all that it reads."""

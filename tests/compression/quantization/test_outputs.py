@@ -1,5 +1,6 @@
 """Networks of several outputs: each has a scale of its own, and its place in a structure."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,35 @@ def test_equalized_and_corrected_outputs_are_right(name: str) -> None:
         assert (one - other).norm() <= TOLERANCES["outputs"][0] * other.norm()
 
 
-def test_one_value_is_dequantized_once_and_stays_one() -> None:
+def test_one_value_stays_one() -> None:
     net, x = made("one value in two places")
     small = quantize_static(net, x)
     first, second, third = small(x)
     assert first is second is third["again"]
+    assert not any(isinstance(m, q.Dequantize) for m in small.modules())
+
+
+ENDS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "a dropped layer": lambda s, x: s.drop(s.a(x)),
+    "dropped twice": lambda s, x: s.drop(s.drop(s.a(x))),
+    "a sum with a dropped layer": lambda s, x: x + s.drop(s.drop(s.a(x))),
+    "and what was rounded": lambda s, x: F.relu(s.a(x)) + s.drop(s.a(x)),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_dropout_before_the_output_changes_nothing(name: str) -> None:
+    net = Net(ENDS[name], a=nn.Linear(4, 4), drop=nn.Dropout()).eval()
+    plain = Net(ENDS[name], a=net.a, drop=nn.Identity())
+    x = numbers(5, 4)
+    assert torch.equal(quantize_static(net, x)(x), quantize_static(plain, x)(x))
+
+
+def test_codes_are_dequantized_once() -> None:
+    net = Net(lambda s, x: (y := F.relu(s.a(x)), s.drop(y)), a=nn.Linear(4, 3), drop=nn.Dropout())
+    small = quantize_static(net.eval(), x := numbers(5, 4))
+    first, second = small(x)
+    assert first is second
     assert sum(isinstance(m, q.Dequantize) for m in small.modules()) == 1
 
 

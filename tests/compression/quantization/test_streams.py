@@ -26,6 +26,7 @@ from compression.quantization.sums import REST_STEPS, rest_of
 from compression.storage import load, save
 from compression.training import Recipe, Split
 from tests.support import transformer_nets
+from tests.support.compared import decibels
 from tests.support.integer_nets import numbers
 from tests.support.strategies import examples
 from tests.support.streams import FIRST, Stream, stream, streams
@@ -41,11 +42,6 @@ def rests(model: StaticQuantizedModel) -> list[str]:
 
 def fine_norms(model: StaticQuantizedModel) -> list[bool]:
     return [m.fine for m in model.modules() if isinstance(m, q.QuantizedLayerNorm)]
-
-
-def decibels(wanted: Tensor, found: Tensor) -> float:
-    noise = (wanted - found).double().square().sum()
-    return float(10 * torch.log10(wanted.double().square().sum() / noise))
 
 
 # Which sums of a stream of three blocks: those that a norm and a sum read, the last one where a norm

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compression.attention import Attention
-from compression.quantization.modules import QuantizedRest
+from compression.quantization.modules import REAL, QuantizedRest
 from compression.storage import contents, load, load_checkpoint
 from compression.storage.container import read
 from tests.support.places import GOLDEN as FOLDER
@@ -14,6 +14,7 @@ from tests.support.storage_faults import FILES
 from tests.support.storage_nets import (
     KINDS,
     Factory,
+    Scores,
     Stream,
     Tokens,
     digest,
@@ -32,6 +33,7 @@ from tests.support.storage_nets import (
 #     files["dynamic-attention"] = lambda: saved(make("dynamic-attention"))
 #     files["dynamic-recurrent"] = lambda: saved(make("dynamic-recurrent"))
 #     files["static-stream"] = lambda: saved(make("static-stream"), entropy_coded=True)
+#     files["static-tail"] = lambda: saved(make("static-tail"), entropy_coded=True)
 #     files["static-channels"] = lambda: saved(make("static-channels"), entropy_coded=True)
 #     (FOLDER / f"storage-{name}.safetensors").write_bytes(files[name]())
 #
@@ -43,6 +45,10 @@ from tests.support.storage_nets import (
 # One is of a writer that rounded the sums of a residual stream, and kept nothing of what that left:
 #
 #     files["old-static-stream"] = lambda: saved(make("static-stream"), entropy_coded=True)
+#
+# One is of a writer that rounded the sums and interpolations before the outputs:
+#
+#     files["old-static-tail"] = lambda: saved(make("static-tail"), entropy_coded=True)
 #
 # A new format gets a new file; where one of these no longer loads, the reader is wrong.
 GOLDEN: dict[str, tuple[Factory, str]] = {
@@ -105,6 +111,14 @@ GOLDEN: dict[str, tuple[Factory, str]] = {
     "storage-old-static-stream.safetensors": (
         KINDS["static-stream"][0],
         "eea2468633ce861c7fcf0ccb9c72daba73f7055e36605dd2e23e747a7b8dd34d",
+    ),
+    "storage-static-tail.safetensors": (
+        KINDS["static-tail"][0],
+        "f2526d8b0f0b9fc565d9c65b4ef82778c84a4dfeea04390656d229561026bbab",
+    ),
+    "storage-old-static-tail.safetensors": (
+        KINDS["static-tail"][0],
+        "3083f6857b1058807d437faa0b2d41831cc4dd8fc89e3f57fa5917a890feebe2",
     ),
 }
 
@@ -196,6 +210,14 @@ def test_the_golden_files_have_streams_whose_rest_is_kept_and_is_not() -> None:
         found = load(FOLDER / f"storage-{age}static-stream.safetensors", Stream)
         assert found.shown.streams is kept
         assert any(isinstance(m, QuantizedRest) for m in found.modules()) is kept
+        assert found(torch.ones(2, 2, 8, 8)).isfinite().all()
+
+
+def test_the_golden_files_have_tails_that_are_real_and_of_codes() -> None:
+    for age, real in (("", True), ("old-", False)):
+        found = load(FOLDER / f"storage-{age}static-tail.safetensors", Scores)
+        assert found.shown.tail is real
+        assert sum(isinstance(m, REAL) for m in found.modules()) == 3 * real
         assert found(torch.ones(2, 2, 8, 8)).isfinite().all()
 
 
