@@ -1,11 +1,14 @@
 """Techniques where model and images are on a GPU, pretended: nothing may mix devices."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.baseline import Baseline
 from benchmarks.techniques import TECHNIQUES, Technique
@@ -14,9 +17,11 @@ from compression.distillation import Decoupled, Dist, Hinton, Standardized
 from compression.integer import TritonModel, lower_triton
 from compression.integer.triton.config import DEFAULT
 from compression.integer.triton.launch import Launch
+from compression.nested import tensors_in
 from compression.quantization import quantize_static
 from compression.training import Recipe, Split, correct_images
 from compression.training.batches import Feed
+from tests.support import shaped_nets, structured_nets, transformer_nets
 from tests.support.kinds import KINDS
 from tests.support.nets import images, mlp, residual
 from tests.support.pretend_cuda import CUDA, WAITS, OnCuda, pretend_cuda
@@ -110,7 +115,16 @@ def test_static_int8_has_all_its_options_there(option: str) -> None:
         assert isinstance(quantized(images(4).to(CUDA)), OnCuda)
 
 
-def test_the_triton_executor_is_made_there(monkeypatch: pytest.MonkeyPatch) -> None:
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
+    "residual": lambda: (residual(), images()),
+    **{name: partial(shaped_nets.made, name) for name in (*shaped_nets.NETS, "lraspp")},
+    **transformer_nets.NETS,
+    **{name: partial(structured_nets.made, name) for name in structured_nets.STRUCTURES},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_triton_executor_is_made_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a network on the card, for its inputs: what is launched is given tensors of the card only."""
     given: list[object] = []
 
@@ -118,15 +132,19 @@ def test_the_triton_executor_is_made_there(monkeypatch: pytest.MonkeyPatch) -> N
         def __getitem__(self, grid: tuple[int, int]) -> object:
             return lambda *args, **named: given.extend([*args, *named.values()])
 
+    network, inputs = NETWORKS[name]()
+    static = quantize_static(network.eval(), inputs)
     monkeypatch.setattr(Launch, "_kernel", lambda *_: Kernel())
     monkeypatch.setattr(TritonModel, "capture", lambda _: None)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     with pretend_cuda(), torch.inference_mode():
-        x = images(4).to(CUDA)
-        integer = lower_triton(quantize_static(residual().to(CUDA), x), x, config=DEFAULT)
-        assert isinstance(integer(x), OnCuda)
+        x = inputs[:4].to(CUDA)
+        integer = lower_triton(static.to(CUDA), x, config=DEFAULT)
+        outputs = list(tensors_in(integer(x)))
+        assert outputs
+        assert all(isinstance(tensor, OnCuda) for tensor in outputs)
     tensors = [value for value in given if isinstance(value, torch.Tensor)]
-    assert len(tensors) > 8 * len(integer.launches)
+    assert len(tensors) > 3 * len(integer.launches)
     assert all(isinstance(tensor, OnCuda) for tensor in tensors)
 
 

@@ -31,7 +31,8 @@ def transposed(
     for phase in phases(layer, outputs[1:]):
         filters = kernel
         for axis, taps in enumerate(phase.taps):
-            filters = filters.index_select(axis + 2, torch.tensor(taps, dtype=torch.int64))
+            places = torch.tensor(taps, dtype=torch.int64)
+            filters = filters.index_select(axis + 2, places.to(kernel.device))
         if not filters.numel():  # no tap: the bias alone
             filters = kernel.new_zeros(*kernel.shape[:2], *phase.window.size)
         packed = target.pack(filters, 1, phase.window, value.geometry, phase.sides)
