@@ -122,6 +122,9 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
     **{name: partial(structured_nets.made, name) for name in structured_nets.STRUCTURES},
 }
 
+QUANTIZED_HERE = {*transformer_nets.NETS, "a norm behind an output"}
+"""Not on the pretended card: it loses views that are copied, and has no parameters made there."""
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_triton_executor_is_made_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,18 +136,19 @@ def test_the_triton_executor_is_made_there(name: str, monkeypatch: pytest.Monkey
             return lambda *args, **named: given.extend([*args, *named.values()])
 
     network, inputs = NETWORKS[name]()
-    static = quantize_static(network.eval(), inputs)
+    made = quantize_static(network.eval(), inputs) if name in QUANTIZED_HERE else None
     monkeypatch.setattr(Launch, "_kernel", lambda *_: Kernel())
     monkeypatch.setattr(TritonModel, "capture", lambda _: None)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     with pretend_cuda(), torch.inference_mode():
         x = inputs[:4].to(CUDA)
+        static = made or quantize_static(network.to(CUDA), x)
         integer = lower_triton(static.to(CUDA), x, config=DEFAULT)
         outputs = list(tensors_in(integer(x)))
         assert outputs
         assert all(isinstance(tensor, OnCuda) for tensor in outputs)
     tensors = [value for value in given if isinstance(value, torch.Tensor)]
-    assert len(tensors) > 3 * len(integer.launches)
+    assert len(tensors) > 8 * len(integer.launches)
     assert all(isinstance(tensor, OnCuda) for tensor in tensors)
 
 

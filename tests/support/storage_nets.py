@@ -230,7 +230,6 @@ IMAGES = (4, 2, 8, 8)
 Factory = Callable[[], nn.Module]
 
 
-# Every kind of model: what makes the float network, and what compresses it.
 class Scores(nn.Module):
     """Scores of each pixel from maps of two sizes, summed and made as large as the image."""
 
@@ -245,6 +244,7 @@ class Scores(nn.Module):
         return F.interpolate(self.low(y) + pooled, x.shape[2:], None, "bilinear")
 
 
+# Every kind of model: what makes the float network, and what compresses it.
 KINDS: dict[str, tuple[Factory, Callable[[nn.Module], nn.Module]]] = {
     "float": (Small, lambda m: m),
     "sparse": (Small, sparse),

@@ -1,7 +1,6 @@
 """Residual streams keep what rounding leaves, and nothing else does."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from compression.quantization import (
     StaticQuantizedModel,
     quantize_aware,
     quantize_static,
-    static,
 )
 from compression.quantization import modules as q
-from compression.quantization.graph import plan_network
 from compression.quantization.norm import MOST_FINE_CODES
 from compression.quantization.sums import REST_STEPS, rest_of
 from compression.storage import load, save
@@ -28,6 +25,7 @@ from compression.training import Recipe, Split
 from tests.support import transformer_nets
 from tests.support.compared import decibels
 from tests.support.integer_nets import numbers
+from tests.support.planned import quantize_planned
 from tests.support.strategies import examples
 from tests.support.streams import FIRST, Stream, stream, streams
 from tests.support.tricky_nets import Net
@@ -42,6 +40,11 @@ def rests(model: StaticQuantizedModel) -> list[str]:
 
 def fine_norms(model: StaticQuantizedModel) -> list[bool]:
     return [m.fine for m in model.modules() if isinstance(m, q.QuantizedLayerNorm)]
+
+
+def coarse(model: nn.Module, x: Tensor) -> StaticQuantizedModel:
+    """Static INT8 as it was before streams were kept."""
+    return quantize_planned(model, x, streams=False)
 
 
 # Which sums of a stream of three blocks: those that a norm and a sum read, the last one where a norm
@@ -98,22 +101,8 @@ def test_a_layer_takes_in_a_sum_that_is_of_no_stream() -> None:
     assert network.get_submodule("b").residual_scale is not None
 
 
-@pytest.fixture
-def coarse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., StaticQuantizedModel]:
-    """Static INT8 as it was before streams were kept."""
-
-    def quantize(model: nn.Module, x: Tensor) -> StaticQuantizedModel:
-        with monkeypatch.context() as patch:
-            patch.setattr(static, "plan_network", partial(plan_network, streams=False))
-            return quantize_static(model, x)
-
-    return quantize
-
-
 @torch.no_grad()
-def test_a_small_token_survives_beside_large_ones(
-    coarse: Callable[..., StaticQuantizedModel],
-) -> None:
+def test_a_small_token_survives_beside_large_ones() -> None:
     """A new ViT's class token is a fiftieth of its patches, and LayerNorm makes both as large."""
     model, x = stream(first="class token", batch=8, large=1.0)
     model.embed.weight *= 50
@@ -182,9 +171,7 @@ def test_rows_too_long_for_whole_numbers_are_read_without_the_rest() -> None:
 
 
 @pytest.mark.parametrize("entropy_coded", [False, True])
-def test_files_tell_whether_rests_are_kept(
-    tmp_path: Path, coarse: Callable[..., StaticQuantizedModel], *, entropy_coded: bool
-) -> None:
+def test_files_tell_whether_rests_are_kept(tmp_path: Path, *, entropy_coded: bool) -> None:
     model, x = stream()
     sizes = []
     for how in (quantize_static, coarse):
@@ -196,9 +183,7 @@ def test_files_tell_whether_rests_are_kept(
     assert sizes[0] > sizes[1]
 
 
-def test_constants_are_stored_once(
-    tmp_path: Path, coarse: Callable[..., StaticQuantizedModel]
-) -> None:
+def test_constants_are_stored_once(tmp_path: Path) -> None:
     """The class token and the position stand in the sum and in its rest."""
     model, x = stream(1000, 1, tokens=20)
     small = quantize_static(model, x)

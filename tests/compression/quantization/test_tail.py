@@ -1,7 +1,6 @@
 """What outputs alone read of last layers stays real, and nothing else does."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,12 +10,12 @@ from torch.nn import functional as F
 
 from compression.nested import tensors_in
 from compression.quantization import modules as q
-from compression.quantization import quantize_aware, quantize_static, static
-from compression.quantization.graph import plan_network
+from compression.quantization import quantize_aware, quantize_static
 from compression.training import Recipe, Split
 from tests.support.compared import decibels
 from tests.support.functional import Net
 from tests.support.integer_nets import numbers
+from tests.support.planned import quantize_planned
 from tests.support.structured_nets import made
 
 BETTER_DB = {"scores of two sizes": 3, "scores made larger": 0.5, "a sum of last layers": 2}
@@ -63,18 +62,6 @@ class Layers(Net):
         self.p = nn.Parameter(numbers(1, 3, 1, 1))
 
 
-@pytest.fixture
-def of_codes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Static INT8 as it was when what outputs alone read was of codes, too."""
-
-    def quantize(model: nn.Module, x: Tensor) -> Any:
-        with monkeypatch.context() as patch:
-            patch.setattr(static, "plan_network", partial(plan_network, tail=False))
-            return quantize_static(model, x)
-
-    return quantize
-
-
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
 def test_what_stays_real(name: str) -> None:
@@ -92,10 +79,12 @@ def test_what_stays_real(name: str) -> None:
 
 @pytest.mark.parametrize("name", BETTER_DB)
 @torch.no_grad()
-def test_it_is_nearer_than_codes(name: str, of_codes: Callable[..., Any]) -> None:
+def test_it_is_nearer_than_codes(name: str) -> None:
     net, x = made(name)
     right = next(tensors_in(net(x)))
-    fine, coarse = (next(tensors_in(how(net, x)(x))) for how in (quantize_static, of_codes))
+    fine, coarse = (
+        next(tensors_in(quantize_planned(net, x, tail=tail)(x))) for tail in (True, False)
+    )
     assert decibels(right, fine) - decibels(right, coarse) > BETTER_DB[name]
 
 
