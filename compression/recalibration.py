@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compression.batches import run_batches
 from compression.errors import CompressionError
-from compression.layers import check_model, copy_model, failing_module, record_left_out
+from compression.layers import check_model, copy_model, record_left_out
 from compression.modes import evaluating
-from compression.training import Labelled, input_batches
+from compression.training import Labelled
 
 
 @torch.no_grad()
@@ -40,13 +41,11 @@ def recalibrate_batch_norm(
     }
     if not norms:
         raise CompressionError("the model has no batch norm with running statistics to recalibrate")
-    like = next((p for p in recalibrated.parameters() if p.is_floating_point()), torch.zeros(()))
-    place = like.device, like.dtype
     before = [_Before(norm) for norm in norms.values()]
     with evaluating(recalibrated):  # dropout stays off
         for norm in norms.values():
             _average(norm)
-        _run(recalibrated, batches, *place)
+        run_batches(recalibrated, batches, "recalibration")
     unseen = {}
     for (name, norm), old in zip(norms.items(), before, strict=True):
         if not old.renew(norm, name):
@@ -88,21 +87,3 @@ def _average(norm: Any) -> None:
     norm.reset_running_stats()
     norm.momentum = None
     norm.train()
-
-
-def _run(
-    network: nn.Module,
-    batches: Tensor | Iterable[Any] | Labelled,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    for number, batch in enumerate(input_batches(batches, "recalibration"), 1):
-        try:
-            network(batch.to(device, dtype if batch.is_floating_point() else None))
-        except (CompressionError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever the user's code does with a batch
-            raise CompressionError(
-                f"recalibration: batch {number} of shape {tuple(batch.shape)} fails at "
-                f"{failing_module(network, error)}: {error}"
-            ) from error

@@ -21,6 +21,8 @@ from compression.training import has_bfloat16, input_batches
 Range = tuple[Tensor, Tensor]
 Method = Literal["min-max", "percentile", "mse", "entropy"]
 Precision = Literal["float32", "bfloat16"]
+Given = Callable[[str, Tensor], None]
+"""Is shown a module's name and what it is given."""
 
 SAMPLES_PER_BATCH = 16_384
 """Values of an activation that are kept of each batch for the methods that look at more than ends."""
@@ -74,13 +76,26 @@ class Observer(fx.Interpreter):
     """Runs a network and notes each node's activation, by the node's name."""
 
     def __init__(
-        self, module: fx.GraphModule, *, keep: bool, names: Collection[str] | None
+        self,
+        module: fx.GraphModule,
+        *,
+        keep: bool,
+        names: Collection[str] | None,
+        given: Given | None = None,
     ) -> None:
         """Watch the nodes of `module` called `names`, or all; `keep` values and means too."""
         super().__init__(module)
         self.keep = keep
         self.names = names
+        self.given = given
         self.seen: dict[str, Activation] = {}
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a module, and show what it is given."""
+        first = args[0] if args else kwargs.get("input")
+        if self.given is not None and isinstance(first, Tensor):
+            self.given(str(target), first)
+        return super().call_module(target, args, kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node and look at its value."""
@@ -99,21 +114,22 @@ def observe(
     keep: bool,
     precision: Precision = "float32",
     names: Collection[str] | None = None,
+    given: Given | None = None,
 ) -> dict[str, Activation]:
     """Return what each node of `network`, or those called `names`, did on `batches`.
 
-    With `precision` "bfloat16" the network runs in bfloat16 where machine and network can: the ends
+    X `precision` "bfloat16" the network runs in bfloat16 where machine and network can: the ends
     are then off by about 2^-8 of themselves, one code. `keep` collects values and means besides the
     ends. CompressionError for inputs that the network cannot take.
     """
     if precision not in get_args(Precision):
         raise CompressionError(f"precision must be float32 or bfloat16, found {precision!r}")
     device = device_of(network)
-    observer = Observer(network, keep=keep, names=names)
+    observer = Observer(network, keep=keep, names=names, given=given)
     for number, batch in enumerate(input_batches(batches)):
         inputs = batch.to(device).float()
         if number == 0 and precision == "bfloat16" and has_bfloat16(device):
-            observer = _bfloat16_observer(network, inputs, keep=keep, names=names) or observer
+            observer = _bfloat16_observer(network, inputs, observer) or observer
         narrow = observer.module is not network
         try:
             observer.run(inputs.bfloat16() if narrow else inputs)
@@ -124,9 +140,7 @@ def observe(
     return observer.seen
 
 
-def _bfloat16_observer(
-    network: fx.GraphModule, inputs: Tensor, *, keep: bool, names: Collection[str] | None
-) -> Observer | None:
+def _bfloat16_observer(network: fx.GraphModule, inputs: Tensor, like: Observer) -> Observer | None:
     """Return an observer of the network in bfloat16; None where the network cannot run in it."""
     narrow = copy_model(network).bfloat16()
     # Its kernels are a third faster channels last, which a forward with view may not take.
@@ -136,7 +150,7 @@ def _bfloat16_observer(
             Observer(ordered, keep=False, names=()).run(inputs[:1].bfloat16())
         except RuntimeError:
             continue
-        return Observer(ordered, keep=keep, names=names)
+        return Observer(ordered, keep=like.keep, names=like.names, given=like.given)
     return None
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -91,8 +92,11 @@ def correct_bias(
     folded: fx.GraphModule,
     means: Mapping[str, Tensor],
     last_means: Mapping[str, Tensor] | None = None,
+    rounded: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> int:
     """Take out, in place, what rounding the weights adds to each output channel on average.
+
+    `rounded` holds weights as `filters` lays them out, by layer, that are not rounded to the nearest.
 
     `means` holds the mean of each channel, dimension 1, of a node's value, by the node's name, and
     `last_means` that along its last dimension, a linear layer's channels. The correction of an output
@@ -109,8 +113,7 @@ def correct_bias(
         source = node.all_input_nodes[0].name
         mean = ((last_means if linear else None) or means)[source]
         weight = filters(layer.weight, layer)
-        qparams = choose_qparams(weight, axis=0)
-        error = dequantize(quantize(weight, qparams), qparams) - weight
+        error = rounded.get(str(node.target), _nearest(weight)) - weight
         error = error.flatten(2).sum(2) if error.ndim > 2 else error
         groups = getattr(layer, "groups", 1)
         inputs = mean.to(error.device).view(groups, 1, -1)
@@ -122,3 +125,8 @@ def correct_bias(
         layer.bias -= shift
         corrected += 1
     return corrected
+
+
+def _nearest(weight: Tensor) -> Tensor:
+    qparams = choose_qparams(weight, axis=0)
+    return dequantize(quantize(weight, qparams), qparams)

@@ -15,6 +15,8 @@ LATER = (nn.Embedding, nn.LSTM, nn.GRU, nn.RNN)
 """Layers that had no codes in the first files: a file names those that have."""
 Codes = tuple[Tensor, Tensor]
 """Codes of a weight, and their scale."""
+Prepare = Callable[[nn.Module, Mapping[str, nn.Module]], None]
+"""Takes a network, and its layers that are to be replaced."""
 
 
 class CodedLayer(nn.Module):
@@ -49,6 +51,7 @@ def replace_layers(
     keep: Collection[str] = (),
     attention: Collection[str] | None = None,
     later: Collection[str] | None = None,
+    prepare: Prepare | None = None,
 ) -> nn.Module:
     """Return a copy in eval mode whose layers of exactly `kinds` are what `make` returns for them.
 
@@ -56,27 +59,34 @@ def replace_layers(
     Attention is written out first, so that its projections are layers: that at the names of
     `attention`, by default all that computes what torch's does; so with layers of LATER and `later`.
     Layers that compute something else than their class, and those named in `keep`, stay. What stays in
-    float is recorded as left out; CompressionError where that is everything.
+    float is recorded as left out; CompressionError where that is everything. `prepare` is given the
+    copy, and its layers that are to be replaced, by name.
     """
     quantized, reached, kept = _reached(model, keep, attention, kinds)
     outside, holders = _outside_holders(quantized), holders_of(quantized)
     reasons: dict[int, str] = {}
-    made: dict[object, Any] = {}
+    chosen: dict[str, Weight] = {}
     for weight in reached:
         layer = weight.layer
         reason = "it was to stay" if _is_kept(weight, keep, later) else kept.get(id(weight.tensor))
         reason = reason or _reason(weight, kinds, verb, holders) or outside.get(layer)
         if reason:
             reasons[id(weight.tensor)] = reason
-            continue
+        else:
+            chosen[_owner(weight)] = weight
+    if not chosen:
+        found = "; ".join(f"{w.name}: {reasons[id(w.tensor)]}" for w in reached[:3])
+        raise CompressionError(f"{verb} found no layer to quantize: {found}")
+    if prepare is not None:
+        prepare(quantized, {name: weight.layer for name, weight in chosen.items()})
+    made: dict[object, Any] = {}
+    for name, weight in chosen.items():
+        layer = weight.layer
         kind = nn.Linear if isinstance(layer, nn.Embedding) else type(layer)
         twin = made.get(key := (id(weight.tensor), getattr(layer, "groups", 1), kind))
         if layer not in made:
             codes = None if twin is None else (twin.codes, twin.scale)
-            made[layer] = made[key] = make(layer, _owner(weight), codes)
-    if not made:
-        found = "; ".join(f"{w.name}: {reasons[id(w.tensor)]}" for w in reached[:3])
-        raise CompressionError(f"{verb} found no layer to quantize: {found}")
+            made[layer] = made[key] = make(layer, name, codes)
     return _put_in_place(quantized, made, reasons)
 
 

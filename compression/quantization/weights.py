@@ -1,12 +1,14 @@
 """Weight-only quantization: integer codes in memory and file, arithmetic in the network's dtype."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from compression.batches import run_batches
 from compression.errors import UnsupportedTypeError
 from compression.layers import CONVOLUTIONS, TRANSPOSED, filters, unfilters
 from compression.quantization.coded import (
@@ -15,7 +17,9 @@ from compression.quantization.coded import (
     WeightQuantizedRecurrent,
     without,
 )
-from compression.quantization.replacement import LATER, Codes, replace_layers
+from compression.quantization.hessians import Hessians
+from compression.quantization.replacement import LATER, Codes, Prepare, replace_layers
+from compression.training import Labelled
 
 # The last is the output projection of attention that stays whole: a linear layer that only its
 # parent's type hides.
@@ -83,6 +87,7 @@ def quantize_weights(
     *,
     num_bits: int = 8,
     group_size: int | None = None,
+    calibration: Tensor | Iterable[Any] | Labelled | None = None,
     keep: Collection[str] = (),
 ) -> nn.Module:
     """Return a copy whose layers hold weights as symmetric codes of 2 to 8 bits.
@@ -95,11 +100,44 @@ def quantize_weights(
     stays in float is listed by left_out: bilinear layers, recurrent cells, subclasses of layers, layers
     with hooks, and those whose dotted names are in `keep`. CompressionError where that is every layer.
 
+    With `calibration`, prepared inputs as quantize_static takes them, weights of linear layers and
+    convolutions are rounded so that outputs err least on these (GPTQ, Frantar et al. 2022,
+    arXiv:2210.17323), by the same scales. Else, and where no call reaches a layer, each is rounded to
+    the nearest code. CompressionError for inputs that the network cannot take.
+
     >>> small = quantize_weights(nn.Sequential(nn.Linear(64, 8)), num_bits=4, group_size=32)
     >>> small[0].codes.shape, small[0].scale.shape
     (torch.Size([8, 64]), torch.Size([8, 2]))
     """
-    return make_weights(model, num_bits=num_bits, group_size=group_size, keep=keep)
+    options: Any = {"num_bits": num_bits, "group_size": group_size}
+
+    def prepare(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+        round_layers(network, layers, calibration, **options)
+
+    return make_weights(
+        model, keep=keep, prepare=None if calibration is None else prepare, **options
+    )
+
+
+def round_layers(
+    network: nn.Module, layers: Mapping[str, nn.Module], calibration: Any, **options: Any
+) -> None:
+    """Round those `layers` of `network`, in place, that its calls on `calibration` reach."""
+    hessians = Hessians({name: layer for name, layer in layers.items() if type(layer) in KINDS})
+    hooks = [
+        layer.register_forward_pre_hook(partial(_look, hessians, name), with_kwargs=True)
+        for name, layer in hessians.layers.items()
+    ]
+    try:
+        run_batches(network, calibration, "calibration")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    hessians.put(hessians.rounded(**options))
+
+
+def _look(hessians: Hessians, name: str, _: nn.Module, args: Any, kwargs: Any) -> None:
+    hessians.see(name, args[0] if args else kwargs["input"])
 
 
 def make_weights(
@@ -110,6 +148,7 @@ def make_weights(
     keep: Collection[str] = (),
     attention: Collection[str] | None = None,
     later: Collection[str] | None = None,
+    prepare: Prepare | None = None,
 ) -> nn.Module:
     """Return what quantize_weights does, with the attention and LATER layers at these names alone."""
     options: Any = {"num_bits": num_bits, "group_size": group_size}
@@ -129,4 +168,5 @@ def make_weights(
         keep=keep,
         attention=attention,
         later=later,
+        prepare=prepare,
     )

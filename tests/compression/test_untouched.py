@@ -53,9 +53,9 @@ CALLS: dict[str, Verb] = {
     "quantize_aware": lambda m: c.quantize_aware(m, split(), RECIPE, images()),
     "quantize_dynamic": c.quantize_dynamic,
     "quantize_static": lambda m: c.quantize_static(
-        m, images(), equalization=True, bias_correction=True
+        m, images(), rounding="gptq", equalization=True, bias_correction=True
     ),
-    "quantize_weights": c.quantize_weights,
+    "quantize_weights": lambda m: c.quantize_weights(m, num_bits=4, calibration=images()),
     "recalibrate_batch_norm": lambda m: c.recalibrate_batch_norm(m, images()),
     "remove_channels": lambda m: c.remove_channels(m, images(1), macs=0.5, multiple_of=2),
     "remove_channels_softly": lambda m: c.remove_channels_softly(
