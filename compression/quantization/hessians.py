@@ -1,12 +1,13 @@
 """What GPTQ knows of a network: X^T X of each layer's inputs, collected while it is calibrated."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from compression.affine import QParams, choose_qparams, dequantize
+from compression.affine import QParams, choose_qparams, dequantize, quantize
+from compression.checks import is_whole
 from compression.errors import CompressionError
 from compression.layers import TRANSPOSED, filters, unfilters
 from compression.modes import in_own_precision
@@ -47,14 +48,16 @@ class Hessians:
             total += part
 
     def rounded(self, *, num_bits: int = 8, group_size: int | None = None) -> dict[str, Tensor]:
-        """Return the weights of each layer that was seen, as `filters` lays them out, rounded.
+        """Return the weights of each layer, as `filters` lays them out, rounded.
 
         They are symmetric codes times a scale per filter or per group, which are those that the weights
-        have themselves. CompressionError for inputs that were not finite.
+        have themselves; the nearest codes where nothing was seen. CompressionError for inputs that were
+        not finite.
         """
         axis = 0 if group_size is None else None
         found = {}
-        for name, hessian in self.found.items():
+        for name in dict.fromkeys(self.first.values()):
+            hessian = self.found.get(name, [])
             if not all(bool(part.isfinite().all()) for part in hessian):
                 raise CompressionError(
                     f"{name}: its inputs in calibration are NaN or infinite; calibrate on finite inputs"
@@ -62,7 +65,8 @@ class Hessians:
             layer = self.layers[name]
             weight = filters(layer.weight.detach().float(), layer)  # type: ignore[operator]
             qparams = choose_qparams(weight, num_bits=num_bits, axis=axis, group_size=group_size)
-            found[name] = dequantize(_codes(weight, hessian, qparams), qparams)
+            codes = _codes(weight, hessian, qparams) if hessian else quantize(weight, qparams)
+            found[name] = dequantize(codes, qparams)
         return found
 
     @torch.no_grad()
@@ -71,6 +75,16 @@ class Hessians:
         for name, rows in rounded.items():
             layer = self.layers[name]
             layer.weight.copy_(unfilters(rows, layer))  # type: ignore[operator]
+
+
+def check_rounding(rounding: object, weight_bits: object) -> None:
+    """Raise CompressionError for options that no rounding has."""
+    if rounding not in get_args(Rounding):
+        raise CompressionError(f"rounding must be nearest or gptq, found {rounding!r}")
+    if not is_whole(weight_bits) or not 2 <= weight_bits <= 8:  # type: ignore[operator]
+        raise CompressionError(
+            f"weight_bits must be a whole number from 2 to 8, found {weight_bits!r}"
+        )
 
 
 def _weight_of(layer: Any) -> object:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import chain, product
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,7 +22,7 @@ from compression.quantization.equalization import correct_bias, equalize, unshar
 from compression.quantization.fallback import OTHER
 from compression.quantization.fusion import fuse
 from compression.quantization.graph import plan_network
-from compression.quantization.hessians import Hessians, Rounding
+from compression.quantization.hessians import Hessians, Rounding, check_rounding
 from compression.quantization.layer import LAYERS
 from compression.quantization.plan import Float, Plan
 from compression.quantization.proof import Shown, trace_and_verify, trace_in_float32
@@ -70,6 +70,7 @@ def quantize_static(
     *,
     method: Method = "min-max",
     rounding: Rounding = "nearest",
+    weight_bits: int = 8,
     equalization: bool = False,
     bias_correction: bool = False,
     precision: Precision = "float32",
@@ -86,6 +87,8 @@ def quantize_static(
                      DataLoader, Dataset or split of them
     method           how ranges are chosen: "min-max", "percentile", "mse", "entropy" (calibration.py)
     rounding         of weights: "nearest", or "gptq", whose outputs err least on these inputs (gptq.py)
+    weight_bits      2 to 8: how many codes a weight has; of fewer than 8 they are spread over int8, for
+                     the same kernels and, entropy-coded, smaller files
     equalization     rescales channels between pairs of convolutions first (Nagel et al. 2019,
     bias_correction  takes out what rounding adds on average               arXiv:1906.04721)
     precision        "float32", or "bfloat16", in which calibration runs where the machine has it
@@ -106,9 +109,10 @@ def quantize_static(
     >>> quantize_static(net, torch.randn(16, 4))(torch.randn(3, 4)).shape
     torch.Size([3, 2])
     """
-    _check_rounding(rounding)
+    check_rounding(rounding, weight_bits)
+    rounds = rounding != "nearest" or weight_bits < 8
     folded, batches, shown = float_graph(model, calibration, method, fallback=fallback)
-    if equalization or bias_correction or rounding == "gptq":
+    if equalization or bias_correction or rounds:
         unshare_layers(folded)
     if equalization:
         equalize(folded)
@@ -117,13 +121,12 @@ def quantize_static(
     plan = plan_network(folded, fallback=fallback)
     # The correction of biases looks at every layer's input, rounded there or not.
     watched = None if bias_correction else plan.rounded
-    hessians = Hessians(_layers(folded) if rounding == "gptq" else {})
-    seen = observe(
-        folded, batches, keep=keep, precision=precision, names=watched, given=hessians.see
-    )
+    hessians = Hessians(_layers(folded) if rounds else {})
+    given = hessians.see if rounding == "gptq" else None
+    seen = observe(folded, batches, keep=keep, precision=precision, names=watched, given=given)
     check_observed(plan, seen)
     chosen = ranges({name: seen[name] for name in plan.rounded}, method)
-    rounded = hessians.rounded()
+    rounded = hessians.rounded(num_bits=weight_bits)
     if bias_correction:
         means, last = (
             _averages({name: getattr(found, field) for name, found in seen.items()})
@@ -135,13 +138,8 @@ def quantize_static(
     return planned_network(plan, qparams, shown, model).to(device_of(folded))
 
 
-def _check_rounding(rounding: object) -> None:
-    if rounding not in get_args(Rounding):
-        raise CompressionError(f"rounding must be nearest or gptq, found {rounding!r}")
-
-
 def _layers(folded: fx.GraphModule) -> dict[str, nn.Module]:
-    """Return the layers whose rounding has regard to their inputs, by the targets of their calls."""
+    """Return the layers that are rounded before they are built, by the targets of their calls."""
     return {name: m for name, m in folded.named_modules() if type(m) in LAYERS[:-1]}
 
 
