@@ -235,11 +235,11 @@ BASELINE = PEERS[0]
 DEPLOYED = Engine(
     "compression-int8",
     ".safetensors",
-    partial(_save, how=partial(_int8, fallback=True, bias_correction=True)),
+    partial(_save, how=partial(_int8, fallback=True, rounding="gptq")),
     partial(_executor, executor=None),
 )
 """What a user gets who names no executor, and leaves in float what has no integer arithmetic.
 
-Biases are corrected, as NNCF does unasked.
+Weights are rounded by GPTQ; NNCF corrects biases instead, unasked.
 """
 BY_NAME = {engine.name: engine for engine in (*ENGINES, DEPLOYED)}

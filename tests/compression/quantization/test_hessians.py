@@ -1,14 +1,15 @@
 """Networks whose weights are rounded by GPTQ: static INT8 and weights of few bits."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_small, regnet_y_400mf, shufflenet_v2_x0_5
+from torchvision.models import mobilenet_v3_small, shufflenet_v2_x0_5
 
-from compression import deploy, left_out, quantize_static, quantize_weights
+from compression import deploy, left_out, quantize_static, quantize_weights, save
 from compression.errors import CompressionError
 from compression.quantization import StaticQuantizedModel, hessians
 from compression.quantization.layer import QuantizedLayer
@@ -21,6 +22,8 @@ TOLERANCES = {
     "static": (-0.1, "activations err more than weights do, and their errors fall either way"),
 }
 """What GPTQ adds at least to the signal to noise of outputs."""
+LARGE = 10_000
+"""Weights of a network whose codes outweigh the tables that they are coded by."""
 
 
 def rows() -> nn.Module:
@@ -55,7 +58,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "clips": (volumes, (8, 2, 5, 6, 7)),
     "signals": (signals, (32, 3, 40)),
     "mobilenet_v3_small": (lambda: mobilenet_v3_small(num_classes=10), (32, 3, 32, 32)),
-    "regnet_y_400mf": (lambda: regnet_y_400mf(num_classes=10), (32, 3, 32, 32)),
     "shufflenet_v2_x0_5": (lambda: shufflenet_v2_x0_5(num_classes=10), (32, 3, 32, 32)),
 }
 
@@ -117,6 +119,27 @@ def test_biases_are_corrected_by_the_errors_that_are_left() -> None:
             (net(x) - wanted).mean(0).norm() for net in (corrected, quantize_static(network, x))
         )
         assert next(shifts) < next(shifts)
+
+
+@pytest.mark.parametrize(("weight_bits", "rounding"), [(2, "gptq"), (3, "nearest"), (5, "gptq")])
+def test_int8_of_few_bits_has_few_codes(
+    case: tuple[nn.Module, Tensor, Tensor], weight_bits: int, rounding: Any, tmp_path: Path
+) -> None:
+    network, calibration, others = case
+    small = quantize_static(
+        network, calibration[:8], weight_bits=weight_bits, rounding=rounding, bias_correction=True
+    )
+    for layer in coded(small):
+        if layer.codes.numel() > len(layer.codes):  # a ChannelScale has a weight per channel
+            assert len(layer.codes.unique()) <= 2**weight_bits - 1
+            assert layer.codes.abs().max() == 127
+    with torch.no_grad():
+        assert deploy(small, others[:2])(others[:2]).equal(small(others[:2]))
+    if sum(layer.codes.numel() for layer in coded(small)) < LARGE:
+        return
+    whole = quantize_static(network, calibration[:8])
+    sizes = (save(net, tmp_path / "net", entropy_coded=True) for net in (small, whole))
+    assert next(sizes) < next(sizes)
 
 
 def coded(network: StaticQuantizedModel) -> list[QuantizedLayer]:
@@ -207,6 +230,14 @@ def test_bad_calibration_is_named(calibration: Any, message: str) -> None:
         quantize_weights(rows(), num_bits=4, calibration=calibration)
 
 
-def test_another_rounding_is_named() -> None:
-    with pytest.raises(CompressionError, match="rounding must be nearest or gptq, found 'floor'"):
-        quantize_static(rows(), torch.randn(4, 16), rounding="floor")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounding": "floor"}, "rounding must be nearest or gptq, found 'floor'"),
+        ({"weight_bits": 1}, "weight_bits must be a whole number from 2 to 8, found 1"),
+        ({"weight_bits": 4.0}, "weight_bits must be a whole number from 2 to 8, found 4.0"),
+    ],
+)
+def test_bad_options_are_named_before_calibration(options: Any, message: str) -> None:
+    with pytest.raises(CompressionError, match=message):
+        quantize_static(rows(), iter([]), **options)
