@@ -118,7 +118,8 @@ def observe(
 ) -> dict[str, Activation]:
     """Return what each node of `network`, or those called `names`, did on `batches`.
 
-    X `precision` "bfloat16" the network runs in bfloat16 where machine and network can: the ends
+    `given` is called with the name of each module that is called, and its first input. With
+    `precision` "bfloat16" the network runs in bfloat16 where machine and network can: the ends
     are then off by about 2^-8 of themselves, one code. `keep` collects values and means besides the
     ends. CompressionError for inputs that the network cannot take.
     """

@@ -61,8 +61,8 @@ def _sampled(padded: Tensor, layer: Any, stride: Gaps, most: int) -> Tensor:
     windows = windows[_every(layer.dilation)]
     places = (len(windows), *windows.shape[2 : 2 + rank])
     count = int(torch.tensor(places).prod())
-    chosen = torch.arange(0, count, _step(count, most), device=padded.device)
-    image, *sides = torch.unravel_index(chosen, places)
+    chosen = torch.unravel_index(torch.arange(0, count, _step(count, most)), places)
+    image, *sides = (index.to(padded.device) for index in chosen)
     where: Any = (image, slice(None), *sides)
     return windows[where]
 
