@@ -18,7 +18,7 @@ from compression.integer import TritonModel, lower_triton
 from compression.integer.triton.config import DEFAULT
 from compression.integer.triton.launch import Launch
 from compression.nested import tensors_in
-from compression.quantization import quantize_static
+from compression.quantization import quantize_static, quantize_weights
 from compression.training import Recipe, Split, correct_images
 from compression.training.batches import Feed
 from tests.support import shaped_nets, structured_nets, transformer_nets
@@ -113,6 +113,17 @@ def test_static_int8_has_all_its_options_there(option: str) -> None:
     with pretend_cuda(), torch.no_grad():
         quantized = quantize_static(residual().to(CUDA), images().to(CUDA), **chosen)
         assert isinstance(quantized(images(4).to(CUDA)), OnCuda)
+
+
+@pytest.mark.parametrize("name", ["residual", "unet, transposed", "signals"])
+def test_weights_are_rounded_there(name: str) -> None:
+    """By GPTQ, of layers of each kind."""
+    network, inputs = (residual(), images()) if name == "residual" else shaped_nets.made(name)
+    with pretend_cuda(), torch.no_grad():
+        x = inputs.to(CUDA)
+        made = quantize_weights(network.eval().to(CUDA), num_bits=4, calibration=x)
+        assert all(isinstance(outputs, OnCuda) for outputs in tensors_in(made(x)))
+        assert all(isinstance(tensor, OnCuda) for tensor in made.state_dict().values())
 
 
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
