@@ -13,14 +13,13 @@ DAMPING = (0.01, 0.1, 1.0)
 """Parts of H's mean diagonal that are added to its diagonal, until it has a Cholesky factor."""
 BLOCK = 128
 """Columns after which those that are left are brought up to date."""
-
 EDGE = 2.0**-20
 """Of a range: a weight so near its end is the one that the range was chosen by."""
 
 
 @torch.no_grad()
 def gptq(weight: Tensor, hessian: Tensor, scale: Tensor, largest: int) -> Tensor:
-    """Return symmetric codes of `weight` (groups, filters, K), in its dtype, rounded with regard to H.
+    """Return symmetric codes of `weight` (groups, filters, K), in its dtype, that err little under H.
 
     `hessian` (groups, K, K) is X^T X; `scale` has the shape of `weight`; codes lie within `largest`
     of 0. The weight that a scale was chosen by keeps its code, so that the range stays what it is. No

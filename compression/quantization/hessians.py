@@ -54,7 +54,8 @@ class Hessians:
         have themselves; the nearest codes where nothing was seen. CompressionError for inputs that were
         not finite.
         """
-        axis = 0 if group_size is None else None
+        options: Any = {"num_bits": num_bits, "group_size": group_size}
+        options["axis"] = 0 if group_size is None else None
         found = {}
         for name in dict.fromkeys(self.first.values()):
             hessian = self.found.get(name, [])
@@ -64,7 +65,7 @@ class Hessians:
                 )
             layer = self.layers[name]
             weight = filters(layer.weight.detach().float(), layer)  # type: ignore[operator]
-            qparams = choose_qparams(weight, num_bits=num_bits, axis=axis, group_size=group_size)
+            qparams = choose_qparams(weight, name=f"{name}.weight".removeprefix("."), **options)
             codes = _codes(weight, hessian, qparams) if hessian else quantize(weight, qparams)
             found[name] = dequantize(codes, qparams)
         return found

@@ -230,6 +230,11 @@ def test_bad_calibration_is_named(calibration: Any, message: str) -> None:
         quantize_weights(rows(), num_bits=4, calibration=calibration)
 
 
+def test_a_group_size_is_checked() -> None:
+    with pytest.raises(CompressionError, match="group_size must be at least 1, found 0"):
+        quantize_weights(rows(), num_bits=4, group_size=0, calibration=torch.randn(4, 16))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
