@@ -45,7 +45,7 @@ class QParams:
 
     def __post_init__(self) -> None:
         """Refuse parameters that no tensor can be quantized with."""
-        _check_bits(self.num_bits)
+        check_bits(self.num_bits)
         _check_numbers(self.scale, self.zero_point)
         bad = ~(torch.isfinite(self.scale) & (self.scale > 0))
         if bad.any():
@@ -80,7 +80,7 @@ class QParams:
 
 def code_range(num_bits: int, *, symmetric: bool) -> tuple[int, int]:
     """Return the smallest and the largest code of `num_bits` (2 to 8)."""
-    _check_bits(num_bits)
+    check_bits(num_bits)
     largest = 2 ** (num_bits - 1) - 1
     return (-largest if symmetric else -largest - 1), largest
 
@@ -170,9 +170,10 @@ def dequantize(codes: Tensor, qparams: QParams) -> Tensor:
     return numbers.clamp_(-_LARGEST, _LARGEST) if qparams.overflows else numbers
 
 
-def _check_bits(num_bits: int) -> None:
+def check_bits(num_bits: int, name: str = "num_bits") -> None:
+    """Raise CompressionError for a number of bits, the option `name`, that codes cannot have."""
     if not is_whole(num_bits) or not 2 <= num_bits <= 8:
-        raise CompressionError(f"num_bits must be a whole number from 2 to 8, found {num_bits!r}")
+        raise CompressionError(f"{name} must be a whole number from 2 to 8, found {num_bits!r}")
 
 
 def _check_tensor(x: Tensor, name: str) -> None:

@@ -96,12 +96,11 @@ def correct_bias(
 ) -> int:
     """Take out, in place, what rounding the weights adds to each output channel on average.
 
-    `rounded` holds weights as `filters` lays them out, by layer, that are not rounded to the nearest.
-
     `means` holds the mean of each channel, dimension 1, of a node's value, by the node's name, and
     `last_means` that along its last dimension, a linear layer's channels. The correction of an output
     channel is - sum over inputs of (W_quantized - W) E[x] (their equation 17, with E[x] from
-    calibration; padding is ignored). Returns how many layers were corrected.
+    calibration; padding is ignored). `rounded` holds weights as `filters` lays them out, by layer,
+    that are not rounded to the nearest. Returns how many layers were corrected.
     """
     layers = dict(folded.named_modules())
     corrected = 0
@@ -113,7 +112,8 @@ def correct_bias(
         source = node.all_input_nodes[0].name
         mean = ((last_means if linear else None) or means)[source]
         weight = filters(layer.weight, layer)
-        error = rounded.get(str(node.target), _nearest(weight)) - weight
+        name = str(node.target)
+        error = (rounded[name] if name in rounded else _nearest(weight)) - weight
         error = error.flatten(2).sum(2) if error.ndim > 2 else error
         groups = getattr(layer, "groups", 1)
         inputs = mean.to(error.device).view(groups, 1, -1)

@@ -6,16 +6,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from compression.affine import QParams, choose_qparams, dequantize, quantize
-from compression.checks import is_whole
+from compression.affine import QParams, check_bits, choose_qparams, dequantize, quantize
 from compression.errors import CompressionError
-from compression.layers import TRANSPOSED, filters, unfilters
+from compression.layers import CONVOLUTIONS, TRANSPOSED, filters, unfilters
 from compression.modes import in_own_precision
 from compression.quantization.gptq import gptq
 from compression.quantization.patches import patches
 
 Rounding = Literal["nearest", "gptq"]
-
+KINDS = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)
+"""Layers whose filters are multiplied with patches of their inputs."""
 PER_EXAMPLE = 256
 """Windows that are looked at of each image, signal or row."""
 MOST_COLUMNS = 4608
@@ -78,14 +78,11 @@ class Hessians:
             layer.weight.copy_(unfilters(rows, layer))  # type: ignore[operator]
 
 
-def check_rounding(rounding: object, weight_bits: object) -> None:
+def check_rounding(rounding: str, weight_bits: int) -> None:
     """Raise CompressionError for options that no rounding has."""
     if rounding not in get_args(Rounding):
         raise CompressionError(f"rounding must be nearest or gptq, found {rounding!r}")
-    if not is_whole(weight_bits) or not 2 <= weight_bits <= 8:  # type: ignore[operator]
-        raise CompressionError(
-            f"weight_bits must be a whole number from 2 to 8, found {weight_bits!r}"
-        )
+    check_bits(weight_bits, "weight_bits")
 
 
 def _weight_of(layer: Any) -> object:

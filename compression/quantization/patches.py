@@ -1,5 +1,6 @@
 """What filters are multiplied with: the windows of a convolution, the rows of a linear layer."""
 
+import math
 from typing import Any
 
 import torch
@@ -29,8 +30,7 @@ def patches(layer: nn.Module, inputs: Tensor, most: int) -> Tensor:
         taps = tuple(range(-len(conv.kernel_size), 0))
         windows = _sampled(_stretched(conv, inputs), conv, (1,) * len(taps), most).flip(taps)
     else:
-        constant = conv.padding_mode == "zeros"
-        mode = "constant" if constant else conv.padding_mode
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         padded = F.pad(inputs, conv._reversed_padding_repeated_twice, mode=mode)
         windows = _sampled(padded, conv, conv.stride, most)
     return windows.unflatten(1, (conv.groups, -1)).flatten(2).transpose(0, 1)
@@ -60,7 +60,7 @@ def _sampled(padded: Tensor, layer: Any, stride: Gaps, most: int) -> Tensor:
         windows = windows.unfold(dim, dilation * (size - 1) + 1, gap)
     windows = windows[_every(layer.dilation)]
     places = (len(windows), *windows.shape[2 : 2 + rank])
-    count = int(torch.tensor(places).prod())
+    count = math.prod(places)
     chosen = torch.unravel_index(torch.arange(0, count, _step(count, most)), places)
     image, *sides = (index.to(padded.device) for index in chosen)
     where: Any = (image, slice(None), *sides)

@@ -22,8 +22,7 @@ from compression.quantization.equalization import correct_bias, equalize, unshar
 from compression.quantization.fallback import OTHER
 from compression.quantization.fusion import fuse
 from compression.quantization.graph import plan_network
-from compression.quantization.hessians import Hessians, Rounding, check_rounding
-from compression.quantization.layer import LAYERS
+from compression.quantization.hessians import KINDS, Hessians, Rounding, check_rounding
 from compression.quantization.plan import Float, Plan
 from compression.quantization.proof import Shown, trace_and_verify, trace_in_float32
 from compression.quantization.replacement import CodedLayer
@@ -139,8 +138,11 @@ def quantize_static(
 
 
 def _layers(folded: fx.GraphModule) -> dict[str, nn.Module]:
-    """Return the layers that are rounded before they are built, by the targets of their calls."""
-    return {name: m for name, m in folded.named_modules() if type(m) in LAYERS[:-1]}
+    """Return the layers that are rounded before they are built, by the targets of their calls.
+
+    A norm's scale per channel is none of them: it keeps 8 bits.
+    """
+    return {name: m for name, m in folded.named_modules() if type(m) in KINDS}
 
 
 def _averages(means: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from compression.affine import check_bits
 from compression.batches import run_batches
 from compression.errors import UnsupportedTypeError
 from compression.layers import CONVOLUTIONS, TRANSPOSED, filters, unfilters
@@ -109,18 +110,16 @@ def quantize_weights(
     >>> small[0].codes.shape, small[0].scale.shape
     (torch.Size([8, 64]), torch.Size([8, 2]))
     """
+    check_bits(num_bits)  # before calibration, which may take hours
     options: Any = {"num_bits": num_bits, "group_size": group_size}
-
-    def prepare(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-        round_layers(network, layers, calibration, **options)
-
+    prepare = partial(_round_layers, calibration=calibration, **options)
     return make_weights(
         model, keep=keep, prepare=None if calibration is None else prepare, **options
     )
 
 
-def round_layers(
-    network: nn.Module, layers: Mapping[str, nn.Module], calibration: Any, **options: Any
+def _round_layers(
+    network: nn.Module, layers: Mapping[str, nn.Module], *, calibration: Any, **options: Any
 ) -> None:
     """Round those `layers` of `network`, in place, that its calls on `calibration` reach."""
     hessians = Hessians({name: layer for name, layer in layers.items() if type(layer) in KINDS})
