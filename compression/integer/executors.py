@@ -51,7 +51,7 @@ _RECIPROCAL = (0.1, "it multiplies by a reciprocal scale, which moves more ties"
 _ROWS = (
     Executor(
         name="native", device="cpu", preferred=True,
-        about="C kernels that the machine's compiler builds once, for AVX-512 VNNI and for AMX",
+        about="C kernels that the machine's compiler builds once: AVX2, VNNI, AMX; ARM's dot products",
         missing=native.missing, lower=native.lower_native, tolerance=_EXACT,
         keep=partial(native.lower_native, keep=True), kernels=(native.KERNEL,),
     ),

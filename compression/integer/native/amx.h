@@ -3,6 +3,11 @@
    A tile of codes (panels.h) meets 16 groups of the weights as convolution.h packs them: the rows of a
    tile, 64 V bytes apart. The sums are those of VNNI, to the bit. */
 
+#if defined(WITHOUT_TILES)
+static int on_amx(const struct step *s, int images, int threads) { return 0; }
+static void convolution_amx(const struct step *s, const struct step *next, int images, int thread,
+                            int threads, uint8_t *scratch) {}
+#else
 /* What the tiles of a part's pixels are read from. */
 struct reading { const struct windows *windows; uint8_t *copies; };
 
@@ -153,6 +158,8 @@ static int on_amx(const struct step *s, int images, int threads) {
     if (groups < LEAST_GROUPS || pixels < (int64_t)LEAST_PIXELS * threads) return 0;
     return stretches(s) <= MOST_STRETCHES && stretches(s) + s->runs <= MOST_PIECES;
 }
+
+#endif
 
 /* Multiply on the registers from now on, where it is wanted and they are there; return whether. */
 int use_amx(int wanted) { return amx = wanted && may_use_tiles(); }

@@ -49,25 +49,19 @@ static void pack_keys(const struct step *s, const uint8_t *base, const int32_t *
 
 /* Values as [block of 64 channels][4 keys][channel][4]: four keys' bytes are interleaved. */
 static void pack_values(const struct step *s, const uint8_t *base, const int32_t *offsets, const struct group *g) {
-    const __m128i signs = _mm_set1_epi8((char)0x80);
     for (int block = 0; block < s->channels; block += BLOCK) {
         const int width = LANES * vectors_of(s->channels - block);
         for (int64_t first = 0; first < g->keys_64; first += 4)
             for (int c = 0; c < width; c += LANES) {
-                __m128i x[4];
-                const __mmask16 mask = lanes(s->channels, block + c);
-                for (int i = 0; i < 4; i++) {
-                    const __mmask16 held = first + i < s->plane ? mask : 0;
-                    const uint8_t *from = base + (held ? offsets[first + i] + block + c : 0);
-                    x[i] = _mm_xor_si128(_mm_maskz_loadu_epi8(held, from), signs);
+                uint8_t x[4][LANES] = {0};
+                const int left = s->channels - block - c;
+                for (int i = 0; i < 4 && first + i < s->plane; i++) {
+                    const uint8_t *from = base + offsets[first + i] + block + c;
+                    memcpy(x[i], from, left >= LANES ? LANES : left);
                 }
-                const __m128i low[2] = {_mm_unpacklo_epi8(x[0], x[1]), _mm_unpacklo_epi8(x[2], x[3])};
-                const __m128i high[2] = {_mm_unpackhi_epi8(x[0], x[1]), _mm_unpackhi_epi8(x[2], x[3])};
-                __m128i *y = (__m128i *)(g->values + block * g->keys_64 + first * width + c * 4);
-                _mm_storeu_si128(y, _mm_unpacklo_epi16(low[0], low[1]));
-                _mm_storeu_si128(y + 1, _mm_unpackhi_epi16(low[0], low[1]));
-                _mm_storeu_si128(y + 2, _mm_unpacklo_epi16(high[0], high[1]));
-                _mm_storeu_si128(y + 3, _mm_unpackhi_epi16(high[0], high[1]));
+                for (int i = 0; i < 4; i++)
+                    for (int l = 0; l < LANES; l++) x[i][l] ^= 0x80;
+                interleave_16(x, g->values + block * g->keys_64 + first * width + c * 4);
             }
     }
 }
@@ -97,8 +91,11 @@ INLINE __m512i table(__m512 places) {
 
 /* Its entries from 0 to LAST, for a test to compare. */
 void softmax_table(int32_t *entries) {
-    for (int i = 0; i <= LAST; i++)
-        entries[i] = _mm_cvtsi128_si32(_mm512_castsi512_si128(table(_mm512_set1_ps((float)i))));
+    for (int i = 0; i <= LAST; i++) {
+        int32_t alike[LANES];
+        _mm512_storeu_si512(alike, table(_mm512_set1_ps((float)i)));
+        entries[i] = alike[0];
+    }
 }
 
 /* Scores of row `row`, to which `mask` is added -> weights, 255 for the largest; return their sum. */
@@ -122,7 +119,7 @@ static int32_t shares_of(const struct step *s, const struct group *g, const int3
         const __m512 places = _mm512_min_ps(steps, _mm512_set1_ps((float)LAST));
         const __m512i found = _mm512_maskz_mov_epi32(lanes((int)s->plane, (int)j), table(nearest(places)));
         sum = _mm512_add_epi32(sum, found);
-        _mm_storeu_si128((__m128i *)(shares + j), _mm512_cvtepi32_epi8(found));
+        store_lowest_bytes(shares + j, 0xffff, found);
     }
     return _mm512_reduce_add_epi32(sum);
 }
@@ -144,8 +141,8 @@ static void mix(const struct step *s, const struct group *g, const int32_t *tota
                 const __m512 left = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, zero));
                 y[v] = _mm512_mul_ps(quotient(left, (float)totals[r]), ratio);
             }
-            const __m512i codes = _mm512_permutexvar_epi32(every_fourth(), encode(&bounds, y, V));
-            store_pixel((uint8_t *)s->output + outputs[r] + block, codes, 0, block_lanes(s->channels, block), V);
+            const __m512i codes = fourths_in_order(encode(&bounds, y, V));
+            store_part((uint8_t *)s->output + outputs[r] + block, codes, 0, block_lanes(s->channels, block), V);
         }
     }
 }

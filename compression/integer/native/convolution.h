@@ -4,17 +4,23 @@
    by side. Weights are packed as [slice of channels][run][group of 4 bytes][channel][4]: 64 channels,
    or those of some groups of a grouped convolution, which read a slice of the input, too. */
 
+/* Sums that stay in registers, and those of the weights, where a CPU needs them. */
+struct kept { __m512i sums[KEPT_PIXELS][KEPT_VECTORS], weights[KEPT_VECTORS]; };
+
 /* Four bytes of R pixels times V vectors of weights. */
-INLINE void products(const uint8_t *const *x, int64_t k, const int8_t *group,
-                     __m512i sums[ROWS][VECTORS], const int R, const int V) {
-    __m512i weights[VECTORS];
+INLINE void products(const uint8_t *const *x, int64_t k, const int8_t *group, struct kept *kept, const int R,
+                     const int V) {
+    __m512i weights[KEPT_VECTORS];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) weights[v] = _mm512_load_si512(group + 4 * LANES * v);
+    for (int v = 0; v < V; v++) {
+        weights[v] = _mm512_load_si512(group + 4 * LANES * v);
+        add_weights(&kept->weights[v], weights[v]);
+    }
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++) {
-        const __m512i codes = broadcast(x[r] + k);
+        const __m512i codes = as_multiplied(broadcast(x[r] + k));
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) dot(&sums[r][v], codes, weights[v]);
+        for (int v = 0; v < V; v++) dot_multiplied(&kept->sums[r][v], codes, weights[v]);
     }
 }
 
@@ -24,41 +30,84 @@ struct ahead { const int8_t *at, *end; int lines; };
 
 INLINE void ask(struct ahead *ahead) {
     for (int l = 0; l < ahead->lines && ahead->at < ahead->end; l++, ahead->at += LINE)
-        _mm_prefetch((const char *)ahead->at, _MM_HINT_T1);
+        __builtin_prefetch(ahead->at, 0, 2);
 }
 
 /* Few sums are made twice, of every other four bytes: each waits for the one before it. */
-INLINE void accumulate(const struct step *s, const struct band *band, const uint8_t *const *x,
-                       const int8_t *w, struct ahead *wanted, __m512i sums[ROWS][VECTORS],
-                       const int R, const int V) {
+INLINE void accumulate_kept(const struct step *s, const struct band *band, const uint8_t *const *x,
+                            const int8_t *w, int bytes, struct ahead *wanted, struct kept *kept, const int R,
+                            const int V) {
     struct ahead ahead = *wanted;
-    const int twice = R * V <= 8, bytes = 4 * LANES * V;
-    __m512i others[ROWS][VECTORS];
-#pragma GCC unroll 6
-    for (int r = 0; r < R; r++)
+    const int twice = R * V <= FEW_SUMS;
+    struct kept others;
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) others[r][v] = _mm512_setzero_si512();
+    for (int v = 0; v < V; v++) {
+        kept->weights[v] = others.weights[v] = _mm512_setzero_si512();
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) others.sums[r][v] = _mm512_setzero_si512();
+    }
     for (int run = band->first_run; run < band->first_run + band->runs; run++) {
         const int8_t *group = w + ((int64_t)run * s->groups + band->first_group) * bytes;
         int64_t k = s->run_offsets[run] + 4 * (int64_t)band->first_group;
         const int64_t end = k + 4 * (int64_t)band->groups;
         for (; twice && k + 4 < end; k += 8, group += 2 * bytes) {
-            products(x, k, group, sums, R, V);
+            products(x, k, group, kept, R, V);
             ask(&ahead);
-            products(x, k + 4, group + bytes, others, R, V);
+            products(x, k + 4, group + bytes, &others, R, V);
             ask(&ahead);
         }
         for (; k < end; k += 4, group += bytes) {
-            products(x, k, group, sums, R, V);
+            products(x, k, group, kept, R, V);
             ask(&ahead);
         }
     }
     *wanted = ahead;
-    if (!twice) return;
-#pragma GCC unroll 6
-    for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sums[r][v] = _mm512_add_epi32(sums[r][v], others[r][v]);
+    for (int v = 0; v < V; v++) {
+        if (twice) kept->weights[v] = _mm512_add_epi32(kept->weights[v], others.weights[v]);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) {
+            if (twice) kept->sums[r][v] = _mm512_add_epi32(kept->sums[r][v], others.sums[r][v]);
+            kept->sums[r][v] = with_weights(kept->sums[r][v], kept->weights[v]);
+        }
+    }
+}
+
+#if defined(KEPT_APART)
+/* A function for each number of pixels, where that of sums that are kept is small: tiles consist of them. */
+#define APART(R) \
+    case R: accumulate_kept(s, band, x, w, bytes, wanted, kept, R < KEPT_PIXELS ? R : KEPT_PIXELS, 1); break;
+static __attribute__((noinline)) void accumulate_apart(const struct step *s, const struct band *band,
+                                                       const uint8_t *const *x, const int8_t *w, int bytes,
+                                                       struct ahead *wanted, struct kept *kept, int R, int V) {
+    switch (R) { APART(1) APART(2) APART(3) APART(4) APART(5) APART(6) }
+}
+#define ACCUMULATE accumulate_apart
+#else
+#define ACCUMULATE accumulate_kept
+#endif
+
+/* Add the products of R pixels and V vectors of weights to their sums: as many at a time as are kept. */
+INLINE void accumulate(const struct step *s, const struct band *band, const uint8_t *const *x,
+                       const int8_t *w, struct ahead *wanted, __m512i sums[ROWS][VECTORS], const int R,
+                       const int V) {
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r += KEPT_PIXELS)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v += KEPT_VECTORS) {
+            const int rows = R - r < KEPT_PIXELS ? R - r : KEPT_PIXELS;
+            const int vectors = V - v < KEPT_VECTORS ? V - v : KEPT_VECTORS;
+            struct kept kept;
+#pragma GCC unroll 6
+            for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+                for (int j = 0; j < vectors; j++) kept.sums[i][j] = sums[r + i][v + j];
+            ACCUMULATE(s, band, x + r, w + 4 * LANES * v, 4 * LANES * V, wanted, &kept, rows, vectors);
+#pragma GCC unroll 6
+            for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+                for (int j = 0; j < vectors; j++) sums[r + i][v + j] = kept.sums[i][j];
+        }
 }
 
 /* R pixels from pixel `index` of the band on, across images, x V vectors of channels. */
@@ -76,7 +125,7 @@ INLINE void tile(const struct step *s, const struct band *band, int64_t index,
     }
     accumulate(s, band, x, slice->weights, ahead, sums, R, V);
     const struct ending ending = ending_of(s, slice, V);
-    finish_tile(&ending, at, sums, R, V);
+    FINISH(&ending, at, sums, R, V);
 }
 
 #define CASE(R, V) case 8 * R + V: tile(s, band, index, slice, ahead, R, V); break;

@@ -44,23 +44,38 @@ INLINE void finish_neighbours(const struct step *s, int64_t image, int64_t pixel
         _mm512_mask_storeu_epi8(output + at[p].output, mask, encode(&bounds, y[p], VECTORS));
 }
 
-/* What a column of a window adds to a pixel's sums. */
-INLINE void multiply_column(__m512i *sums, const __m512i *column, const int8_t *w, int tap) {
+#if defined(KEPT_APART)
+#define FINISH_PIXELS(P) case P: finish_neighbours(s, image, pixel, channel, block, sums, P); break;
+static __attribute__((noinline)) void neighbours_apart(const struct step *s, int64_t image, int64_t pixel,
+                                                       int channel, int block,
+                                                       __m512i sums[NEIGHBOURS][VECTORS], int P) {
+    switch (P) { FINISH_PIXELS(1) FINISH_PIXELS(2) FINISH_PIXELS(3) FINISH_PIXELS(4) }
+}
+#define FINISH_NEIGHBOURS neighbours_apart
+#else
+#define FINISH_NEIGHBOURS finish_neighbours
+#endif
+
+/* Sums of pixels that stay in registers, and those of a window's weights, where a CPU needs them. */
+struct columns { __m512i sums[NEIGHBOURS][KEPT_VECTORS], weights[KEPT_VECTORS]; };
+
+/* What a column of a window adds to the sums of pixel `p`, for the vectors from `first` on. */
+INLINE void multiply_column(struct columns *kept, const int p, const __m512i *column, const int8_t *w, int tap,
+                            const int first) {
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++)
-        dot(&sums[v], column[v], _mm512_load_si512(w + 4 * (BLOCK * tap + LANES * v)));
+    for (int v = 0; v < KEPT_VECTORS; v++) {
+        const __m512i weights = _mm512_load_si512(w + 4 * (BLOCK * tap + LANES * (first + v)));
+        if (p == 0) add_weights(&kept->weights[v], weights);
+        dot_multiplied(&kept->sums[p][v], as_multiplied(column[first + v]), weights);
+    }
 }
 
-/* P neighbouring pixels, S columns apart, of windows of W columns; S is 0 where they share none. */
-INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int channel,
-                       const int8_t *w, int block, const int P, const int W, const int S) {
-    const uint8_t *x = s->input + place_of(s, image, pixel).input + channel;
+/* The products of P neighbouring pixels, S columns apart, with windows of W columns; S is 0 where they share
+   none. */
+INLINE void multiply_neighbours(const struct step *s, const uint8_t *x, const int8_t *w,
+                                struct columns *kept, const int first, const int P, const int W, const int S) {
     const int64_t apart = P > 1 ? s->input_offsets[1] - s->input_offsets[0] : 0;
-    __m512i sums[NEIGHBOURS][VECTORS], column[VECTORS];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; p++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) sums[p][v] = _mm512_loadu_si512(s->bias + block + LANES * v);
+    __m512i column[VECTORS];
     for (int run = 0; run < s->runs; run += 4, w += 4 * BLOCK * W) {
         const uint8_t *rows[4];
 #pragma GCC unroll 4
@@ -71,16 +86,39 @@ INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int c
             interleave(rows, j * s->width, column);
 #pragma GCC unroll 4
             for (int p = 0; p < P; p++)
-                if (j >= p * S && j < p * S + W) multiply_column(sums[p], column, w, j - p * S);
+                if (j >= p * S && j < p * S + W) multiply_column(kept, p, column, w, j - p * S, first);
         }
 #pragma GCC unroll 4
         for (int p = 0; !S && p < P; p++)
             for (int tap = 0; tap < W; tap++) {
                 interleave(rows, p * apart + tap * s->width, column);
-                multiply_column(sums[p], column, w, tap);
+                multiply_column(kept, p, column, w, tap, first);
             }
     }
-    finish_neighbours(s, image, pixel, channel, block, sums, P);
+}
+
+INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int channel,
+                       const int8_t *w, int block, const int P, const int W, const int S) {
+    const uint8_t *x = s->input + place_of(s, image, pixel).input + channel;
+    __m512i sums[NEIGHBOURS][VECTORS];
+#pragma GCC unroll 4
+    for (int first = 0; first < VECTORS; first += KEPT_VECTORS) {
+        struct columns kept;
+#pragma GCC unroll 4
+        for (int v = 0; v < KEPT_VECTORS; v++) {
+            const __m512i bias = _mm512_loadu_si512(s->bias + block + LANES * (first + v));
+            kept.weights[v] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (int p = 0; p < P; p++) kept.sums[p][v] = bias;
+        }
+        multiply_neighbours(s, x, w, &kept, first, P, W, S);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < KEPT_VECTORS; v++)
+                sums[p][first + v] = with_weights(kept.sums[p][v], kept.weights[v]);
+    }
+    FINISH_NEIGHBOURS(s, image, pixel, channel, block, sums, P);
 }
 
 #define WINDOW(W, S)                                                                     \
@@ -118,7 +156,8 @@ static int is_affine(const struct step *s) {
    weight. */
 INLINE void scale_block(const struct step *s, const struct bounds *bounds, const struct place *at, int b,
                         int channel, const int P) {
-    const __m512i quads = _mm512_broadcast_i32x4(_mm_setr_epi32(0x80808000, 0x80808001, 0x80808002, 0x80808003));
+    const uint32_t quad[] = {0x80808000, 0x80808001, 0x80808002, 0x80808003};
+    const __m512i quads = broadcast_16(quad);
     const __mmask64 mask = block_lanes(s->channels, channel);
     __m512i weights[VECTORS], bias[VECTORS], places[VECTORS];
     __m512 factor[VECTORS], y[VECTORS];

@@ -12,16 +12,15 @@ struct table {
 
 /* 16 codes of 8 bits as numbers. */
 INLINE __m512 eight(const int8_t *codes, __mmask16 mask) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, codes)));
+    return _mm512_cvtepi32_ps(widened_signed(codes, mask));
 }
 
 /* 16 codes of 4 bits as numbers: those of even columns in the first 32 of 64 bits. A permutation looks up
    what a code is, by the lowest 4 bits of a lane. */
 INLINE __m512 four(const int8_t *codes) {
     const __m512i shifts = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
-    const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
-    const __m512i all = _mm512_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)codes));
-    return _mm512_permutexvar_ps(_mm512_srlv_epi32(all, shifts), numbers);
+    const __m512i all = broadcast_8(codes);
+    return nibble_numbers(_mm512_srlv_epi32(all, shifts));
 }
 
 /* y = a row of codes of `bits` times its scales. */
@@ -43,7 +42,7 @@ static void look_up(const int8_t *codes, const float *scale, float *y, int64_t c
 }
 
 INLINE void prefetch(const void *from, int64_t bytes) {
-    for (int64_t b = 0; b < bytes; b += 64) _mm_prefetch((const char *)from + b, _MM_HINT_T0);
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)from + b, 0, 3);
 }
 
 /* The rows of a table at the indices from `first` to `last`. 0: one of them lies outside of it. */

@@ -8,7 +8,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -20,13 +19,14 @@ from typing import Any
 
 from compression.atomic import write_atomically
 from compression.errors import CheckpointError, CompressionError
+from compression.integer.native.instructions import instructions
 from compression.integer.native.interface import check_interface
 from compression.paths import cache_folder
 
 log = logging.getLogger(__name__)
 
 FLAGS = (
-    "-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni",
+    "-O3", "-fno-math-errno",
     "-ffp-contract=off",  # a fused multiply-add would round once where the reference rounds twice
     "-fopenmp", "-shared", "-fPIC",
 )  # fmt: skip
@@ -40,16 +40,11 @@ SHA256_BYTES = 32
 def library() -> Any:
     """Return the compiled functions.
 
-    CompressionError where the CPU has no AVX-512 with VNNI, where no C compiler with OpenMP is found
-    ($CC, cc, gcc, clang), or what it says of the source. $COMPRESSION_CFLAGS adds flags.
+    CompressionError where the CPU has none of the instructions that they are written for, where no C
+    compiler with OpenMP is found ($CC, cc, gcc, clang), or what it says of the source.
+    $COMPRESSION_CFLAGS adds flags, $COMPRESSION_ISA chooses among a CPU's instructions.
     """
-    if platform.machine() not in ("x86_64", "AMD64"):
-        raise CompressionError(
-            f"the native executor needs an x86-64 CPU, found {platform.machine()}"
-        )
     compiled = _load()
-    if not compiled.supported():
-        raise CompressionError("the native executor needs a CPU with AVX-512 and VNNI")
     check_interface(compiled)
     compiled.use_amx(1)  # where there is none, nothing happens
     pointer, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -80,7 +75,7 @@ def missing() -> str | None:
 def _load() -> ctypes.CDLL:
     """Load the library from the cache, or compile it; without a cache that can be written, too."""
     sources = _sources()
-    flags = [*FLAGS, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
+    flags = [*FLAGS, *instructions().flags, *shlex.split(os.environ.get(MORE_FLAGS, ""))]
     parts = [part for path in sources for part in (path.name.encode(), path.read_bytes())]
     stem = f"native-{_short(*parts, *map(str.encode, flags))}"
     compiler = _compiler()

@@ -42,56 +42,54 @@ INLINE void multiply(float x, const __m512 *weights, __m512 *sums, const int V) 
     for (int v = 0; v < V; v++) sums[v] = _mm512_fmadd_ps(number, weights[v], sums[v]);
 }
 
-/* [input][output], a byte each. */
+/* [input][output], a byte each, of a block's V vectors of outputs. */
 INLINE const int8_t *bytes(const float *const *x, int64_t from, int64_t to, const int8_t *w,
-                           __m512 sums[TALL][VECTORS], const int R, const int V) {
+                           __m512 sums[TALL][VECTORS], const int R, const int N, const int V) {
     for (int64_t k = from; k < to; k++, w += LANES * V) {
         __m512 weights[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
-            const __m128i codes = _mm_loadu_si128((const __m128i *)(w + LANES * v));
-            weights[v] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+        for (int v = 0; v < N; v++) {
+            weights[v] = _mm512_cvtepi32_ps(widened_signed(w + LANES * v, 0xffff));
         }
 #pragma GCC unroll 4
-        for (int r = 0; r < R; r++) multiply(x[r][k], weights, sums[r], V);
+        for (int r = 0; r < R; r++) multiply(x[r][k], weights, sums[r], N);
     }
     return w;
 }
 
 /* [8 inputs][output], 4 bits each: a permutation looks up what a code is, by the lowest 4 of 32. */
 INLINE const int8_t *nibbles(const float *const *x, int64_t from, int64_t to, const int8_t *w,
-                             __m512 sums[TALL][VECTORS], const int R, const int V) {
-    const __m512 codes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+                             __m512 sums[TALL][VECTORS], const int R, const int N, const int V) {
     for (int64_t k = from; k < to; k += NIBBLES, w += 4 * LANES * V) {
         __m512i packed[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) packed[v] = _mm512_loadu_si512(w + 4 * LANES * v);
+        for (int v = 0; v < N; v++) packed[v] = _mm512_loadu_si512(w + 4 * LANES * v);
         const int64_t count = to - k < NIBBLES ? to - k : NIBBLES;
         for (int64_t j = 0; j < count; j++) {
             __m512 weights[VECTORS];
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) {
-                weights[v] = _mm512_permutexvar_ps(packed[v], codes);
+            for (int v = 0; v < N; v++) {
+                weights[v] = nibble_numbers(packed[v]);
                 packed[v] = _mm512_srli_epi32(packed[v], 4);
             }
 #pragma GCC unroll 4
-            for (int r = 0; r < R; r++) multiply(x[r][k + j], weights, sums[r], V);
+            for (int r = 0; r < R; r++) multiply(x[r][k + j], weights, sums[r], N);
         }
     }
     return w;
 }
 
 /* Real rows times codes, group by group of inputs that share a scale per output. */
-INLINE void real_tile(const struct linear *s, int64_t row, int64_t block, const int R, const int V,
-                      const enum form form) {
+INLINE void real_tile(const struct linear *s, int64_t row, int64_t block, const int first, const int R,
+                      const int N, const int V, const enum form form) {
     const float *x[TALL];
     __m512 totals[TALL][VECTORS];
-    const int64_t output = block * BLOCK, groups = (s->inputs + s->group - 1) / s->group;
-    const int8_t *w = s->weights + block * s->block_bytes;
-    const float *scale = s->scale + output * groups;
+    const int64_t output = block * BLOCK + LANES * first, groups = (s->inputs + s->group - 1) / s->group;
+    const int8_t *w = s->weights + block * s->block_bytes + (form == FOUR ? 4 : 1) * LANES * first;
+    const float *scale = s->scale + block * BLOCK * groups + LANES * first;
     for (int r = 0; r < R; r++) {
         x[r] = s->x + (row + r) * s->inputs;
-        for (int v = 0; v < V; v++) totals[r][v] = bias_of(s, output + LANES * v);
+        for (int v = 0; v < N; v++) totals[r][v] = bias_of(s, output + LANES * v);
     }
     for (int64_t from = 0; from < s->inputs; from += s->group, scale += BLOCK) {
         const int64_t to = from + s->group < s->inputs ? from + s->group : s->inputs;
@@ -99,47 +97,49 @@ INLINE void real_tile(const struct linear *s, int64_t row, int64_t block, const 
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) sums[r][v] = _mm512_setzero_ps();
-        w = form == EIGHT ? bytes(x, from, to, w, sums, R, V) : nibbles(x, from, to, w, sums, R, V);
+            for (int v = 0; v < N; v++) sums[r][v] = _mm512_setzero_ps();
+        w = form == EIGHT ? bytes(x, from, to, w, sums, R, N, V)
+                          : nibbles(x, from, to, w, sums, R, N, V);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++)
+            for (int v = 0; v < N; v++)
                 totals[r][v] = _mm512_fmadd_ps(sums[r][v], _mm512_loadu_ps(scale + LANES * v), totals[r][v]);
     }
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++)
+        for (int v = 0; v < N; v++)
             _mm512_mask_storeu_ps(s->y + (row + r) * s->outputs + output + LANES * v,
                                   outputs_of(s, output + LANES * v), totals[r][v]);
 }
 
 /* Codes times codes; the zero point times the weights' sums is taken off. */
-INLINE void code_tile(const struct linear *s, int64_t row, int64_t block, const int R, const int V) {
+INLINE void code_tile(const struct linear *s, int64_t row, int64_t block, const int first, const int R,
+                      const int N, const int V) {
     __m512i sums[TALL][VECTORS];
     const uint8_t *x = s->codes + row * s->stride;
-    const int64_t output = block * BLOCK;
-    const int8_t *w = s->weights + block * s->block_bytes;
+    const int64_t output = block * BLOCK + LANES * first;
+    const int8_t *w = s->weights + block * s->block_bytes + 4 * LANES * first;
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++)
-            sums[r][v] = _mm512_mullo_epi32(_mm512_set1_epi32(-s->zeros[row + r]),
+        for (int v = 0; v < N; v++)
+            sums[r][v] = _mm512_mullo_epi32(_mm512_set1_epi32(TAKEN_OFF - s->zeros[row + r]),
                                             _mm512_loadu_si512(s->sums + output + LANES * v));
     for (int64_t k = 0; k < s->stride; k += 4, w += 4 * LANES * V) {
         __m512i weights[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) weights[v] = _mm512_loadu_si512(w + 4 * LANES * v);
+        for (int v = 0; v < N; v++) weights[v] = _mm512_loadu_si512(w + 4 * LANES * v);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
-            const __m512i codes = broadcast(x + r * s->stride + k);
+            const __m512i codes = as_multiplied(broadcast(x + r * s->stride + k));
 #pragma GCC unroll 4
-            for (int v = 0; v < V; v++) dot(&sums[r][v], codes, weights[v]);
+            for (int v = 0; v < N; v++) dot_multiplied(&sums[r][v], codes, weights[v]);
         }
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; v++) {
+        for (int v = 0; v < N; v++) {
             const __m512 scale = _mm512_loadu_ps(s->scale + output + LANES * v);
             const __m512 step = _mm512_mul_ps(_mm512_set1_ps(s->steps[row + r]), scale);
             __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][v]), step);
@@ -151,8 +151,12 @@ INLINE void code_tile(const struct linear *s, int64_t row, int64_t block, const 
 
 INLINE void any_tile(const struct linear *s, int64_t row, int64_t block, const int R, const int V,
                      const enum form form) {
-    if (form == DYNAMIC) code_tile(s, row, block, R, V);
-    else real_tile(s, row, block, R, V, form);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v += KEPT_VECTORS) {
+        const int N = V - v < KEPT_VECTORS ? V - v : KEPT_VECTORS;
+        if (form == DYNAMIC) code_tile(s, row, block, v, R, N, V);
+        else real_tile(s, row, block, v, R, N, V, form);
+    }
 }
 
 #define LINEAR_CASE(R, V) case 8 * R + V: any_tile(s, row, block, R, V, form); break;
@@ -222,8 +226,7 @@ static void quantize_row(const struct linear *s, int64_t row) {
         __m512 code = _mm512_add_ps(nearest(v), zeros);
         code = _mm512_max_ps(_mm512_min_ps(code, _mm512_set1_ps(127)), _mm512_set1_ps(-128));
         const __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(code), _mm512_set1_epi32(128));
-        _mm_mask_storeu_epi8(codes + k, room >= LANES ? 0xffff : (1u << room) - 1,
-                             _mm512_cvtepi32_epi8(whole));
+        store_lowest_bytes(codes + k, room >= LANES ? 0xffff : (1u << room) - 1, whole);
     }
 }
 

@@ -100,7 +100,7 @@ class NativeWeightLinear(NativeLinear):
 
 
 class NativeDynamicLinear(NativeLinear):
-    """Rows quantized to 8 bits times codes of 8 bits on VNNI: what the layer computes, to the bit."""
+    """Rows quantized to 8 bits times codes of 8 bits: what the layer computes, to the bit."""
 
     def __init__(self, layer: DynamicQuantizedLinear) -> None:
         """Pack the codes."""

@@ -27,10 +27,10 @@ KERNEL = "native::vpdpbusd"
 
 
 class NativeModel(ExecutorModel):
-    """Runs int8 codes from the first layer to the last in one call, on AVX-512 with VNNI, and on AMX.
+    """Runs int8 codes from the first layer to the last in one call, on what instructions.py chooses.
 
-    `kernels_ran` counts, by the name KERNEL, the steps of the latest prediction that multiplied codes
-    on either, as the compiled code counts them: one for a layer, and some for one in groups.
+    `kernels_ran` counts, by the name KERNEL, the steps of the latest prediction that multiplied codes,
+    as the compiled code counts them: one for a layer, and some for one in groups.
     """
 
     def __init__(self, lowering: Lowering, inputs: list[int]) -> None:
@@ -99,8 +99,8 @@ def lower_native(
     """Return `model` for inputs shaped like `example`, any batch size, compiled for this machine.
 
     `keep` spares each value's memory, so that its codes can be looked at. UnsupportedTypeError names
-    a layer that has no kernel; CompressionError says what the machine lacks (a CPU with AVX-512 and
-    VNNI, a C compiler).
+    a layer that has no kernel; CompressionError says what the machine lacks (a CPU of
+    instructions.py, a C compiler).
     """
     tiles = bool(library().uses_amx())
     pack = partial(pack_filters, tiles=tiles)

@@ -52,7 +52,7 @@ static void norm(const struct step *s, int images, int thread, int threads) {
         int64_t sum, squares;
         row_sums(x, rest, s->channels, &sum, &squares);
         const float spread = (float)(s->channels * squares - sum * sum) + s->input_scale;
-        const __m512 inverse = _mm512_set1_ps(1.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(spread))));
+        const __m512 inverse = _mm512_set1_ps(1.0f / __builtin_sqrtf(spread));
         /* count code - sum, rounded once: the code's distance from a whole number near the mean is exact. */
         const __m512i centre = _mm512_set1_epi32((int32_t)(sum / s->channels));
         const __m512 left = _mm512_set1_ps((float)(sum % s->channels));

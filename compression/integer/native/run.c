@@ -17,12 +17,6 @@
 #include "lines.h"
 #include "attention.h"
 
-/* Whether this CPU runs what this file was compiled for. */
-int supported(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-}
-
 /* What interface.py compares: the fields of both structs, their bytes, and the numbers of names. */
 struct entry { const char *type, *name; int64_t number; };
 #define STEP_ENTRY(type, name) {#type, #name, offsetof(struct step, name)},

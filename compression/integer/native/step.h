@@ -3,11 +3,9 @@
    Codes are uint8, NHWC, in buffers with a border that holds the code of the real number 0, so that
    no step looks for an image's edge. `struct step` and the numbers stand in step.py and packing.py
    too: run.c exports tables of them, which interface.py compares when the library is loaded. */
-#include <immintrin.h>
+#include "vectors.h"
 #include <omp.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <string.h>
 
 enum { LANES = 16, ROWS = 6, VECTORS = 4, BLOCK = LANES * VECTORS, LAST = 1023, REST_BITS = 8 };
 
@@ -86,8 +84,6 @@ struct band { BAND_FIELDS(MEMBER) };
     X(float, value_ratio)
 struct step { STEP_FIELDS(MEMBER) };
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* Where pixel `index` of several images lies. */
 struct place { int64_t input, output, residual; };
 
@@ -124,13 +120,6 @@ INLINE __mmask64 block_lanes(int end, int channel) {
     const int left = end - channel;
     return left >= BLOCK ? ~0ull : (1ull << left) - 1;
 }
-
-INLINE __m512i widened(const uint8_t *codes, __mmask16 mask) {
-    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes));
-}
-
-/* Each rounded to a whole number, a tie to the even one. */
-INLINE __m512 nearest(__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 /* What the residual's codes are in units of the output: (code - zero) * ratio. */
 struct addend { __m512 ratio; __m512i zero; };

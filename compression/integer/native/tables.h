@@ -1,5 +1,4 @@
 /* Codes looked up or put elsewhere, as they are: 64 at a time where the CPU permutes bytes. */
-#define VBMI __attribute__((target("avx512vbmi")))
 
 /* Each code's entry of a table of 256. */
 static void look_up_each(const struct step *s, const uint8_t *table, int images, int thread, int threads) {
@@ -9,43 +8,6 @@ static void look_up_each(const struct step *s, const uint8_t *table, int images,
         uint8_t *y = (uint8_t *)s->output + at.output;
         for (int channel = 0; channel < s->channels; channel++) y[channel] = table[x[channel]];
     }
-}
-
-/* The same, 64 codes at a time: the table lies in four vectors. */
-VBMI static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
-    __m512i table[4];
-    for (int part = 0; part < 4; part++) table[part] = _mm512_loadu_si512(from + 64 * part);
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
-        const struct place at = place_of(s, on.image, on.pixel);
-        for (int channel = 0; channel < s->channels; channel += BLOCK) {
-            const __mmask64 mask = block_lanes(s->channels, channel);
-            const __m512i x = _mm512_maskz_loadu_epi8(mask, s->input + at.input + channel);
-            const __m512i low = _mm512_permutex2var_epi8(table[0], x, table[1]);
-            const __m512i high = _mm512_permutex2var_epi8(table[2], x, table[3]);
-            store_block(s, at, channel, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
-        }
-    }
-}
-
-static void look_up(const struct step *s, const uint8_t *table, int images, int thread, int threads) {
-    if (__builtin_cpu_supports("avx512vbmi")) look_up_64(s, table, images, thread, threads);
-    else look_up_each(s, table, images, thread, threads);
-}
-
-/* What depends on one code alone is a table, too. */
-static void map_codes(const struct step *s, int images, int thread, int threads) {
-    if (s->residual || s->real) {
-        pointwise(s, images, thread, threads, MAP);
-        return;
-    }
-    uint8_t table[256];
-    for (int code = 0; code < 256; code++) table[code] = (uint8_t)code;
-    for (int first = 0; first < 256; first += BLOCK) {
-        __m512 y[VECTORS];
-        map(s, _mm512_loadu_si512(table + first), y);
-        _mm512_storeu_si512(table + first, encode_block(s, y));
-    }
-    look_up(s, table, images, thread, threads);
 }
 
 /* Some channels' codes put elsewhere, one by one. */
@@ -78,6 +40,26 @@ static int in_two_spans(const int32_t *taps, int count, struct spans *spans) {
     return 1;
 }
 
+#if defined(__AVX512VNNI__)
+#define VBMI __attribute__((target("avx512vbmi")))
+static int permutes_bytes(void) { return __builtin_cpu_supports("avx512vbmi"); }
+
+/* The same, 64 codes at a time: the table lies in four vectors. */
+VBMI static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
+    __m512i table[4];
+    for (int part = 0; part < 4; part++) table[part] = _mm512_loadu_si512(from + 64 * part);
+    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+        const struct place at = place_of(s, on.image, on.pixel);
+        for (int channel = 0; channel < s->channels; channel += BLOCK) {
+            const __mmask64 mask = block_lanes(s->channels, channel);
+            const __m512i x = _mm512_maskz_loadu_epi8(mask, s->input + at.input + channel);
+            const __m512i low = _mm512_permutex2var_epi8(table[0], x, table[1]);
+            const __m512i high = _mm512_permutex2var_epi8(table[2], x, table[3]);
+            store_block(s, at, channel, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
+        }
+    }
+}
+
 VBMI static void gather_64(const struct step *s, const struct spans *spans, int channel, int images,
                            int thread, int threads) {
     const __m512i places = _mm512_loadu_si512(spans->places);
@@ -90,9 +72,39 @@ VBMI static void gather_64(const struct step *s, const struct spans *spans, int 
     }
 }
 
+#else
+static int permutes_bytes(void) { return 0; }
+static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
+    look_up_each(s, from, images, thread, threads);
+}
+static void gather_64(const struct step *s, const struct spans *spans, int channel, int images, int thread,
+                      int threads) {}
+#endif
+
+static void look_up(const struct step *s, const uint8_t *table, int images, int thread, int threads) {
+    if (permutes_bytes()) look_up_64(s, table, images, thread, threads);
+    else look_up_each(s, table, images, thread, threads);
+}
+
+/* What depends on one code alone is a table, too. */
+static void map_codes(const struct step *s, int images, int thread, int threads) {
+    if (s->residual || s->real) {
+        pointwise(s, images, thread, threads, MAP);
+        return;
+    }
+    uint8_t table[256];
+    for (int code = 0; code < 256; code++) table[code] = (uint8_t)code;
+    for (int first = 0; first < 256; first += BLOCK) {
+        __m512 y[VECTORS];
+        map(s, _mm512_loadu_si512(table + first), y);
+        _mm512_storeu_si512(table + first, encode_block(s, y));
+    }
+    look_up(s, table, images, thread, threads);
+}
+
 /* Codes put elsewhere: from the same taps of each pixel, or from others. */
 static void gather(const struct step *s, int images, int thread, int threads) {
-    const int alike = s->width == 0 && __builtin_cpu_supports("avx512vbmi");
+    const int alike = s->width == 0 && permutes_bytes();
     for (int channel = 0, count; channel < s->channels; channel += count) {
         const int left = s->channels - channel;
         struct spans spans;

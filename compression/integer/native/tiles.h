@@ -1,16 +1,5 @@
 /* Tiles of up to 6 pixels x 64 channels of sums, which stay in registers until they are stored. */
 
-/* In place, by assembly: GCC 12 copies and spills the sums of the intrinsic. */
-INLINE void dot(__m512i *sum, __m512i codes, __m512i weights) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(codes), "v"(weights));
-}
-
-INLINE __m512i broadcast(const uint8_t *codes) {
-    int32_t four;
-    memcpy(&four, codes, sizeof four);
-    return _mm512_set1_epi32(four);
-}
-
 /* Channels that read the same codes of each pixel, `input` bytes from its first. */
 struct slice { int channel, end; int64_t input; const int8_t *weights; };
 
@@ -29,24 +18,6 @@ INLINE void begin_tile(const struct step *s, const struct band *band, int64_t in
             at[r].residual = image * s->residual_stride + residual_offsets[first + r];
         }
     }
-}
-
-/* The codes of a pixel, `index` of those that a vector holds, to where V vectors of channels belong. */
-INLINE void store_pixel(uint8_t *y, __m512i codes, int index, __mmask64 mask, const int V) {
-    if (V > 2) _mm512_mask_storeu_epi8(y, mask, codes);
-    else if (V == 2)
-        _mm256_mask_storeu_epi8(y, (__mmask32)mask, index ? _mm512_extracti64x4_epi64(codes, 1)
-                                                          : _mm512_castsi512_si256(codes));
-    else
-        _mm_mask_storeu_epi8(y, (__mmask16)mask, index == 0 ? _mm512_castsi512_si128(codes)
-                                               : index == 1 ? _mm512_extracti32x4_epi32(codes, 1)
-                                               : index == 2 ? _mm512_extracti32x4_epi32(codes, 2)
-                                                            : _mm512_extracti32x4_epi32(codes, 3));
-}
-
-/* Which lanes hold the channels in order, where packing or grouped.h left every fourth side by side. */
-INLINE __m512i every_fourth(void) {
-    return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
 
 /* The sums of R pixels x V vectors of channels in units of the output. */
@@ -100,10 +71,10 @@ INLINE void store_tile(const struct ending *ending, const struct place *at, __m5
 #pragma GCC unroll 4
         for (int i = 0; i < some * V; i++) block[i] = y[r + i / V][i % V];
         const __m512i packed = encode(&ending->bounds, block, some * V);
-        const __m512i codes = _mm512_permutexvar_epi32(every_fourth(), packed);
+        const __m512i codes = fourths_in_order(packed);
 #pragma GCC unroll 4
         for (int i = 0; i < some; i++)
-            store_pixel((uint8_t *)ending->output + at[r + i].output, codes, i, ending->channels, V);
+            store_part((uint8_t *)ending->output + at[r + i].output, codes, i, ending->channels, V);
     }
 }
 
@@ -132,3 +103,18 @@ INLINE void finish_tile(const struct ending *ending, const struct place *at, __m
             _mm512_mask_storeu_ps((float *)ending->output + at[r].output + LANES * v,
                                   (__mmask16)(ending->channels >> LANES * v), y[r][v]);
 }
+
+#if defined(KEPT_APART)
+/* A function for all tiles of so many sums: they lie in memory anyway. */
+#define FINISH_CASE(R, V) case 8 * R + V: finish_tile(ending, at, sums, R, V); break;
+#define FINISH_CASES(V)                                                                 \
+    FINISH_CASE(1, V) FINISH_CASE(2, V) FINISH_CASE(3, V)                               \
+    FINISH_CASE(4, V) FINISH_CASE(5, V) FINISH_CASE(6, V)
+static __attribute__((noinline)) void finish_apart(const struct ending *ending, const struct place *at,
+                                                   __m512i sums[ROWS][VECTORS], int R, int V) {
+    switch (8 * R + V) { FINISH_CASES(1) FINISH_CASES(2) FINISH_CASES(3) FINISH_CASES(4) }
+}
+#define FINISH finish_apart
+#else
+#define FINISH finish_tile
+#endif

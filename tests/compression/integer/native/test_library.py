@@ -28,7 +28,7 @@ try:
 except CompressionError as error:
     print(error)
 """
-LOADS = "from compression.integer.native import library; print(library().supported())"
+LOADS = "from compression.integer.native import library; print(library().uses_amx())"
 
 
 class Counted:
