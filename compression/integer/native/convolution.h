@@ -76,11 +76,13 @@ INLINE void accumulate_kept(const struct step *s, const struct band *band, const
 #if defined(KEPT_APART)
 /* A function for each number of pixels, where that of sums that are kept is small: tiles consist of them. */
 #define APART(R) \
-    case R: accumulate_kept(s, band, x, w, bytes, wanted, kept, R < KEPT_PIXELS ? R : KEPT_PIXELS, 1); break;
+    case R: accumulate_kept(s, band, x, w, bytes, wanted, &own, R < KEPT_PIXELS ? R : KEPT_PIXELS, 1); break;
 static __attribute__((noinline)) void accumulate_apart(const struct step *s, const struct band *band,
                                                        const uint8_t *const *x, const int8_t *w, int bytes,
                                                        struct ahead *wanted, struct kept *kept, int R, int V) {
+    struct kept own = *kept; /* in registers: what is kept elsewhere might be the weights, for a compiler */
     switch (R) { APART(1) APART(2) APART(3) APART(4) APART(5) APART(6) }
+    *kept = own;
 }
 #define ACCUMULATE accumulate_apart
 #else

@@ -2,6 +2,7 @@
 
 import importlib
 import platform
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -17,6 +18,7 @@ from compression.quantization import quantize_static
 from tests.support import sanitized
 from tests.support.compared import assert_equal
 from tests.support.nets import images, residual
+from tests.support.places import ROOT
 from tests.support.shaped_nets import NETS, made
 
 chosen = importlib.import_module("compression.integer.native.instructions")
@@ -121,3 +123,9 @@ def test_what_this_machine_has_is_read() -> None:
         assert {"sse2", "fpu"} <= features()  # each x86-64 CPU has them
     else:
         assert features() <= frozenset().union(*FEATURES.values())
+
+
+def test_the_readmes_table_names_all() -> None:
+    readme = (ROOT / "compression" / "integer" / "README.md").read_text()
+    section = readme.partition("\n## The instructions\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| \w", section, re.MULTILINE)[1:] == list(FEATURES)
