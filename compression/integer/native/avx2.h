@@ -40,6 +40,8 @@ INLINE void _mm256_fourths_in_order(const part *from, part *to) {
     to[1] = _mm256_permutevar8x32_epi32(_mm256_unpackhi_epi32(from[0], from[1]), places);
 }
 
+static inline int permutes_bytes(void) { return 0; }
+
 /* Sums of so many pixels x vectors of channels stay in registers. */
 #if defined(__AVXVNNI__)
 enum { KEPT_PIXELS = 6, KEPT_VECTORS = 1, FEW_SUMS = 2 };

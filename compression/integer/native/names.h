@@ -15,36 +15,18 @@
 #define _mm512_adds_epi16 wide_adds_epi16
 #undef _mm512_and_si512
 #define _mm512_and_si512 wide_and_si512
-#undef _mm512_broadcast_i32x4
-#define _mm512_broadcast_i32x4 wide_broadcast_i32x4
-#undef _mm512_broadcastq_epi64
-#define _mm512_broadcastq_epi64 wide_broadcastq_epi64
 #undef _mm512_castps_si512
 #define _mm512_castps_si512 wide_castps_si512
 #undef _mm512_castsi512_ps
 #define _mm512_castsi512_ps wide_castsi512_ps
-#undef _mm512_castsi512_si128
-#define _mm512_castsi512_si128 wide_castsi512_si128
-#undef _mm512_castsi512_si256
-#define _mm512_castsi512_si256 wide_castsi512_si256
 #undef _mm512_cmp_ps_mask
 #define _mm512_cmp_ps_mask wide_cmp_ps_mask
-#undef _mm512_cvtepi32_epi8
-#define _mm512_cvtepi32_epi8 wide_cvtepi32_epi8
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps wide_cvtepi32_ps
-#undef _mm512_cvtepi8_epi32
-#define _mm512_cvtepi8_epi32 wide_cvtepi8_epi32
-#undef _mm512_cvtepu8_epi32
-#define _mm512_cvtepu8_epi32 wide_cvtepu8_epi32
 #undef _mm512_cvtps_epi32
 #define _mm512_cvtps_epi32 wide_cvtps_epi32
 #undef _mm512_div_ps
 #define _mm512_div_ps wide_div_ps
-#undef _mm512_extracti32x4_epi32
-#define _mm512_extracti32x4_epi32 wide_extracti32x4_epi32
-#undef _mm512_extracti64x4_epi64
-#define _mm512_extracti64x4_epi64 wide_extracti64x4_epi64
 #undef _mm512_fmadd_ps
 #define _mm512_fmadd_ps wide_fmadd_ps
 #undef _mm512_fmsub_ps
@@ -61,8 +43,6 @@
 #define _mm512_loadu_si512 wide_loadu_si512
 #undef _mm512_madd_epi16
 #define _mm512_madd_epi16 wide_madd_epi16
-#undef _mm512_mask_blend_epi8
-#define _mm512_mask_blend_epi8 wide_mask_blend_epi8
 #undef _mm512_mask_blend_ps
 #define _mm512_mask_blend_ps wide_mask_blend_ps
 #undef _mm512_mask_loadu_epi8
@@ -97,8 +77,6 @@
 #define _mm512_min_epi32 wide_min_epi32
 #undef _mm512_min_ps
 #define _mm512_min_ps wide_min_ps
-#undef _mm512_movepi8_mask
-#define _mm512_movepi8_mask wide_movepi8_mask
 #undef _mm512_mul_ps
 #define _mm512_mul_ps wide_mul_ps
 #undef _mm512_mullo_epi32
@@ -111,12 +89,8 @@
 #define _mm512_packus_epi16 wide_packus_epi16
 #undef _mm512_permutex2var_epi32
 #define _mm512_permutex2var_epi32 wide_permutex2var_epi32
-#undef _mm512_permutex2var_epi8
-#define _mm512_permutex2var_epi8 wide_permutex2var_epi8
 #undef _mm512_permutexvar_epi32
 #define _mm512_permutexvar_epi32 wide_permutexvar_epi32
-#undef _mm512_permutexvar_ps
-#define _mm512_permutexvar_ps wide_permutexvar_ps
 #undef _mm512_reduce_add_epi32
 #define _mm512_reduce_add_epi32 wide_reduce_add_epi32
 #undef _mm512_reduce_add_epi64
@@ -147,8 +121,6 @@
 #define _mm512_set1_ps wide_set1_ps
 #undef _mm512_setr_epi32
 #define _mm512_setr_epi32 wide_setr_epi32
-#undef _mm512_setr_ps
-#define _mm512_setr_ps wide_setr_ps
 #undef _mm512_setzero_ps
 #define _mm512_setzero_ps wide_setzero_ps
 #undef _mm512_setzero_si512

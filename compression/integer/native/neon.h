@@ -111,6 +111,19 @@ INLINE unsigned neon_bits_of(real_part x) {
     return vaddvq_u32(vandq_u32(vreinterpretq_u32_f32(x), vld1q_u32(bits)));
 }
 
+#define PERMUTED
+static inline int permutes_bytes(void) { return 1; }
+/* 16 bytes of 64 and 64 others, those at `places`. */
+INLINE part neon_of_two(const part *a, const part *b, part places) {
+    const uint8x16x4_t first = {{U8(a[0]), U8(a[1]), U8(a[2]), U8(a[3])}};
+    const uint8x16x4_t second = {{U8(b[0]), U8(b[1]), U8(b[2]), U8(b[3])}};
+    const uint8x16_t at = vandq_u8(U8(places), vdupq_n_u8(127));
+    return OF_U8(vqtbx4q_u8(vqtbl4q_u8(first, at), second, vsubq_u8(at, vdupq_n_u8(64))));
+}
+INLINE part neon_by_sign(part x, part low, part high) {
+    return OF_S8(vbslq_s8(vreinterpretq_u8_s8(vshrq_n_s8(S8(x), 7)), S8(high), S8(low)));
+}
+
 enum { KEPT_PIXELS = 6, KEPT_VECTORS = 1, FEW_SUMS = 2 };
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 INLINE part neon_dot(part sum, part codes, part weights) { return vusdotq_s32(sum, U8(codes), S8(weights)); }

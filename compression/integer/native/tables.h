@@ -40,12 +40,9 @@ static int in_two_spans(const int32_t *taps, int count, struct spans *spans) {
     return 1;
 }
 
-#if defined(__AVX512VNNI__)
-#define VBMI __attribute__((target("avx512vbmi")))
-static int permutes_bytes(void) { return __builtin_cpu_supports("avx512vbmi"); }
-
+#if defined(PERMUTED)
 /* The same, 64 codes at a time: the table lies in four vectors. */
-VBMI static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
+PERMUTED static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
     __m512i table[4];
     for (int part = 0; part < 4; part++) table[part] = _mm512_loadu_si512(from + 64 * part);
     for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
@@ -55,12 +52,12 @@ VBMI static void look_up_64(const struct step *s, const uint8_t *from, int image
             const __m512i x = _mm512_maskz_loadu_epi8(mask, s->input + at.input + channel);
             const __m512i low = _mm512_permutex2var_epi8(table[0], x, table[1]);
             const __m512i high = _mm512_permutex2var_epi8(table[2], x, table[3]);
-            store_block(s, at, channel, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
+            store_block(s, at, channel, by_sign(x, low, high));
         }
     }
 }
 
-VBMI static void gather_64(const struct step *s, const struct spans *spans, int channel, int images,
+PERMUTED static void gather_64(const struct step *s, const struct spans *spans, int channel, int images,
                            int thread, int threads) {
     const __m512i places = _mm512_loadu_si512(spans->places);
     for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
@@ -73,7 +70,6 @@ VBMI static void gather_64(const struct step *s, const struct spans *spans, int 
 }
 
 #else
-static int permutes_bytes(void) { return 0; }
 static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
     look_up_each(s, from, images, thread, threads);
 }

@@ -17,6 +17,15 @@ INLINE void dot(__m512i *sum, __m512i codes, __m512i weights) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(codes), "v"(weights));
 }
 
+/* Functions that permute bytes of two vectors, and whether they can be called. */
+#define PERMUTED __attribute__((target("avx512vbmi")))
+static inline int permutes_bytes(void) { return __builtin_cpu_supports("avx512vbmi"); }
+
+/* Of each byte, that of `low` or, where `x` is negative, that of `high`. */
+INLINE __m512i by_sign(__m512i x, __m512i low, __m512i high) {
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high);
+}
+
 /* Each rounded to a whole number, a tie to the even one. */
 INLINE __m512 nearest(__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 

@@ -153,6 +153,15 @@ INLINE reals_16 _mm512_scalef_ps(reals_16 x, reals_16 power) {
     return _mm512_mul_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 23)));
 }
 
+#if defined(PERMUTED)
+INLINE bytes_64 _mm512_permutex2var_epi8(bytes_64 a, bytes_64 places, bytes_64 b) {
+    EACH(bytes_64, PART(of_two)(a.of, b.of, places.of[i]))
+}
+INLINE bytes_64 by_sign(bytes_64 x, bytes_64 low, bytes_64 high) {
+    EACH(bytes_64, PART(by_sign)(x.of[i], low.of[i], high.of[i]))
+}
+#endif
+
 INLINE bytes_64 _mm512_permutexvar_epi32(bytes_64 places, bytes_64 x) {
     int32_t at[16], from[16], to[16];
     _mm512_storeu_si512(at, places);
