@@ -42,22 +42,20 @@ INLINE void multiply(float x, const __m512 *weights, __m512 *sums, const int V) 
     for (int v = 0; v < V; v++) sums[v] = _mm512_fmadd_ps(number, weights[v], sums[v]);
 }
 
-/* [input][output], a byte each, of a block's V vectors of outputs. */
+/* [input][output], a byte each: N vectors of the V that a block has. */
 INLINE const int8_t *bytes(const float *const *x, int64_t from, int64_t to, const int8_t *w,
                            __m512 sums[TALL][VECTORS], const int R, const int N, const int V) {
     for (int64_t k = from; k < to; k++, w += LANES * V) {
         __m512 weights[VECTORS];
 #pragma GCC unroll 4
-        for (int v = 0; v < N; v++) {
-            weights[v] = _mm512_cvtepi32_ps(widened_signed(w + LANES * v, 0xffff));
-        }
+        for (int v = 0; v < N; v++) weights[v] = _mm512_cvtepi32_ps(widened_signed(w + LANES * v, 0xffff));
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) multiply(x[r][k], weights, sums[r], N);
     }
     return w;
 }
 
-/* [8 inputs][output], 4 bits each: a permutation looks up what a code is, by the lowest 4 of 32. */
+/* [8 inputs][output], 4 bits each. */
 INLINE const int8_t *nibbles(const float *const *x, int64_t from, int64_t to, const int8_t *w,
                              __m512 sums[TALL][VECTORS], const int R, const int N, const int V) {
     for (int64_t k = from; k < to; k += NIBBLES, w += 4 * LANES * V) {
@@ -98,8 +96,7 @@ INLINE void real_tile(const struct linear *s, int64_t row, int64_t block, const 
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < N; v++) sums[r][v] = _mm512_setzero_ps();
-        w = form == EIGHT ? bytes(x, from, to, w, sums, R, N, V)
-                          : nibbles(x, from, to, w, sums, R, N, V);
+        w = form == EIGHT ? bytes(x, from, to, w, sums, R, N, V) : nibbles(x, from, to, w, sums, R, N, V);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
