@@ -97,6 +97,7 @@ INLINE void multiply_neighbours(const struct step *s, const uint8_t *x, const in
     }
 }
 
+/* P neighbouring pixels, as many vectors of channels at a time as are kept. */
 INLINE void neighbours(const struct step *s, int64_t image, int64_t pixel, int channel,
                        const int8_t *w, int block, const int P, const int W, const int S) {
     const uint8_t *x = s->input + place_of(s, image, pixel).input + channel;

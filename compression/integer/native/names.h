@@ -103,8 +103,6 @@
 #define _mm512_reduce_max_ps wide_reduce_max_ps
 #undef _mm512_reduce_min_ps
 #define _mm512_reduce_min_ps wide_reduce_min_ps
-#undef _mm512_roundscale_ps
-#define _mm512_roundscale_ps wide_roundscale_ps
 #undef _mm512_sad_epu8
 #define _mm512_sad_epu8 wide_sad_epu8
 #undef _mm512_scalef_ps

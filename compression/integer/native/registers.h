@@ -41,7 +41,8 @@ static int may_use_tiles(void) { return 1; }
 static void configure_tiles(void) {}
 static void release_tiles(void) {}
 
-#elif !defined(NO_TILES) && defined(__AVX512VNNI__) && defined(__linux__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#elif !defined(NO_TILES) && defined(__AVX512VNNI__) && defined(__linux__) && \
+    (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>

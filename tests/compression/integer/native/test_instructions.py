@@ -76,8 +76,7 @@ def test_layers_on_codes_are_computed(compiled: str) -> None:
 
 
 @needs_native
-def test_tables_and_gates_are_those_of_the_reference(compiled: str) -> None:
-    """deploy takes these kernels unasked, whichever instructions they are made of."""
+def test_deploy_takes_them_unasked(compiled: str) -> None:
     reference = quantize_static(residual(), images())
     deployed = deploy(reference, images())
     assert isinstance(deployed, NativeModel)
