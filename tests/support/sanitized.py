@@ -24,6 +24,7 @@ from compression.integer.native import (
     native_recurrent,
     packing,
     step,
+    team,
 )
 from compression.integer.steps import geometry
 from compression.quantization import quantize_dynamic, quantize_static, quantize_weights
@@ -61,7 +62,7 @@ def tighten(slack: int) -> None:
     replaced: list[tuple[Any, str, Any]] = [
         (geometry, "aligned", exact),
         (packing, "aligned", exact),
-        (model, "aligned", exact),
+        (team, "aligned", exact),
         (geometry, "SLACK", slack),
         (step, "BLOCK", packing.LANES - 1),
         (geometry.Buffers, "take", scribbled),

@@ -5,8 +5,8 @@
 
 #if defined(WITHOUT_TILES)
 static int on_amx(const struct step *s, int images, int threads) { return 0; }
-static void convolution_amx(const struct step *s, const struct step *next, int images, int thread,
-                            int threads, uint8_t *scratch) {}
+static void convolution_amx(const struct step *s, const struct following *next, int images,
+                            struct portion portion, uint8_t *scratch) {}
 #else
 /* What the tiles of a part's pixels are read from. */
 struct reading { const struct windows *windows; uint8_t *copies; };
@@ -130,9 +130,9 @@ static int together(const struct step *s, struct part part, int first) {
     return (int)(most < 1 ? 1 : most < left ? most : left);
 }
 
-static void convolution_amx(const struct step *s, const struct step *next, int images, int thread,
-                            int threads, uint8_t *scratch) {
-    const struct part part = part_of(s, images, thread, threads);
+static void convolution_amx(const struct step *s, const struct following *next, int images,
+                            struct portion portion, uint8_t *scratch) {
+    const struct part part = part_of(s, images, portion);
     const int64_t panels = (span_of(&s->bands[0], images, part).pixels + PANEL - 1) / PANEL;
     struct windows windows;
     const struct reading from = {&windows, scratch};
@@ -142,7 +142,7 @@ static void convolution_amx(const struct step *s, const struct step *next, int i
         count = together(s, part, first);
         const int last = first + count, channels = slice_of(s, last - 1).end - s->slice * first;
         const int64_t asks = panels < 2 ? 0 : panels * windows.count * ((channels + 2 * LANES - 1) / (2 * LANES));
-        struct ahead ahead = ahead_before(s, next, part, last, count, images, thread, threads, asks);
+        struct ahead ahead = ahead_before(s, next, part, last, count, images, asks);
         multiply_part(s, &from, images, part, first, last, &ahead);
     }
     release_tiles();

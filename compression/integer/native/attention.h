@@ -168,11 +168,11 @@ static void attend(const struct step *s, const struct group *g, int64_t image, i
 }
 
 /* Groups of queries attend to keys of their own: each thread takes whole groups. */
-static void attention(const struct step *s, int images, int thread, int threads, uint8_t *scratch) {
+static void attention(const struct step *s, int images, struct portion portion, uint8_t *scratch) {
     const struct group g = group_of(s, scratch);
     const int64_t groups = s->pixels / s->width, total = images * groups;
     if (amx) configure_tiles();
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+    for (int64_t i = before(total, portion.from); i < before(total, portion.to); i++) {
         const int64_t image = i / groups, group = i % groups;
         pack_keys(s, s->residual + image * s->residual_stride, s->residual_offsets + group * s->plane, &g);
         pack_values(s, s->value + image * s->value_stride, s->value_offsets + group * s->plane, &g);

@@ -183,10 +183,10 @@ INLINE void scale_block(const struct step *s, const struct bounds *bounds, const
     }
 }
 
-static void affine(const struct step *s, int images, int thread, int threads) {
+static void affine(const struct step *s, int images, struct portion portion) {
     const struct bounds bounds = bounds_of(s);
     const int blocks = (s->channels + BLOCK - 1) / BLOCK, last = s->channels < BLOCK ? 0 : s->channels - BLOCK;
-    for (struct share on = share_of(s, images, thread, threads); on.left;) {
+    for (struct share on = share_of(s, images, portion); on.left;) {
         struct place at[NEIGHBOURS];
         int P = 0;
         for (; P < NEIGHBOURS && on.left; P++, advance(s, &on)) at[P] = place_of(s, on.image, on.pixel);
@@ -198,16 +198,16 @@ static void affine(const struct step *s, int images, int thread, int threads) {
     }
 }
 
-static void depthwise(const struct step *s, int images, int thread, int threads) {
+static void depthwise(const struct step *s, int images, struct portion portion) {
     if (is_affine(s)) {
-        affine(s, images, thread, threads);
+        affine(s, images, portion);
         return;
     }
     const int stride = columns_apart(s), blocks = (s->channels + BLOCK - 1) / BLOCK;
     const int64_t tiles = (s->plane + NEIGHBOURS - 1) / NEIGHBOURS, rows = s->pixels / s->plane;
     const int64_t each = s->plane / tiles, more = s->plane % tiles; /* pixels of a tile */
     const int64_t total = images * rows * tiles, block_bytes = (int64_t)s->runs * s->groups * BLOCK;
-    const int64_t first = total * thread / threads, end = total * (thread + 1) / threads;
+    const int64_t first = before(total, portion.from), end = before(total, portion.to);
     int64_t tile = first % tiles, row = first / tiles % rows, image = first / tiles / rows;
     for (int64_t i = first; i < end; i++) {
         const int64_t a = tile * each + (tile < more ? tile : more);

@@ -48,8 +48,15 @@ def library() -> Any:
     check_interface(compiled)
     compiled.use_amx(1)  # where there is none, nothing happens
     pointer, number, small = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    compiled.run.argtypes = [pointer, number, *([pointer] * 3), *([number] * 5), small]
+    compiled.run.argtypes = [
+        pointer, number, *([pointer] * 3), *([number] * 5), pointer, small,
+    ]  # fmt: skip
     compiled.scratch_bytes.argtypes = [pointer, number]
+    compiled.team_numbers.argtypes = [number, small]
+    compiled.team_numbers.restype = number
+    compiled.divide_evenly.argtypes = [pointer, number, small]
+    compiled.move_edges.argtypes = [pointer, pointer, number, small, number]
+    compiled.divide_evenly.restype = compiled.move_edges.restype = None
     compiled.run.restype = compiled.scratch_bytes.restype = number
     compiled.linear_weights.argtypes = [pointer] * 5 + [number] * 4 + [small] * 2
     compiled.linear_weights.restype = None

@@ -16,9 +16,9 @@ from compression.integer.native.depthwise import pack_filters
 from compression.integer.native.library import library
 from compression.integer.native.neighbours import side_by_side
 from compression.integer.native.step import CStep, c_step
+from compression.integer.native.team import Team
 from compression.integer.shapes import shapes_and_moves
 from compression.integer.steps import Buffers, Layout, Lowering, Target
-from compression.integer.steps.geometry import aligned
 from compression.modes import ExecutorModel
 from compression.quantization import StaticQuantizedModel
 
@@ -49,7 +49,7 @@ class NativeModel(ExecutorModel):
         self._chunk = self._layout.buffers.images
         self._inputs, self._outputs = torch.Size(inputs), lowering.outputs
         self._scratch_each = int(self._library.scratch_bytes(self._steps, len(steps)))
-        self._scratch = aligned(0)
+        self._team: Team | None = None
         self._lock = threading.Lock()  # the memory is one prediction's at a time
 
     def forward(self, inputs: Tensor) -> Any:
@@ -65,12 +65,13 @@ class NativeModel(ExecutorModel):
         outputs = torch.empty(len(images), numbers, dtype=torch.float32, device="cpu")
         threads = torch.get_num_threads()
         with self._lock:
-            if self._scratch.numel() < threads * self._scratch_each:
-                self._scratch = aligned(threads * self._scratch_each)
+            if self._team is None or self._team.threads != threads:
+                self._team = Team(self._library, len(self._steps), threads, self._scratch_each)
+            team = self._team
             layers = self._library.run(
                 self._steps, len(self._steps), images.data_ptr(), outputs.data_ptr(),
-                self._scratch.data_ptr(), self._scratch_each, len(images), self._chunk,
-                self._inputs.numel(), numbers, threads,
+                team.scratch.data_ptr(), self._scratch_each, len(images), self._chunk,
+                self._inputs.numel(), numbers, team.memory.data_ptr(), threads,
             )  # fmt: skip
         self.__dict__["kernels_ran"] = {KERNEL: layers}  # torch's own way of setting it is slow
         return self._outputs.structured(outputs)

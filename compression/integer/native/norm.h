@@ -44,9 +44,9 @@ INLINE void row_sums(const uint8_t *x, const uint8_t *rest, int channels, int64_
     *squares = (lane_sum(of_codes) << 2 * bits) + (lane_sum(mixed) << (bits + 1)) + lane_sum(of_rests);
 }
 
-static void norm(const struct step *s, int images, int thread, int threads) {
+static void norm(const struct step *s, int images, struct portion portion) {
     const __m512 count = _mm512_set1_ps((float)s->channels);
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *x = s->input + at.input, *rest = s->residual ? s->residual + at.residual : NULL;
         int64_t sum, squares;

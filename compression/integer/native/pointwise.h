@@ -1,8 +1,8 @@
 /* What multiplies no matrices: one pixel's channels at a time. */
 
 /* The largest code of a window, 64 channels at a time. */
-static void maximum(const struct step *s, int images, int thread, int threads) {
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+static void maximum(const struct step *s, int images, struct portion portion) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const __mmask64 mask = block_lanes(s->channels, channel);
@@ -70,8 +70,8 @@ INLINE void product(const struct step *s, __m512i codes, __m512i others, __m512 
     }
 }
 
-INLINE void pointwise(const struct step *s, int images, int thread, int threads, const int kind) {
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+INLINE void pointwise(const struct step *s, int images, struct portion portion, const int kind) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const uint8_t *x = s->input + at.input + channel;
@@ -89,10 +89,10 @@ INLINE void pointwise(const struct step *s, int images, int thread, int threads,
 
 /* Four neighbours, times weights in units of 2^-11 by column and by row: exact before it is scaled.
    `bias` holds those of each column, left and right, and then those of each row, above and below. */
-static void interpolation(const struct step *s, int images, int thread, int threads) {
+static void interpolation(const struct step *s, int images, struct portion portion) {
     const __m512i start = _mm512_set1_epi32(-s->input_zero * (1 << 22));
     const __m512 unit = _mm512_set1_ps(1.0f / (1 << 22)), scale = _mm512_set1_ps(s->input_scale);
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         const int32_t *column = s->bias + 2 * (on.pixel % s->width);
         const int32_t *row = s->bias + 2 * (s->width + on.pixel / s->width);

@@ -45,10 +45,10 @@ INLINE void quantize_many(const struct step *s, const float *x, uint8_t *y) {
         }
 }
 
-static void quantize(const struct step *s, const float *input, int images, int thread, int threads) {
+static void quantize(const struct step *s, const float *input, int images, struct portion portion) {
     const int64_t height = s->pixels / s->width, total = images * height;
     const struct squeeze squeeze = squeeze_of(s->channels < 4 ? s->channels : 4);
-    for (int64_t i = total * thread / threads; i < total * (thread + 1) / threads; i++) {
+    for (int64_t i = before(total, portion.from); i < before(total, portion.to); i++) {
         const int64_t image = i / height, first = i % height * s->width;
         const float *x = input + image * s->channels * s->plane + first;
         uint8_t *y = (uint8_t *)s->output + image * s->output_stride + s->output_offsets[first];

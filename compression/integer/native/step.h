@@ -95,14 +95,21 @@ INLINE struct place place_of(const struct step *s, int64_t image, int64_t pixel)
     };
 }
 
+/* What a thread takes of a step that so many threads share: of WHOLE parts, those from `from` to `to`. */
+enum { WHOLE = 1 << 20 };
+struct portion { int64_t from, to; int threads; };
+
+/* How many of `total` lie before so many parts. */
+INLINE int64_t before(int64_t total, int64_t parts) { return (total * parts + WHOLE / 2) / WHOLE; }
+
 /* A thread's share of several images' pixels, and where it is: a division per pixel would take longer
    than what many steps do with one. */
 struct share { int64_t left, image, pixel; };
 
-INLINE struct share share_of(const struct step *s, int images, int thread, int threads) {
-    const int64_t total = (int64_t)images * s->pixels, first = total * thread / threads;
+INLINE struct share share_of(const struct step *s, int images, struct portion portion) {
+    const int64_t total = (int64_t)images * s->pixels, first = before(total, portion.from);
     if (!total) return (struct share){0, 0, 0};
-    return (struct share){total * (thread + 1) / threads - first, first / s->pixels, first % s->pixels};
+    return (struct share){before(total, portion.to) - first, first / s->pixels, first % s->pixels};
 }
 
 INLINE void advance(const struct step *s, struct share *on) {

@@ -10,10 +10,10 @@ INLINE __m512 round_off(const struct step *s, __m512 *y) {
     return left;
 }
 
-static void add_up(const struct step *s, int images, int thread, int threads) {
+static void add_up(const struct step *s, int images, struct portion portion) {
     const struct addend last = {_mm512_set1_ps(s->value_ratio), _mm512_set1_epi32(s->value_zero)};
     const struct bounds about = bounds_about(s, s->rest_zero);
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *third = s->value ? s->value + on.image * s->value_stride + s->value_offsets[on.pixel] : NULL;
         uint8_t *rest = s->rest ? (uint8_t *)s->rest + on.image * s->rest_stride + s->rest_offsets[on.pixel] : NULL;

@@ -1,8 +1,8 @@
 /* Codes looked up or put elsewhere, as they are: 64 at a time where the CPU permutes bytes. */
 
 /* Each code's entry of a table of 256. */
-static void look_up_each(const struct step *s, const uint8_t *table, int images, int thread, int threads) {
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+static void look_up_each(const struct step *s, const uint8_t *table, int images, struct portion portion) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *x = s->input + at.input;
         uint8_t *y = (uint8_t *)s->output + at.output;
@@ -11,8 +11,8 @@ static void look_up_each(const struct step *s, const uint8_t *table, int images,
 }
 
 /* Some channels' codes put elsewhere, one by one. */
-static void gather_each(const struct step *s, int first, int end, int images, int thread, int threads) {
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+static void gather_each(const struct step *s, int first, int end, int images, struct portion portion) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         const int32_t *taps = s->run_offsets + on.pixel * s->width;
         const uint8_t *x = s->input + at.input;
@@ -42,10 +42,10 @@ static int in_two_spans(const int32_t *taps, int count, struct spans *spans) {
 
 #if defined(PERMUTED)
 /* The same, 64 codes at a time: the table lies in four vectors. */
-PERMUTED static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
+PERMUTED static void look_up_64(const struct step *s, const uint8_t *from, int images, struct portion portion) {
     __m512i table[4];
     for (int part = 0; part < 4; part++) table[part] = _mm512_loadu_si512(from + 64 * part);
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         for (int channel = 0; channel < s->channels; channel += BLOCK) {
             const __mmask64 mask = block_lanes(s->channels, channel);
@@ -58,9 +58,9 @@ PERMUTED static void look_up_64(const struct step *s, const uint8_t *from, int i
 }
 
 PERMUTED static void gather_64(const struct step *s, const struct spans *spans, int channel, int images,
-                           int thread, int threads) {
+                               struct portion portion) {
     const __m512i places = _mm512_loadu_si512(spans->places);
-    for (struct share on = share_of(s, images, thread, threads); on.left; advance(s, &on)) {
+    for (struct share on = share_of(s, images, portion); on.left; advance(s, &on)) {
         const struct place at = place_of(s, on.image, on.pixel);
         const uint8_t *x = s->input + at.input;
         const __m512i a = _mm512_maskz_loadu_epi8(spans->of_first, x + spans->first);
@@ -70,22 +70,22 @@ PERMUTED static void gather_64(const struct step *s, const struct spans *spans, 
 }
 
 #else
-static void look_up_64(const struct step *s, const uint8_t *from, int images, int thread, int threads) {
-    look_up_each(s, from, images, thread, threads);
+static void look_up_64(const struct step *s, const uint8_t *from, int images, struct portion portion) {
+    look_up_each(s, from, images, portion);
 }
-static void gather_64(const struct step *s, const struct spans *spans, int channel, int images, int thread,
-                      int threads) {}
+static void gather_64(const struct step *s, const struct spans *spans, int channel, int images,
+                      struct portion portion) {}
 #endif
 
-static void look_up(const struct step *s, const uint8_t *table, int images, int thread, int threads) {
-    if (permutes_bytes()) look_up_64(s, table, images, thread, threads);
-    else look_up_each(s, table, images, thread, threads);
+static void look_up(const struct step *s, const uint8_t *table, int images, struct portion portion) {
+    if (permutes_bytes()) look_up_64(s, table, images, portion);
+    else look_up_each(s, table, images, portion);
 }
 
 /* What depends on one code alone is a table, too. */
-static void map_codes(const struct step *s, int images, int thread, int threads) {
+static void map_codes(const struct step *s, int images, struct portion portion) {
     if (s->residual || s->real) {
-        pointwise(s, images, thread, threads, MAP);
+        pointwise(s, images, portion, MAP);
         return;
     }
     uint8_t table[256];
@@ -95,18 +95,18 @@ static void map_codes(const struct step *s, int images, int thread, int threads)
         map(s, _mm512_loadu_si512(table + first), y);
         _mm512_storeu_si512(table + first, encode_block(s, y));
     }
-    look_up(s, table, images, thread, threads);
+    look_up(s, table, images, portion);
 }
 
 /* Codes put elsewhere: from the same taps of each pixel, or from others. */
-static void gather(const struct step *s, int images, int thread, int threads) {
+static void gather(const struct step *s, int images, struct portion portion) {
     const int alike = s->width == 0 && permutes_bytes();
     for (int channel = 0, count; channel < s->channels; channel += count) {
         const int left = s->channels - channel;
         struct spans spans;
         count = !alike ? left : left < BLOCK ? left : BLOCK;
         if (alike && in_two_spans(s->run_offsets + channel, count, &spans))
-            gather_64(s, &spans, channel, images, thread, threads);
-        else gather_each(s, channel, channel + count, images, thread, threads);
+            gather_64(s, &spans, channel, images, portion);
+        else gather_each(s, channel, channel + count, images, portion);
     }
 }

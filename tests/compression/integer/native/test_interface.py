@@ -55,7 +55,7 @@ def test_a_changed_struct_is_refused_by_name(
     (sources / "step.h").write_text(other)
     # The tables alone: the kernels would not compile, and take seconds where they do.
     run = re.sub(r'#include "(?!step)\w+\.h"', "", (sources / "run.c").read_text())
-    (sources / "run.c").write_text(run[: run.index("static void take")])
+    (sources / "run.c").write_text(run[: run.index("/* A step on the images from")])
     monkeypatch.setattr(built, "__file__", str(sources / "library.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(built.MORE_FLAGS, "-O0 -w")
