@@ -15,6 +15,8 @@ from compression.quantization import (
     DynamicQuantizedLinear,
     DynamicQuantizedRecurrent,
     StaticQuantizedModel,
+    WeightQuantizedLayer,
+    WeightQuantizedRecurrent,
 )
 from compression.training import example_of
 
@@ -29,6 +31,10 @@ SLOW = (
 SLOW_LAYERS = (
     "no integer kernels here run layers of quantize_dynamic ({}): they predict the same, slower than "
     "in float32"
+)
+REAL_LAYERS = (
+    "no integer kernels here unpack the weights of quantize_weights ({}): they are real numbers, with "
+    "float32's time and memory"
 )
 
 
@@ -50,7 +56,8 @@ def deploy(
     excepted, is dequantized once, convolutions too, and takes the memory of real numbers. The example
     of such a network may be a tuple of inputs. Other networks come back as they are.
     CompressionError for an executor that is unknown, is not there or cannot run the model, and for an
-    example that the model cannot take.
+    example that the model cannot take. Where the machine lacks what a faster executor needs (a C
+    compiler), a RuntimeWarning says so.
 
     What is returned has predicted the example as the reference executor does, within the tolerance of
     its row in EXECUTORS, or layer by layer. An executor that does not is left out with a RuntimeWarning
@@ -70,7 +77,7 @@ def deploy(
         return model
     known = images_first(model, example)
     verification = Verification(known, example if verify else example[:1])
-    left_out, refusals = list[str](), list[str]()
+    left_out, refusals, lacked = list[str](), list[str](), list[str]()
     for name in _candidates(executor, place):
         try:
             lowered, reason = try_executor(name, known, example, verification if verify else None)
@@ -79,6 +86,7 @@ def deploy(
                 raise
             log.info("not on the %s executor: %s", name, error)
             refusals.append(str(error))
+            lacked += [reason] if (reason := lacking(name)) else []
             continue
         if reason is None:
             break
@@ -89,8 +97,8 @@ def deploy(
             warnings.warn(
                 SLOW.format("; ".join(dict.fromkeys(refusals))), RuntimeWarning, stacklevel=2
             )
-    if left_out:
-        message = f"{'; '.join(left_out)}: the {name} executor runs instead"
+    if told := left_out if name == "reference" else [*lacked, *left_out]:
+        message = f"{'; '.join(told)}: the {name} executor runs instead"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     return lowered
 
@@ -102,13 +110,24 @@ def _deploy_layers(
     if executor is not None and reason:
         raise CompressionError(reason)
     lowered, wrong = lower_layers(model, example, verify=verify)
-    kinds = DynamicQuantizedLinear | DynamicQuantizedRecurrent
-    if reason and any(isinstance(layer, kinds) for layer in lowered.modules()):
-        warnings.warn(SLOW_LAYERS.format(reason), RuntimeWarning, stacklevel=3)
+    if reason and (message := _without_kernels(model)):
+        warnings.warn(message.format(reason), RuntimeWarning, stacklevel=3)
     if wrong:
         message = f"{'; '.join(wrong)}: it runs as it was quantized instead"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     return lowered
+
+
+def _without_kernels(model: nn.Module) -> str | None:
+    """Return what is to be said of layers that would run on kernels, None where there are none."""
+    layers = list(model.modules())
+    if any(isinstance(n, DynamicQuantizedLinear | DynamicQuantizedRecurrent) for n in layers):
+        return SLOW_LAYERS
+    recurrent = any(isinstance(n, WeightQuantizedRecurrent) for n in layers)
+    linear = (
+        n for n in layers if isinstance(n, WeightQuantizedLayer) and type(n.layer) is nn.Linear
+    )
+    return REAL_LAYERS if recurrent or any(linear) else None
 
 
 def check_example(model: nn.Module, example: Any) -> None:

@@ -111,7 +111,7 @@ static void take_images(const struct prediction *of, struct queue queue, struct 
 #pragma omp barrier
 }
 
-/* Whether each thread takes images of its own, and waits for none: where none gets many more. */
+/* Whether threads take whole images, and wait for one another at few steps: where none has many more. */
 static int takes_whole_images(int images, int threads) {
     return images % threads == 0 || images >= 4 * threads;
 }

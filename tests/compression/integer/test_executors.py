@@ -1,5 +1,6 @@
 """Which executor runs, and that each gives the reference's answers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,19 @@ def test_a_cpu_whose_products_saturate_runs_the_reference(tmp_path: Path) -> Non
     found = torch.load(path, weights_only=True)
     # The ranges were found in float32 by another instruction set.
     assert (found - wanted).abs().max() <= TOLERANCES["onednn"][0] * wanted.abs().max()
+
+
+def test_a_faster_executor_that_the_machine_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a compiler: slower, and off by what ties round to, if nobody says so."""
+    if reason := lacking("onednn"):
+        pytest.skip(reason)
+    native = replace(EXECUTORS["native"], missing=lambda: "it needs a compiler")
+    monkeypatch.setitem(EXECUTORS, "native", native)
+    model = quantize_static(residual(), images())
+    with pytest.warns(
+        RuntimeWarning, match="it needs a compiler: the onednn executor runs instead"
+    ):
+        assert type(deploy(model, images())) is type(deploy(model, images(), executor="onednn"))
 
 
 def test_an_executor_that_cannot_run_says_why() -> None:

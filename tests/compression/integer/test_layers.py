@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import compression.integer.deployment as deployment
 import compression.integer.layers as lowering
 from compression.errors import CompressionError, UnsupportedTypeError
 from compression.integer import deploy, lacking
@@ -119,6 +120,23 @@ def test_convolutions_hold_the_numbers_of_their_codes() -> None:
     assert type(deployed.conv1) is nn.Conv2d
     assert torch.equal(deployed.conv1.weight, quantized.get_submodule("conv1").weight)
     assert not deployed.conv1.weight.requires_grad
+
+
+@torch.no_grad()
+def test_without_a_compiler_it_is_told_what_weights_become(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of linear and recurrent layers: convolutions are real numbers on every machine."""
+    monkeypatch.setattr(deployment, "lacking", lambda _: "no compiler")
+    monkeypatch.setattr(lowering, "missing", lambda: "no compiler")
+    calls = (
+        (Read(), torch.randn(3, 16)),
+        (nn.LSTM(4, 5, batch_first=True), torch.randn(1, 2, 4)),
+    )
+    for network, x in calls:
+        with pytest.warns(
+            RuntimeWarning, match=r"unpack .* \(no compiler\): they are real numbers"
+        ):
+            deploy(quantize_weights(network.eval()), x)
+    deploy(quantize_weights(nn.Conv2d(3, 8, 3).eval()), torch.randn(1, 3, 8, 8))
 
 
 @torch.no_grad()
