@@ -22,18 +22,20 @@ static int64_t balance_numbers(int64_t steps, int threads) {
     return steps * (threads + 1) + APART + (steps + APART) * threads + APART;
 }
 
+static int64_t even_edge(int64_t thread, int threads) { return WHOLE * thread / threads; }
+
 /* Each thread takes as much of every step. */
 void divide_evenly(int64_t *memory, int64_t steps, int threads) {
     const struct balance b = balance_of(memory, steps, threads);
     *b.predictions = 0;
     for (int64_t i = 0; i < b.apart * threads; i++) b.busy[i] = 0;
-    for (int64_t i = 0; i < steps * (threads + 1); i++) b.edges[i] = WHOLE * (i % (threads + 1)) / threads;
+    for (int64_t i = 0; i < steps * (threads + 1); i++) b.edges[i] = even_edge(i % (threads + 1), threads);
 }
 
 /* A thread's portion of step `index`; an even one where fewer threads came than were asked for. */
 static struct portion portion_of(const struct balance *b, int64_t index, int thread, int threads) {
     if (threads < b->threads)
-        return (struct portion){WHOLE * (int64_t)thread / threads, WHOLE * (int64_t)(thread + 1) / threads, threads};
+        return (struct portion){even_edge(thread, threads), even_edge(thread + 1, threads), threads};
     const int64_t *edges = b->edges + index * (threads + 1) + thread;
     return (struct portion){edges[0], edges[1], threads};
 }
