@@ -123,11 +123,12 @@ def _without_kernels(model: nn.Module) -> str | None:
     layers = list(model.modules())
     if any(isinstance(n, DynamicQuantizedLinear | DynamicQuantizedRecurrent) for n in layers):
         return SLOW_LAYERS
-    recurrent = any(isinstance(n, WeightQuantizedRecurrent) for n in layers)
-    linear = (
-        n for n in layers if isinstance(n, WeightQuantizedLayer) and type(n.layer) is nn.Linear
+    unpacked = any(
+        isinstance(n, WeightQuantizedRecurrent)
+        or (isinstance(n, WeightQuantizedLayer) and isinstance(n.layer, nn.Linear))
+        for n in layers
     )
-    return REAL_LAYERS if recurrent or any(linear) else None
+    return REAL_LAYERS if unpacked else None
 
 
 def check_example(model: nn.Module, example: Any) -> None:

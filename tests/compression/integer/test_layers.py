@@ -130,6 +130,10 @@ def test_without_a_compiler_it_is_told_what_weights_become(monkeypatch: pytest.M
     calls = (
         (Read(), torch.randn(3, 16)),
         (nn.LSTM(4, 5, batch_first=True), torch.randn(1, 2, 4)),
+        (
+            nn.Sequential(nn.modules.linear.NonDynamicallyQuantizableLinear(16, 4)),
+            torch.randn(1, 16),
+        ),
     )
     for network, x in calls:
         with pytest.warns(
